@@ -1,0 +1,1 @@
+//! Content-defined chunking with a gear table derived from a repository key.

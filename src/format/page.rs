@@ -1,0 +1,4 @@
+//! Tree pages: sorted entries, 32 KiB plain.
+
+/// A decoded page.
+pub struct Page;

@@ -1,0 +1,1 @@
+//! Key slots and wrapped volume keys.

@@ -1,0 +1,26 @@
+//! RewindFS: a directory that backs itself up as you write to it.
+pub mod cache;
+pub mod chunk;
+pub mod cli;
+pub mod clock;
+pub mod compress;
+pub mod config;
+pub mod crypto;
+pub mod daemon;
+pub mod epoch;
+pub mod flusher;
+pub mod format;
+pub mod fuse;
+pub mod id;
+pub mod journal;
+pub mod metrics;
+pub mod mount;
+pub mod path;
+pub mod reconcile;
+pub mod repo;
+pub mod restore;
+pub mod snapshot;
+pub mod source;
+pub mod store;
+pub mod sys;
+pub mod verify;

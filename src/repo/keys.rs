@@ -1,0 +1,1 @@
+//! Slots and wrapped volume keys in the store.

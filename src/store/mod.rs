@@ -1,0 +1,124 @@
+//! Where objects lie: one small trait, three stores, and wrappers that add retries, counting, faults.
+//!
+//! A store knows nothing of what it holds. Keys are opaque names made by `repo`'s layout.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::id::ObjectKey;
+
+/// What an object is to be made of.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// Bytes in memory.
+    Bytes(Bytes),
+    /// A finished file on the local disk, streamed. A local store may link it instead of copying.
+    File {
+        /// Where it lies.
+        path: PathBuf,
+        /// Its length in bytes.
+        len: u64,
+    },
+}
+
+/// An opaque version of an object, for conditional writes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Version(pub String);
+
+/// What must hold for a conditional write.
+#[derive(Clone, Debug)]
+pub enum Condition {
+    /// No such object yet.
+    Absent,
+    /// The object is still of this version.
+    Is(Version),
+}
+
+/// How a conditional write ended. A store that ignores conditions says [`PutOutcome::Done`] always:
+/// the caller must not take it for proof.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PutOutcome {
+    /// Written.
+    Done,
+    /// The condition did not hold; nothing was written.
+    Refused,
+}
+
+/// One page of a listing.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// Keys in byte order with their lengths in bytes.
+    pub objects: Vec<(ObjectKey, u64)>,
+    /// Whether more follow the last one.
+    pub more: bool,
+}
+
+/// Storage for immutable objects.
+#[async_trait]
+pub trait ObjectStore: Send + Sync + std::fmt::Debug {
+    /// What to call it in messages, without credentials: `s3://bucket/prefix`, `/dir`.
+    fn describe(&self) -> String;
+    /// Writes an object whole, replacing any of that name. Durable when it returns.
+    async fn put(&self, key: &ObjectKey, body: Body) -> Result<(), Error>;
+    /// Writes an object if `condition` holds.
+    async fn put_if(
+        &self,
+        key: &ObjectKey,
+        body: Body,
+        condition: Condition,
+    ) -> Result<PutOutcome, Error>;
+    /// Bytes `range` of an object; shorter if it ends earlier, [`Kind::Missing`] if there is none.
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, Error>;
+    /// A whole object of at most `len_max` bytes with its version; longer is [`Kind::Corrupt`].
+    async fn get(&self, key: &ObjectKey, len_max: u64) -> Result<(Bytes, Version), Error>;
+    /// Up to `limit` keys (at most 1000) that begin with `prefix`, in byte order, strictly after `after`.
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Result<Listing, Error>;
+    /// Removes an object; success if there was none.
+    async fn delete(&self, key: &ObjectKey) -> Result<(), Error>;
+    /// Length in bytes; `None` if there is no such object.
+    async fn head(&self, key: &ObjectKey) -> Result<Option<u64>, Error>;
+}
+
+/// A shared store.
+pub type Store = Arc<dyn ObjectStore>;
+
+/// What a caller should do about an error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Try again later.
+    Retry,
+    /// It is not there.
+    Missing,
+    /// Credentials are absent, wrong or not allowed to.
+    Denied,
+    /// What came back cannot be what was stored.
+    Corrupt,
+    /// The request can never succeed: a bad name, a bad endpoint, a bucket that does not exist.
+    Invalid,
+    /// The store is full.
+    Full,
+}
+
+/// A failed request.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}: {message}")]
+pub struct Error {
+    /// What to do about it.
+    pub kind: Kind,
+    /// What was being done to which object of which store.
+    pub doing: String,
+    /// What went wrong, with what to do where that is known.
+    pub message: String,
+    /// The cause.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}

@@ -1,0 +1,1 @@
+//! Every call into libc, behind safe functions: the only unsafe code.
