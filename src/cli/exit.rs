@@ -3,7 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
-use crate::{config, daemon, repo, store};
+use crate::{config, daemon, fuse, repo, store};
 
 /// How a run ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,6 +96,9 @@ impl Exit {
         }
         if let Some(error) = cause.downcast_ref::<daemon::Error>() {
             return Some(Self::of_daemon(error));
+        }
+        if cause.is::<fuse::session::Error>() {
+            return Some(Self::MountPoint);
         }
         if cause.is::<super::time::Error>() {
             return Some(Self::Usage);

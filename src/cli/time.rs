@@ -131,6 +131,10 @@ fn relative_to_history(text: &str) -> Result<Option<Point>, Error> {
 /// A moment by clock and calendar; `None` if the text is none.
 fn moment(text: &str, now: &Zoned) -> Result<Option<Timestamp>, Error> {
     let out_of_range = |_| Error::OutOfRange(text.to_owned());
+    // Blanks and signs alone would be taken for now.
+    if !text.contains(char::is_alphanumeric) {
+        return Ok(None);
+    }
     // A bare number could be an hour, a year or seconds: it is taken for none of them.
     if text.bytes().all(|b| b.is_ascii_digit()) {
         return Ok(None);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Error;
-use super::mounts::Mount;
+use crate::fuse::mountinfo::Entry;
 
 /// Everything that must not lie inside each other. All paths canonical.
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ pub struct Layout<'a> {
     /// Our cache directory.
     pub cache: &'a Path,
     /// What is mounted on this machine.
-    pub mounts: &'a [Mount],
+    pub mounts: &'a [Entry],
 }
 
 impl Layout<'_> {
@@ -100,11 +100,11 @@ impl Layout<'_> {
 
     fn check_mounts(&self) -> Result<(), Error> {
         for mount in self.mounts.iter().filter(|mount| mount.is_ours()) {
-            if self.source.starts_with(&mount.at) && mount.at != self.mountpoint {
+            if self.source.starts_with(&mount.mountpoint) && mount.mountpoint != self.mountpoint {
                 return Err(Error::Layout(format!(
                     "{} lies inside a RewindFS mount on {}; protect the directory behind it instead",
                     self.source.display(),
-                    mount.at.display()
+                    mount.mountpoint.display()
                 )));
             }
         }
@@ -112,37 +112,29 @@ impl Layout<'_> {
     }
 }
 
-/// What stands at a mount point before anything is mounted there.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Place {
-    /// A directory with nothing of ours on it.
-    Free,
-    /// A mount of ours whose process has died; to be unmounted lazily first.
-    Dead,
-}
-
-/// Judges a mount point. `stat` is what the kernel says of it (asked by the caller, since it may be a dead mount).
-pub fn judge_mountpoint(
+/// Refuses a mount point on which something of ours is mounted, or that is no directory. A dead mount of ours passes: it is
+/// taken off when the new one is made. `metadata` is what the kernel says of the place, asked by the caller.
+pub fn check_mountpoint(
     mountpoint: &Path,
-    mounts: &[Mount],
-    stat: std::io::Result<std::fs::Metadata>,
-) -> Result<Place, Error> {
-    let ours = super::mounts::at(mounts, mountpoint).is_some_and(Mount::is_ours);
-    match stat {
-        Err(error) if super::dirs::is_dead_mount(&error) => Ok(Place::Dead),
-        Err(error) => Err(Error::MountPoint(format!(
-            "mount point {}: {error}",
+    mounts: &[Entry],
+    metadata: std::io::Result<std::fs::Metadata>,
+) -> Result<(), Error> {
+    let refuse = |why: String| {
+        Err(Error::MountPoint(format!(
+            "mount point {} {why}",
             mountpoint.display()
-        ))),
-        Ok(_) if ours => Err(Error::MountPoint(format!(
-            "{path} is a RewindFS mount already; `rewindfs umount {path}` first, or name another mount point",
-            path = mountpoint.display()
-        ))),
-        Ok(metadata) if !metadata.is_dir() => Err(Error::MountPoint(format!(
-            "mount point {} is not a directory",
-            mountpoint.display()
-        ))),
-        Ok(_) => Ok(Place::Free),
+        )))
+    };
+    let uppermost = mounts.iter().rfind(|mount| mount.mountpoint == mountpoint);
+    match metadata {
+        Err(error) if super::dirs::is_dead_mount(&error) => Ok(()),
+        Err(error) => refuse(format!("cannot be used: {error}")),
+        Ok(metadata) if !metadata.is_dir() => refuse("is not a directory".into()),
+        Ok(_) if uppermost.is_some_and(Entry::is_ours) => refuse(
+            "is a RewindFS mount already; unmount that first with `rewindfs umount`, or name another mount point"
+                .into(),
+        ),
+        Ok(_) => Ok(()),
     }
 }
 

@@ -18,8 +18,6 @@ pub mod state;
 
 pub mod select;
 
-pub mod mounts;
-
 pub mod layout;
 
 mod error;

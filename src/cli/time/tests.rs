@@ -90,14 +90,14 @@ fn what_is_no_moment_gives_examples() {
         "-",
         "\0",
     ] {
-        let refused = parse(text, &now()).unwrap_err();
+        let refused = parse(text, &now()).expect_err(text);
         assert!(
             matches!(refused, Error::Meaningless(_)),
             "{text:?}: {refused}"
         );
         assert!(refused.to_string().contains("5 minutes ago"));
     }
-    for text in ["1969-12-31", "9000000h", "20000 years ago"] {
+    for text in ["1969-12-31", "9000000h"] {
         let refused = parse(text, &now()).unwrap_err();
         assert!(matches!(refused, Error::OutOfRange(_)), "{text}: {refused}");
     }

@@ -4,15 +4,17 @@ use std::io;
 
 use super::*;
 
-fn ours_at(path: &str) -> Mount {
-    Mount {
-        at: path.into(),
-        fs_type: super::super::mounts::OUR_TYPE.into(),
+fn ours_at(path: &str) -> Entry {
+    Entry {
+        id: 1,
+        device: "0:52".into(),
+        mountpoint: path.into(),
+        kind: "fuse.rewindfs".into(),
     }
 }
 
 /// Source, mount point, repository, state, cache.
-fn check(paths: [&str; 5], mounts: &[Mount]) -> Result<(), Error> {
+fn check(paths: [&str; 5], mounts: &[Entry]) -> Result<(), Error> {
     let [source, mountpoint, repository, state, cache] = paths.map(Path::new);
     Layout {
         source,
@@ -74,20 +76,14 @@ fn a_source_inside_one_of_our_mounts_is_refused_but_its_own_dead_mount_is_not() 
 fn mount_points_are_judged_by_what_stands_there() {
     let dir = tempfile::tempdir().unwrap();
     let stat = || dir.path().metadata();
-    assert_eq!(
-        judge_mountpoint(dir.path(), &[], stat()).unwrap(),
-        Place::Free
-    );
+    check_mountpoint(dir.path(), &[], stat()).unwrap();
     let ours = [ours_at(dir.path().to_str().unwrap())];
-    assert!(judge_mountpoint(dir.path(), &ours, stat()).is_err());
+    assert!(check_mountpoint(dir.path(), &ours, stat()).is_err());
     let dead = Err(io::Error::from_raw_os_error(libc::ENOTCONN));
-    assert_eq!(
-        judge_mountpoint(dir.path(), &ours, dead).unwrap(),
-        Place::Dead
-    );
+    check_mountpoint(dir.path(), &ours, dead).unwrap();
     let file = dir.path().join("file");
     std::fs::write(&file, "").unwrap();
-    assert!(judge_mountpoint(&file, &[], file.metadata()).is_err());
+    assert!(check_mountpoint(&file, &[], file.metadata()).is_err());
     let missing = dir.path().join("missing");
-    assert!(judge_mountpoint(&missing, &[], missing.metadata()).is_err());
+    assert!(check_mountpoint(&missing, &[], missing.metadata()).is_err());
 }
