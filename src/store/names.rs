@@ -4,8 +4,9 @@
 use crate::id::ObjectKey;
 use crate::store::{Error, Kind};
 
-/// The longest key in bytes. S3 allows 1024 with the repository's prefix in front; one common server fails at 902.
-pub const KEY_LEN_MAX: usize = 512;
+/// The longest key in bytes: it must fit into one file name (255 bytes) in the spool. Behind a prefix of the same
+/// length it is still far below the 902 bytes at which one common S3 server fails (the rule is 1024).
+pub const KEY_LEN_MAX: usize = 240;
 
 /// The longest part between two slashes: a file name's limit on every common file system, and room for the ending
 /// of a temporary file.

@@ -321,3 +321,96 @@ async fn s3_request_that_hangs_goes_on_after_healing() {
     hanging.await.unwrap().unwrap();
     assert_eq!(server.objects().len(), 1);
 }
+
+/// How the child of [`s3_credentials_come_from_environment_profile_and_instance`] is told what to do.
+const CHILD: &str = "REWINDFS_TEST_S3_LOCATION";
+
+/// The half of the test below that runs in a process whose environment says who we are; alone it does nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_as_the_environment_says() {
+    let Ok(location) = std::env::var(CHILD) else {
+        return;
+    };
+    let store = S3::connect(&place(&location), Credentials::Chain).await;
+    let outcome = store.unwrap().put(&key("x"), body("x")).await;
+    let told = match outcome {
+        Ok(()) => "stored".to_owned(),
+        Err(error) => format!("{:?}: {error}", error.kind),
+    };
+    std::fs::write(std::env::var("REWINDFS_TEST_ANSWER").unwrap(), told).unwrap();
+}
+
+/// Runs the child with nothing in its environment but `variables`; what it tells.
+fn as_child(server: &S3Server, variables: &[(&str, &str)]) -> String {
+    let home = tempfile::tempdir().unwrap();
+    let answer = home.path().join("answer");
+    let run = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "store::s3_as_the_environment_says"])
+        .env_clear()
+        .env("HOME", home.path())
+        .env(CHILD, server.location("p"))
+        .env("REWINDFS_TEST_ANSWER", &answer)
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{run:?}");
+    std::fs::read_to_string(answer).unwrap()
+}
+
+#[test]
+fn s3_credentials_come_from_environment_profile_and_instance() {
+    let server = S3Server::start("bucket");
+    let nowhere = ("AWS_EC2_METADATA_DISABLED", "true");
+    let environment = server.environment();
+    assert_eq!(as_child(&server, &environment), "stored");
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("credentials");
+    let text =
+        format!("[work]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n");
+    std::fs::write(&file, text).unwrap();
+    let file = ("AWS_SHARED_CREDENTIALS_FILE", file.to_str().unwrap());
+    assert_eq!(
+        as_child(&server, &[nowhere, file, ("AWS_PROFILE", "work")]),
+        "stored"
+    );
+
+    let metadata = instance_metadata();
+    let instance = ("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.as_str());
+    assert_eq!(as_child(&server, &[instance]), "stored");
+
+    let told = as_child(&server, &[nowhere]);
+    assert!(told.starts_with("Denied"), "{told}");
+    assert!(told.contains("AWS_ACCESS_KEY_ID"), "{told}");
+}
+
+/// What an EC2 instance's metadata service says to whoever asks for the role's credentials (IMDSv2). It answers until
+/// the test's process ends.
+fn instance_metadata() -> String {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = BufReader::new(stream.try_clone().unwrap()).lines();
+            let request = head.next().unwrap().unwrap();
+            while head.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+            let text = match request.split(' ').nth(1).unwrap() {
+                "/latest/api/token" => "token".to_owned(),
+                path if path.ends_with("/security-credentials/") => "role".to_owned(),
+                path if path.ends_with("/security-credentials/role") => format!(
+                    r#"{{"Code":"Success","Type":"AWS-HMAC","AccessKeyId":"{ACCESS_KEY}","SecretAccessKey":"{SECRET_KEY}","Token":"t","LastUpdated":"2020-01-01T00:00:00Z","Expiration":"2099-01-01T00:00:00Z"}}"#
+                ),
+                path => panic!("{path}"),
+            };
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nx-aws-ec2-metadata-token-ttl-seconds: 600\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+                text.len()
+            )
+            .unwrap();
+        }
+    });
+    format!("http://{address}")
+}
