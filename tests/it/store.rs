@@ -65,6 +65,22 @@ async fn a_folder_keeps_the_contract() {
     store_contract::check(Arc::new(Local::open(folder.path()).unwrap())).await;
 }
 
+/// What `daemon` and `cli` call: the folder is made by one and only opened by the other, and every request is counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_location_is_created_and_opened_with_its_meter() {
+    let folder = tempfile::tempdir().unwrap();
+    let location = Location::Folder(folder.path().join("a/b"));
+    let error = rewindfs::store::open(&location).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Missing, "{error}");
+    rewindfs::store::create(&location).await.unwrap();
+    let meter = Arc::new(Meter::default());
+    let opened = rewindfs::store::open_metered(&location, Arc::clone(&meter)).await;
+    let store = opened.unwrap();
+    store.put(&key("x"), body("abc")).await.unwrap();
+    assert_eq!((meter.requests(), meter.bytes_put()), (1, 3));
+    assert_eq!(store.describe(), location.to_string());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_keeps_the_contract() {
     let server = S3Server::start("bucket");
@@ -379,14 +395,23 @@ fn s3_credentials_come_from_environment_profile_and_instance() {
     let instance = ("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.as_str());
     assert_eq!(as_child(&server, &[instance]), "stored");
 
-    let told = as_child(&server, &[nowhere]);
-    assert!(told.starts_with("Denied"), "{told}");
-    assert!(told.contains("AWS_ACCESS_KEY_ID"), "{told}");
+    let forbidding = metadata_service("403 Forbidden");
+    let refused = ("AWS_EC2_METADATA_SERVICE_ENDPOINT", forbidding.as_str());
+    for nobody in [nowhere, refused] {
+        let told = as_child(&server, &[nobody]);
+        assert!(told.starts_with("Denied"), "{told}");
+        assert!(told.contains("AWS_ACCESS_KEY_ID"), "{told}");
+    }
 }
 
 /// What an EC2 instance's metadata service says to whoever asks for the role's credentials (IMDSv2). It answers until
 /// the test's process ends.
 fn instance_metadata() -> String {
+    metadata_service("200 OK")
+}
+
+/// The same service, with this status on every answer.
+fn metadata_service(status: &'static str) -> String {
     use std::io::{BufRead, BufReader, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -406,7 +431,7 @@ fn instance_metadata() -> String {
             };
             write!(
                 stream,
-                "HTTP/1.1 200 OK\r\nx-aws-ec2-metadata-token-ttl-seconds: 600\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+                "HTTP/1.1 {status}\r\nx-aws-ec2-metadata-token-ttl-seconds: 600\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
                 text.len()
             )
             .unwrap();

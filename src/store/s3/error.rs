@@ -6,6 +6,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::put_object::PutObjectError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::ConnectorError;
 
 use crate::store::url::S3Place;
 use crate::store::{Error, Kind};
@@ -178,14 +179,17 @@ fn judge_credentials(error: &CredentialsError) -> (Kind, String) {
             Kind::Denied,
             chain("the credentials' configuration is wrong", error),
         ),
-        // Whoever hands them out may be out of reach, like the store itself.
-        _ => (
-            Kind::Retry,
-            format!(
-                "{}; otherwise {sources}",
-                chain("the credentials could not be fetched", error)
-            ),
-        ),
+        fetching => {
+            // Whoever hands them out may be out of reach, like the store itself. A refusal stays one.
+            let passing = matches!(fetching, CredentialsError::ProviderTimedOut(_))
+                || find::<ConnectorError>(fetching).is_some();
+            let kind = match passing {
+                true => Kind::Retry,
+                false => Kind::Denied,
+            };
+            let said = chain("the credentials could not be fetched", fetching);
+            (kind, format!("{said}; otherwise {sources}"))
+        }
     }
 }
 
