@@ -18,6 +18,10 @@ pub enum FrameKind {
     Claim = 6,
     /// A lease.
     Lease = 7,
+    /// A condemnation: what is to be deleted.
+    Condemnation = 8,
+    /// A forwarding map: where moved frames lie.
+    Forwarding = 9,
 }
 
 /// The most plaintext that one frame holds: 1 MiB.
