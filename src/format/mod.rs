@@ -2,9 +2,13 @@
 
 pub mod marker;
 
+mod tlv;
+
 pub mod slot;
 
 pub mod block;
+
+pub mod directory;
 
 pub mod frame;
 
