@@ -5,7 +5,10 @@ pub mod frame;
 
 pub mod commit;
 pub mod entry;
+pub mod key;
 pub mod page;
 
 pub mod claim;
 pub mod slot;
+
+mod wire;
