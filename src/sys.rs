@@ -6,7 +6,9 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -35,4 +37,10 @@ pub fn unmount(place: &Path, lazily: bool) -> io::Result<()> {
     let flags = libc::UMOUNT_NOFOLLOW | if lazily { libc::MNT_DETACH } else { 0 };
     // SAFETY: `place` is a NUL-terminated string that outlives the call.
     checked(unsafe { libc::umount2(place.as_ptr(), flags) }).map(drop)
+}
+
+/// syncfs(2) of the file system that `file` lies on.
+pub fn sync_filesystem(file: &File) -> io::Result<()> {
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and no memory is passed.
+    checked(unsafe { libc::syncfs(file.as_raw_fd()) }).map(drop)
 }

@@ -137,23 +137,29 @@ impl Context {
 
     /// Tells the person which snapshot their words have led to.
     pub(crate) fn echo(&self, found: &Found) {
-        let commit = &found.commit;
-        let label = match commit.label.as_str() {
-            "" => String::new(),
-            label => format!(" ({})", output::printable(label.as_bytes())),
-        };
-        output::note(&format!(
-            "snapshot {id}{label} of {utc} (local {local})",
-            id = id(&found.tag),
-            utc = time::utc(commit.wall),
-            local = time::local(commit.wall, &self.now),
-        ));
-        if commit.incomplete {
-            output::warning(
-                "this snapshot was taken during a first backup: it does not hold everything",
-            );
+        for line in describe(found, &self.now) {
+            output::note(&line);
         }
     }
+}
+
+/// Which snapshot a person's words have led to, in UTC and in local time.
+pub(crate) fn describe(found: &Found, now: &Zoned) -> Vec<String> {
+    let commit = &found.commit;
+    let label = match commit.label.as_str() {
+        "" => String::new(),
+        label => format!(" ({})", output::printable(label.as_bytes())),
+    };
+    let mut lines = vec![format!(
+        "snapshot {id}{label} of {utc} (local {local})",
+        id = id(&found.tag),
+        utc = time::utc(commit.wall),
+        local = time::local(commit.wall, now),
+    )];
+    if commit.incomplete {
+        lines.push("It was taken during a first backup and does not hold everything.".into());
+    }
+    lines
 }
 
 /// A snapshot's id as people see it.

@@ -112,9 +112,12 @@ impl Exit {
             repo::Error::Store(error) => return Self::of_store(error),
             repo::Error::NoRepository(_) => Self::NoRepository,
             repo::Error::AlreadyThere(_) => Self::Failed,
-            repo::Error::WrongPassword(_) => Self::WrongPassword,
+            repo::Error::WrongPassword(_) | repo::Error::BadRecoveryKey(_) => Self::WrongPassword,
             repo::Error::NewerFormat { .. } => Self::NewerFormat,
-            repo::Error::Damaged { .. } | repo::Error::Missing { .. } => Self::Damage,
+            repo::Error::Damaged { .. }
+            | repo::Error::Missing { .. }
+            | repo::Error::SlotTooCostly { .. } => Self::Damage,
+            repo::Error::Invalid(_) => Self::Usage,
             repo::Error::Busy { .. } | repo::Error::Fenced(_) => Self::AnotherWriter,
             repo::Error::NotFound(_) => Self::Failed,
         })

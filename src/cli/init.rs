@@ -1,20 +1,14 @@
 //! `rewindfs init`: makes a repository.
 
-use anyhow::Context as _;
-use zeroize::Zeroizing;
-
 use super::context::{Context, block_on};
 use super::exit::Exit;
 use super::{output, password};
-use crate::cache::Cache;
 use crate::compress::Compression;
 use crate::config::size;
 use crate::crypto::AesKeyLen;
-use crate::repo::{Repository, RepositoryConfig, Secret};
-use crate::store::{self, url::Location};
-
-/// Memory for the few objects that making a repository touches.
-const CACHE_BYTES: usize = 1 << 20;
+use crate::daemon::opening::{self, CONFIG_DEFAULT};
+use crate::repo::RepositoryConfig;
+use crate::store::url::Location;
 
 /// Make a repository: the place where snapshots are kept, encrypted
 #[derive(clap::Args, Debug)]
@@ -64,7 +58,7 @@ impl Args {
             aes: self.aes,
             compression: self.compression,
         };
-        let (repository, recovery) = block_on(create(&location, password, config))?;
+        let (repository, recovery) = block_on(opening::create(&location, password, config))?;
         output::note(
             "Write the recovery key down and keep it apart from this machine: it is shown this once, and opens\n\
              the repository when the password is lost. It is accepted wherever the password is asked for.",
@@ -75,27 +69,6 @@ impl Args {
         Ok(Exit::Done)
     }
 }
-
-/// Makes a repository and gives it back with the text of its recovery key.
-pub(crate) async fn create(
-    location: &Location,
-    password: Zeroizing<String>,
-    config: RepositoryConfig,
-) -> anyhow::Result<(Repository, Zeroizing<String>)> {
-    store::create(location).await?;
-    let store = store::open(location).await?;
-    let cache = Cache::in_memory(CACHE_BYTES);
-    Repository::init(store, cache, &Secret::Password(password), config)
-        .await
-        .with_context(|| format!("make a repository at {location}"))
-}
-
-/// What a repository is like if nothing is said.
-pub(crate) const CONFIG_DEFAULT: RepositoryConfig = RepositoryConfig {
-    block_len: 64 << 20,
-    aes: AesKeyLen::Aes256,
-    compression: Compression::Zstd(1),
-};
 
 fn block_size(text: &str) -> Result<u64, String> {
     let bytes = size::bytes(text)?;

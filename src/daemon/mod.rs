@@ -2,6 +2,8 @@
 
 mod error;
 
+pub mod opening;
+
 pub mod background;
 
 pub mod log;

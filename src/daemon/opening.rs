@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use zeroize::Zeroizing;
 
 use crate::cache::{self, Cache};
+use crate::compress::Compression;
 use crate::config::dirs::create_private;
 use crate::config::select::VolumeRef;
-use crate::crypto::RecoveryKey;
-use crate::repo::{self, Repository, Secret, Volume, VolumeInfo};
+use crate::crypto::{AesKeyLen, RecoveryKey};
+use crate::repo::{self, Repository, RepositoryConfig, Secret, Volume, VolumeInfo};
 use crate::store::{self, url::Location};
 
 /// Everything that is needed to open a repository.
@@ -57,6 +59,30 @@ impl Opening {
                 Cache::in_memory(self.cache.memory_bytes)
             })
     }
+}
+
+/// What a repository is like if nothing is said.
+pub const CONFIG_DEFAULT: RepositoryConfig = RepositoryConfig {
+    block_len: 64 << 20,
+    aes: AesKeyLen::Aes256,
+    compression: Compression::Zstd(1),
+};
+
+/// Memory for the few objects that making a repository touches.
+const CREATE_CACHE_BYTES: usize = 1 << 20;
+
+/// Makes a repository, and gives it back with the text of its recovery key, which is nowhere else.
+pub async fn create(
+    location: &Location,
+    password: Zeroizing<String>,
+    config: RepositoryConfig,
+) -> anyhow::Result<(Repository, Zeroizing<String>)> {
+    store::create(location).await?;
+    let store = store::open(location).await?;
+    let cache = Cache::in_memory(CREATE_CACHE_BYTES);
+    Repository::init(store, cache, &Secret::Password(password), config)
+        .await
+        .with_context(|| format!("make a repository at {location}"))
 }
 
 /// What a person typed where a password is wanted: a recovery key, if it is one letter by letter, else a password.

@@ -58,9 +58,10 @@ fn repository_errors() {
             Exit::AnotherWriter,
         ),
         (repo::Error::Fenced(3), Exit::AnotherWriter),
+        (repo::Error::Invalid("x".into()), Exit::Usage),
         (repo::Error::NotFound("x".into()), Exit::Failed),
         (
-            repo::Error::Store(store(store::Kind::Denied)),
+            repo::Error::from(store(store::Kind::Denied)),
             Exit::Credentials,
         ),
     ] {
@@ -156,6 +157,6 @@ fn settings_the_daemon_and_the_disk() {
 fn a_sentence_is_one_line_without_repetition() {
     let error = anyhow!("first\n  second").context("restore a");
     assert_eq!(sentence(&error), "restore a: first second");
-    let error = anyhow::Error::new(repo::Error::Store(store(store::Kind::Retry)));
+    let error = anyhow::Error::new(repo::Error::from(store(store::Kind::Retry)));
     assert_eq!(sentence(&error), "put x: no");
 }
