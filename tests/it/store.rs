@@ -86,6 +86,7 @@ async fn s3_keeps_the_contract() {
     let server = S3Server::start("bucket");
     store_contract::check(s3(&server).await).await;
     assert!(server.objects().is_empty());
+    assert_eq!(server.unchecked_puts(), 0, "each body carries its CRC");
 }
 
 #[tokio::test(flavor = "multi_thread")]

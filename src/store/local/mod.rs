@@ -1,7 +1,7 @@
 //! A store in a folder: a disk, a USB stick, a network file system. One file per object, its path the key.
 //!
 //! A file is written aside, made durable, and then put under its name in one step, so that no reader and no power
-//! loss ever sees a part of it. [`place`] does that; [`walk`] lists; [`root`] knows whether the folder is still the
+//! loss ever sees a part of it. `place` does that; `walk` lists; `root` knows whether the folder is still the
 //! one that was opened. What begins with a dot belongs to the store itself and is never an object.
 
 mod place;

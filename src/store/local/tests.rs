@@ -37,6 +37,30 @@ async fn a_file_on_the_same_disk_is_linked_and_nothing_is_left_aside() {
     assert_eq!(fs::read_dir(root.join(".tmp")).unwrap().count(), 0);
 }
 
+/// A spool on another file system costs a copy, and nothing else. Where there is no second one (no tmpfs at
+/// /dev/shm), the copy is of the same one, and this is said.
+#[tokio::test]
+async fn a_file_on_another_disk_is_copied() {
+    let root = tempfile::tempdir().unwrap();
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| {
+        eprintln!("no second file system at /dev/shm: linking is tested instead of copying");
+        tempfile::tempdir().unwrap()
+    });
+    let path = elsewhere.path().join("spooled");
+    let bytes = vec![7; 3 * 1024 * 1024 + 1];
+    fs::write(&path, &bytes).unwrap();
+    let store = Local::open(root.path()).unwrap();
+    let len = bytes.len() as u64;
+    let file = Body::File { path, len };
+    store.put(&key("a/b"), file.clone()).await.unwrap();
+    let outcome = store.put_if(&key("a/c"), file, Condition::Absent).await;
+    assert_eq!(outcome.unwrap(), PutOutcome::Done);
+    for name in ["a/b", "a/c"] {
+        assert!(store.get(&key(name), len).await.unwrap().0 == bytes);
+    }
+    assert_eq!(fs::read_dir(root.path().join(".tmp")).unwrap().count(), 0);
+}
+
 #[tokio::test]
 async fn what_died_writers_left_is_not_listed_and_cleared_in_time() {
     let root = tempfile::tempdir().unwrap();

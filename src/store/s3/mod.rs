@@ -2,7 +2,7 @@
 //!
 //! Requests are sent once: trying again is [`super::retry`]'s work. Bodies carry a CRC-64/NVME of our own, computed
 //! here in one pass, so that a server which checks it never stores what the network has damaged; over TLS the payload
-//! is not hashed a second time for the signature. [`connect`] sets the client up, [`error`] turns its errors into
+//! is not hashed a second time for the signature. `connect` sets the client up, `error` turns its errors into
 //! what a person can act on.
 
 mod connect;

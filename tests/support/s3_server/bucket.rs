@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
@@ -14,7 +15,11 @@ use s3s::{Body, S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_er
 const PAGE_MAX: usize = 1000;
 
 /// Everything stored.
-pub(super) struct Buckets(Mutex<BTreeMap<String, Objects>>);
+pub(super) struct Buckets {
+    stored: Mutex<BTreeMap<String, Objects>>,
+    /// How many objects came without a checksum in the header.
+    unchecked: AtomicU64,
+}
 
 type Objects = BTreeMap<String, Object>;
 
@@ -48,22 +53,26 @@ impl Object {
 
 impl Buckets {
     pub(super) fn new(bucket: &str) -> Self {
-        Self(Mutex::new(BTreeMap::from([(
-            bucket.to_owned(),
-            Objects::new(),
-        )])))
+        Self {
+            stored: Mutex::new(BTreeMap::from([(bucket.to_owned(), Objects::new())])),
+            unchecked: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn objects(&self, bucket: &str) -> Vec<(String, Bytes)> {
-        let buckets = self.0.lock();
+        let buckets = self.stored.lock();
         let objects = buckets.get(bucket).into_iter().flatten();
         objects
             .map(|(key, object)| (key.clone(), object.bytes.clone()))
             .collect()
     }
 
+    pub(super) fn unchecked(&self) -> u64 {
+        self.unchecked.load(Ordering::Relaxed)
+    }
+
     pub(super) fn tamper(&self, bucket: &str, key: &str, bytes: Option<Bytes>) {
-        let mut buckets = self.0.lock();
+        let mut buckets = self.stored.lock();
         let objects = buckets.entry(bucket.to_owned()).or_default();
         match bytes {
             Some(bytes) => objects.insert(key.to_owned(), Object::new(bytes)),
@@ -72,7 +81,7 @@ impl Buckets {
     }
 
     fn with<T>(&self, bucket: &str, work: impl FnOnce(&mut Objects) -> S3Result<T>) -> S3Result<T> {
-        let mut buckets = self.0.lock();
+        let mut buckets = self.stored.lock();
         let objects = buckets
             .get_mut(bucket)
             .ok_or_else(|| s3_error!(NoSuchBucket))?;
@@ -99,6 +108,8 @@ impl S3 for Backend {
         let input = req.input;
         let bytes = collect(input.body, input.content_length).await?;
         check_crc(&bytes, input.checksum_crc64nvme.as_deref())?;
+        let unchecked = u64::from(input.checksum_crc64nvme.is_none());
+        self.0.unchecked.fetch_add(unchecked, Ordering::Relaxed);
         let object = Object::new(bytes);
         let etag = object.etag();
         self.0.with(&input.bucket, |objects| {
@@ -251,7 +262,7 @@ impl S3 for Backend {
         &self,
         req: S3Request<dto::CreateBucketInput>,
     ) -> S3Result<S3Response<dto::CreateBucketOutput>> {
-        self.0.0.lock().entry(req.input.bucket).or_default();
+        self.0.stored.lock().entry(req.input.bucket).or_default();
         Ok(S3Response::new(dto::CreateBucketOutput::default()))
     }
 }

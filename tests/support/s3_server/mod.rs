@@ -114,6 +114,11 @@ impl S3Server {
         self.faults.struck()
     }
 
+    /// How many objects were put without a checksum in the request's signed header.
+    pub(crate) fn unchecked_puts(&self) -> u64 {
+        self.buckets.unchecked()
+    }
+
     /// The raw objects, by full key.
     pub(crate) fn objects(&self) -> Vec<(String, bytes::Bytes)> {
         self.buckets.objects(&self.bucket)
