@@ -44,6 +44,12 @@ impl<P: Pages> Loader<P> {
         }
     }
 
+    /// Where the pages come from.
+    #[cfg(test)]
+    pub(super) fn pages(&self) -> &P {
+        &self.pages
+    }
+
     /// The page at `place`, which must be of `level` and, where the parent names one, begin with `key`.
     pub(super) async fn load(
         &self,

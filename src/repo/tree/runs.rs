@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(runs_kept(&runs(&[8]), 1), 1, "large enough to stay");
         assert_eq!(runs_kept(&runs(&[7]), 1), 0, "merged");
         assert_eq!(runs_kept(&runs(&[640, 64, 8]), 1), 3);
-        assert_eq!(runs_kept(&runs(&[72, 8, 1]), 1), 2, "one merge");
+        assert_eq!(runs_kept(&runs(&[200, 20, 1]), 1), 2, "one merge");
         assert_eq!(
             runs_kept(&runs(&[70, 8, 2]), 1),
             0,
