@@ -1,1 +1,3 @@
-//! restore
+//! Restore: a snapshot, or parts of it, written to a plain directory.
+
+pub mod plan;
