@@ -57,20 +57,32 @@ impl<'a> Walk<'a> {
     /// Plans to restore `paths` (everything when empty). Each keeps its whole path below the target, and the directories
     /// above it are made with it. [`Error::NotFound`] names a path that the snapshot does not have.
     pub async fn begin(fs: &'a TreeFs, paths: &[RepoPath]) -> Result<Self, Error> {
-        let mut walk = Self { fs, stack: Vec::new(), ready: VecDeque::new() };
+        let mut walk = Self {
+            fs,
+            stack: Vec::new(),
+            ready: VecDeque::new(),
+        };
         if paths.is_empty() || paths.iter().any(RepoPath::is_root) {
             let inode = fs.inode(FileId::ROOT).await?.as_ref().clone();
-            walk.enter(Item { path: RepoPath::root(), id: FileId::ROOT, inode });
+            walk.enter(Item {
+                path: RepoPath::root(),
+                id: FileId::ROOT,
+                inode,
+            });
             return Ok(walk);
         }
         // A later entry of the stack is walked first.
         for path in outermost(paths).into_iter().rev() {
             let found = fs.resolve(&path).await?;
-            let (id, inode) = found.ok_or_else(|| Error::NotFound(format!("the snapshot has no {path}")))?;
+            let (id, inode) =
+                found.ok_or_else(|| Error::NotFound(format!("the snapshot has no {path}")))?;
             for item in walk.above(&path).await? {
                 walk.enter(item);
                 // Only `path` is made below it, not all that it holds.
-                walk.stack.last_mut().into_iter().for_each(|open| open.exhausted = true);
+                walk.stack
+                    .last_mut()
+                    .into_iter()
+                    .for_each(|open| open.exhausted = true);
             }
             walk.plan(Item { path, id, inode });
         }
@@ -99,10 +111,16 @@ impl<'a> Walk<'a> {
                 self.ready.push_back(Step::Leave(done.item));
             }
         } else {
-            let names = self.fs.names(top.item.id, top.after.as_deref(), NAMES_AT_ONCE).await?;
+            let names = self
+                .fs
+                .names(top.item.id, top.after.as_deref(), NAMES_AT_ONCE)
+                .await?;
             top.exhausted = names.len() < NAMES_AT_ONCE;
             top.after = names.last().map(|(name, _)| name.clone());
-            top.names = names.into_iter().map(|(name, entry)| (name, entry.id)).collect();
+            top.names = names
+                .into_iter()
+                .map(|(name, entry)| (name, entry.id))
+                .collect();
         }
         Ok(())
     }
@@ -116,7 +134,12 @@ impl<'a> Walk<'a> {
 
     fn enter(&mut self, item: Item) {
         self.ready.push_back(Step::Enter(item.clone()));
-        self.stack.push(Open { item, after: None, names: VecDeque::new(), exhausted: false });
+        self.stack.push(Open {
+            item,
+            after: None,
+            names: VecDeque::new(),
+            exhausted: false,
+        });
     }
 
     /// The directories between the target and `path`, outermost first.
@@ -127,7 +150,11 @@ impl<'a> Walk<'a> {
         for component in &components[..components.len() - 1] {
             above = above.join(component);
             if let Some((id, inode)) = self.fs.resolve(&above).await? {
-                items.push(Item { path: above.clone(), id, inode });
+                items.push(Item {
+                    path: above.clone(),
+                    id,
+                    inode,
+                });
             }
         }
         Ok(items)

@@ -138,7 +138,13 @@ impl TreeFs {
 
     /// Notes a read and, for a sequential reader, fetches what comes next into the cache. Best effort: whatever
     /// fails here fails again, with its error, in the read itself.
-    pub async fn read_ahead_best_effort(&self, id: FileId, cursor: &Mutex<Cursor>, offset: u64, len: usize) {
+    pub async fn read_ahead_best_effort(
+        &self,
+        id: FileId,
+        cursor: &Mutex<Cursor>,
+        offset: u64,
+        len: usize,
+    ) {
         let Some(ahead) = cursor.lock().advance(offset, len as u64) else {
             return;
         };
@@ -152,10 +158,12 @@ impl TreeFs {
         let Ok(extents) = self.tree.extents(id, range).await else {
             return;
         };
-        let places = extents.into_iter().filter_map(|extent| match extent.contents {
-            Contents::Data { place, .. } => Some(place),
-            Contents::Hole => None,
-        });
+        let places = extents
+            .into_iter()
+            .filter_map(|extent| match extent.contents {
+                Contents::Data { place, .. } => Some(place),
+                Contents::Hole => None,
+            });
         self.blocks.prefetch_best_effort(places.collect()).await;
     }
 
@@ -208,14 +216,24 @@ mod tests {
         for piece in 0..256 {
             fetched.extend(cursor.advance(piece << 17, 1 << 17));
         }
-        assert!(fetched.windows(2).all(|pair| pair[0].end <= pair[1].start), "{fetched:?}");
+        assert!(
+            fetched.windows(2).all(|pair| pair[0].end <= pair[1].start),
+            "{fetched:?}"
+        );
         assert!(fetched.last().is_some_and(|last| last.end > 256 << 17));
-        assert!(fetched.iter().all(|range| range.end - range.start <= WINDOW_MAX));
+        assert!(
+            fetched
+                .iter()
+                .all(|range| range.end - range.start <= WINDOW_MAX)
+        );
     }
 
     #[test]
     fn a_random_reader_is_not_fetched_for() {
-        let mut cursor = Cursor { next: 1, ..Cursor::default() };
+        let mut cursor = Cursor {
+            next: 1,
+            ..Cursor::default()
+        };
         let jumps = [900 << 20, 5 << 20, 300 << 20, 7 << 20, 800 << 20u64];
         assert!(jumps.iter().all(|&at| cursor.advance(at, 4096).is_none()));
     }
