@@ -1,21 +1,23 @@
 //! What a restore will write, decided before anything is written: a walk of the snapshot from the paths that were asked
 //! for, in batches, parents before children and each directory closed after its last child.
 //!
-//! Nothing here touches the target. `--dry-run` prints these steps; `write.rs` carries them out.
+//! Nothing here touches the target. `--dry-run` prints these steps; the rest of this module carries them out.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::format::entry::{Inode, Kind};
 use crate::id::FileId;
 use crate::path::RepoPath;
 use crate::repo::Error;
-use crate::snapshot::tree_fs::TreeFs;
+use crate::repo::blocks::Blocks;
+use crate::repo::tree::Tree;
 
 /// Names read from the tree in one go.
 const NAMES_AT_ONCE: usize = 1024;
 
 /// One thing to do, in this order.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Step {
     /// Make this directory and go into it; its attributes come with [`Step::Leave`].
     Enter(Item),
@@ -23,6 +25,13 @@ pub enum Step {
     Make(Item),
     /// All below this directory has been made: give it its attributes and times.
     Leave(Item),
+    /// This is damaged in the repository, and all below it if it is a directory; the rest goes on.
+    Unreadable {
+        /// Where it would have gone.
+        path: RepoPath,
+        /// What is damaged.
+        error: Error,
+    },
 }
 
 /// One inode under one name.
@@ -37,8 +46,8 @@ pub struct Item {
 }
 
 /// A walk under way. Memory grows with the depth of the tree, not with its size.
-pub struct Walk<'a> {
-    fs: &'a TreeFs,
+pub struct Walk {
+    tree: Tree<Arc<Blocks>>,
     stack: Vec<Open>,
     ready: VecDeque<Step>,
 }
@@ -53,17 +62,17 @@ struct Open {
     exhausted: bool,
 }
 
-impl<'a> Walk<'a> {
+impl Walk {
     /// Plans to restore `paths` (everything when empty). Each keeps its whole path below the target, and the directories
     /// above it are made with it. [`Error::NotFound`] names a path that the snapshot does not have.
-    pub async fn begin(fs: &'a TreeFs, paths: &[RepoPath]) -> Result<Self, Error> {
+    pub async fn begin(tree: Tree<Arc<Blocks>>, paths: &[RepoPath]) -> Result<Self, Error> {
         let mut walk = Self {
-            fs,
+            tree,
             stack: Vec::new(),
             ready: VecDeque::new(),
         };
         if paths.is_empty() || paths.iter().any(RepoPath::is_root) {
-            let inode = fs.inode(FileId::ROOT).await?.as_ref().clone();
+            let inode = walk.inode(FileId::ROOT).await?;
             walk.enter(Item {
                 path: RepoPath::root(),
                 id: FileId::ROOT,
@@ -73,7 +82,7 @@ impl<'a> Walk<'a> {
         }
         // A later entry of the stack is walked first.
         for path in outermost(paths).into_iter().rev() {
-            let found = fs.resolve(&path).await?;
+            let found = walk.tree.resolve(&path).await?;
             let (id, inode) =
                 found.ok_or_else(|| Error::NotFound(format!("the snapshot has no {path}")))?;
             for item in walk.above(&path).await? {
@@ -104,25 +113,56 @@ impl<'a> Walk<'a> {
         };
         if let Some((name, id)) = top.names.pop_front() {
             let path = top.item.path.join(&name);
-            let inode = self.fs.inode(id).await?.as_ref().clone();
-            self.plan(Item { path, id, inode });
+            match self.inode(id).await {
+                Ok(inode) => self.plan(Item { path, id, inode }),
+                Err(error) => self.pass_over(path, error)?,
+            }
         } else if top.exhausted {
             if let Some(done) = self.stack.pop() {
                 self.ready.push_back(Step::Leave(done.item));
             }
         } else {
+            let (id, path) = (top.item.id, top.item.path.clone());
             let names = self
-                .fs
-                .names(top.item.id, top.after.as_deref(), NAMES_AT_ONCE)
-                .await?;
-            top.exhausted = names.len() < NAMES_AT_ONCE;
-            top.after = names.last().map(|(name, _)| name.clone());
-            top.names = names
-                .into_iter()
-                .map(|(name, entry)| (name, entry.id))
-                .collect();
+                .tree
+                .names(id, top.after.as_deref(), NAMES_AT_ONCE)
+                .await;
+            match names {
+                Ok(names) => {
+                    top.exhausted = names.len() < NAMES_AT_ONCE;
+                    top.after = names.last().map(|(name, _)| name.clone());
+                    top.names = names
+                        .into_iter()
+                        .map(|(name, entry)| (name, entry.id))
+                        .collect();
+                }
+                Err(error) => {
+                    top.exhausted = true;
+                    self.pass_over(path, error)?;
+                }
+            }
         }
         Ok(())
+    }
+
+    async fn inode(&self, id: FileId) -> Result<Inode, Error> {
+        let found = self.tree.inode(id).await?;
+        found.ok_or_else(|| {
+            Error::NotFound(format!(
+                "the snapshot has a name for inode {id}, but no such inode"
+            ))
+        })
+    }
+
+    /// What is damaged is passed over, and reported; a store that cannot be reached ends the walk.
+    fn pass_over(&mut self, path: RepoPath, error: Error) -> Result<(), Error> {
+        match error {
+            Error::Damaged { .. } | Error::Missing { .. } | Error::NotFound(_) => {
+                self.ready.push_back(Step::Unreadable { path, error });
+                Ok(())
+            }
+            other => Err(other),
+        }
     }
 
     fn plan(&mut self, item: Item) {
@@ -149,7 +189,7 @@ impl<'a> Walk<'a> {
         let components: Vec<&[u8]> = path.components().collect();
         for component in &components[..components.len() - 1] {
             above = above.join(component);
-            if let Some((id, inode)) = self.fs.resolve(&above).await? {
+            if let Some((id, inode)) = self.tree.resolve(&above).await? {
                 items.push(Item {
                     path: above.clone(),
                     id,
