@@ -16,7 +16,7 @@ use crate::format::frame::FrameKind;
 use crate::format::page::Page;
 use crate::id::{BlockClass, ObjectKey};
 use crate::repo::Error;
-use crate::store::{ObjectStore, Store};
+use crate::store::Store;
 
 mod fetch;
 
@@ -105,7 +105,9 @@ impl Blocks {
             self.fetch.cache().put_encrypted(&key, ciphertext);
         } else if let Ok(plain) = self.fetch.decrypt(place, kind, ciphertext) {
             match (kind, Page::decode(plain.clone())) {
-                (FrameKind::Page, Ok(page)) => self.keep_page(place, page),
+                (FrameKind::Page, Ok(page)) => {
+                    self.keep_page(place, page);
+                }
                 _ => self.fetch.cache().put_plain(key, plain),
             }
         }

@@ -9,7 +9,7 @@ use crate::format::frame::FrameKind;
 use crate::id::{ObjectKey, VolumeId};
 use crate::repo::lineage::Lineage;
 use crate::repo::{Error, layout, listing};
-use crate::store::{Body, Condition, Kind, ObjectStore, PutOutcome, Store, Version};
+use crate::store::{Body, Condition, Kind, PutOutcome, Store, Version};
 
 /// The longest object read: a body, and what encryption puts around it.
 const OBJECT_LEN_MAX: u64 = BODY_LEN_MAX as u64 + 1024;

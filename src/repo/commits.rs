@@ -9,7 +9,6 @@ use crate::format::entry::{CommitName, HistoryEntry};
 use crate::id::{ObjectKey, Seq, Tag};
 use crate::repo::lineage::{Lineage, Verdict};
 use crate::repo::{Error, Volume, layout};
-use crate::store::ObjectStore;
 
 mod find;
 

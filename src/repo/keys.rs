@@ -11,7 +11,7 @@ use crate::format::slot::{self, KEY_OBJECT_LEN_MAX, NewSecret, OfferedSecret, Sl
 use crate::id::{ObjectKey, RepositoryId, VolumeId};
 use crate::repo::layout::{self, KeyName, SlotKind, SlotName};
 use crate::repo::{Error, Secret, VolumeInfo, listing};
-use crate::store::{Body, Condition, Kind, ObjectStore, PutOutcome, Store};
+use crate::store::{Body, Condition, Kind, PutOutcome, Store};
 
 /// The most slots tried. Each may cost seconds, so that planted ones must not cost hours; nobody keeps this many passwords.
 const SLOTS_MAX: usize = 32;

@@ -27,7 +27,7 @@ use crate::id::{RepositoryId, VolumeId};
 use crate::repo::claims::Claims;
 use crate::repo::keys::LoadedVolume;
 use crate::repo::layout::{KeyName, SlotName};
-use crate::store::{Body, Condition, ObjectStore, PutOutcome, Store};
+use crate::store::{Body, Condition, PutOutcome, Store};
 
 pub mod commits;
 

@@ -17,7 +17,7 @@ use crate::format::frame::{ENCRYPTED_LEN_MAX, FrameKind};
 use crate::id::{BlockId, ObjectKey};
 use crate::repo::blocks::windows::{self, Windows};
 use crate::repo::{Error, layout};
-use crate::store::{ObjectStore, Store};
+use crate::store::Store;
 
 /// What it takes to fetch and prove frames of one volume.
 pub(super) struct Fetch {

@@ -15,7 +15,6 @@ use crate::repo::Error;
 use crate::repo::blocks::fetch::Fetch;
 use crate::repo::blocks::flights::{Flight, Flights};
 use crate::repo::blocks::kind_of;
-use crate::store::ObjectStore;
 
 /// The most bytes of one GET. Larger ones gain nothing once the first byte is there; eight of these fill 10 Gbit/s.
 const GET_LEN_MAX: u64 = 8 << 20;

@@ -9,7 +9,6 @@ use crate::format::frame::{FrameKind, TAG_LEN};
 use crate::id::{BlockClass, FrameNo, ObjectKey, Tag};
 use crate::repo::commits::Found;
 use crate::repo::{Error, Volume, layout};
-use crate::store::ObjectStore;
 
 /// How much of a commit is asked for before its length is known: its body with 16 KiB of changes, and often the small
 /// data that rides with it. A longer body costs a second GET.
