@@ -116,7 +116,8 @@ impl Exit {
             repo::Error::NewerFormat { .. } => Self::NewerFormat,
             repo::Error::Damaged { .. }
             | repo::Error::Missing { .. }
-            | repo::Error::SlotTooCostly { .. } => Self::Damage,
+            | repo::Error::SlotTooCostly { .. }
+            | repo::Error::Tree(_) => Self::Damage,
             repo::Error::Invalid(_) => Self::Usage,
             repo::Error::Busy { .. } | repo::Error::Fenced(_) => Self::AnotherWriter,
             repo::Error::NotFound(_) => Self::Failed,

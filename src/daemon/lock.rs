@@ -23,17 +23,22 @@ pub struct VolumeLock {
 }
 
 impl VolumeLock {
+    /// Takes the lock if nobody has it, else fails at once.
+    pub fn try_take(state: &VolumeState) -> Result<Self, Error> {
+        let (file, locked) = open(state)?;
+        match locked {
+            true => Ok(Self { _file: file }),
+            false => Err(Error::AnotherWriter(
+                "another process has this volume; `rewindfs status` shows it".into(),
+            )),
+        }
+    }
+
     /// Takes the lock. If another process has it and its mount is gone, asks it to hand over and waits at most `wait`.
     pub fn take(state: &VolumeState, wait: Duration) -> Result<Self, Error> {
         let path = state.lock();
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(Error::io("open", &path))?;
-        if try_lock(&file).map_err(Error::io("lock", &path))? {
+        let (file, locked) = open(state)?;
+        if locked {
             return Ok(Self { _file: file });
         }
         ask_to_hand_over(state)?;
@@ -49,6 +54,19 @@ impl VolumeLock {
             wait.as_secs()
         )))
     }
+}
+
+fn open(state: &VolumeState) -> Result<(File, bool), Error> {
+    let path = state.lock();
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(Error::io("open", &path))?;
+    let locked = try_lock(&file).map_err(Error::io("lock", &path))?;
+    Ok((file, locked))
 }
 
 fn try_lock(file: &File) -> std::io::Result<bool> {

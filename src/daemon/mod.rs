@@ -16,4 +16,14 @@ pub mod status;
 
 pub mod control;
 
+pub mod past;
+
 pub use error::Error;
+
+/// The runtime of a background process. To be made after the fork.
+fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::io("start", "the runtime"))
+}

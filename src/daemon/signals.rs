@@ -1,8 +1,11 @@
 //! SIGTERM and SIGINT: the first asks for an orderly stop, the second ends the process at once.
 
+use std::sync::Arc;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Error;
+use crate::fuse::session::Session;
 
 /// Both signals, caught from the moment this is made.
 pub struct Signals {
@@ -26,5 +29,15 @@ impl Signals {
             _ = self.interrupt.recv() => Error::Interrupted,
             _ = self.terminate.recv() => Error::Terminated,
         }
+    }
+}
+
+/// Waits until the mount is gone, by whomever; or until a signal asks for it, which is then returned.
+pub async fn until_unmounted(session: &Arc<Session>, signals: &mut Signals) -> Option<Error> {
+    let waiting = session.clone();
+    tokio::select! {
+        // A panic of the waiting thread means the same: there is nothing left to wait for.
+        _ = tokio::task::spawn_blocking(move || waiting.wait()) => None,
+        signal = signals.next() => Some(signal),
     }
 }
