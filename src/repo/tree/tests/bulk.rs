@@ -119,7 +119,7 @@ fn put_long(n: u64, id: u64) -> Change {
 
 #[test]
 fn a_directory_of_long_names_is_deep_and_still_searched_by_few_pages() {
-    let shuffled = |n| n * 7919 % 30_000;
+    let shuffled = |n: u64| n * 7919 % 30_000;
     let tree = tree_of(
         (0..30_000)
             .map(|n| put_long(shuffled(n), shuffled(n)))
