@@ -2,6 +2,7 @@
 
 use crate::compress::Compression;
 use crate::crypto::{Ciphertext, VolumeKeys};
+use crate::flusher::spool::FrameBytes;
 use crate::format::frame::{Envelope, FrameKind};
 use crate::id::{BlockId, FrameNo};
 
@@ -28,8 +29,8 @@ pub(crate) struct EncryptedBatch {
     pub(crate) order: u64,
     /// As in [`Batch`].
     pub(crate) block: BlockId,
-    /// Each frame with the envelope that it was made from, which still knows the lengths for the block's layout.
-    pub(crate) frames: Vec<(Envelope, Ciphertext)>,
+    /// Each frame with its lengths, which the block's layout needs.
+    pub(crate) frames: Vec<(FrameBytes, Ciphertext)>,
     /// As in [`Batch`].
     pub(crate) last: bool,
 }
@@ -47,17 +48,18 @@ pub(crate) fn encrypt(batch: Batch, keys: &VolumeKeys, compression: Compression)
         .into_iter()
         .map(|plain| Envelope::pack(&plain, compression))
         .collect();
+    let lengths: Vec<FrameBytes> = envelopes.iter().map(FrameBytes::of).collect();
     let ciphertexts = match envelopes.is_empty() {
         true => Vec::new(),
         false => keys
             .block(block)
-            .encrypt(first, FrameKind::Data, None, &envelopes),
+            .encrypt(first, FrameKind::Data, None, envelopes),
     };
-    debug_assert_eq!(envelopes.len(), ciphertexts.len());
+    debug_assert_eq!(lengths.len(), ciphertexts.len());
     EncryptedBatch {
         order,
         block,
-        frames: envelopes.into_iter().zip(ciphertexts).collect(),
+        frames: lengths.into_iter().zip(ciphertexts).collect(),
         last,
     }
 }

@@ -78,9 +78,8 @@ impl Pipeline {
                 std::thread::spawn(move || work(&parts, &queued, &encrypted))
             })
             .collect();
-        let spool = Arc::clone(&parts.spool);
         let writer = std::thread::spawn(move || write(&parts, &arriving, &finished));
-        let syncer = std::thread::spawn(move || sync(&spool, &unsynced));
+        let syncer = std::thread::spawn(move || sync(&unsynced));
         Self {
             batches: Some(batches),
             workers,
@@ -179,12 +178,10 @@ impl Pipeline {
 }
 
 impl Drop for Pipeline {
-    /// A pipeline that is given up (its epoch was folded) leaves no thread and no file behind.
+    /// A pipeline that is given up (its epoch was folded) leaves no thread and no file behind. What else went wrong in
+    /// it no longer matters.
     fn drop(&mut self) {
-        let removed = self.join().map(|blocks| blocks.len());
-        if let Ok(1..) = removed {
-            tracing::debug!("blocks of an epoch that was given up stay for the next start to delete");
-        }
+        drop(self.join());
     }
 }
 
@@ -220,8 +217,8 @@ fn write(
                     BlockFile::create(&parts.spool, block, key)?
                 }
             };
-            for (envelope, ciphertext) in batch.frames {
-                open.reserve(FrameKind::Data, &envelope);
+            for (lengths, ciphertext) in batch.frames {
+                open.reserve(FrameKind::Data, lengths);
                 open.write(&ciphertext)?;
             }
             if !last {
@@ -235,10 +232,10 @@ fn write(
 }
 
 /// The syncer: makes blocks durable while the next are being written.
-fn sync(spool: &Spool, unsynced: &Receiver<SpooledBlock>) -> Result<Vec<SpooledBlock>, Error> {
+fn sync(unsynced: &Receiver<SpooledBlock>) -> Result<Vec<SpooledBlock>, Error> {
     let mut blocks = Vec::new();
-    for block in unsynced {
-        block.sync(spool)?;
+    for mut block in unsynced {
+        block.sync()?;
         blocks.push(block);
     }
     Ok(blocks)

@@ -153,11 +153,13 @@ pub struct FrameBytes {
 }
 
 impl FrameBytes {
-    /// Counts one frame.
-    pub(crate) fn count(&mut self, envelope: &Envelope) {
-        self.plain += envelope.plain_len() as u64;
-        self.compressed += envelope.stored_len() as u64;
-        self.encrypted += u64::from(envelope.encrypted_len());
+    /// Those of one frame, which must be asked before encryption consumes the envelope.
+    pub(crate) fn of(envelope: &Envelope) -> Self {
+        Self {
+            plain: envelope.plain_len() as u64,
+            compressed: envelope.stored_len() as u64,
+            encrypted: u64::from(envelope.encrypted_len()),
+        }
     }
 }
 
@@ -178,6 +180,7 @@ pub(crate) struct BlockFile {
     layout: Option<BlockLayout>,
     places: Vec<FramePlace>,
     bytes: FrameBytes,
+    finished: bool,
 }
 
 /// A whole block in the spool, not yet synced.
@@ -191,15 +194,35 @@ pub(crate) struct SpooledBlock {
     /// What its frames hold.
     pub(crate) bytes: FrameBytes,
     /// Its file, to be synced.
-    file: File,
+    file: Option<File>,
+    spool: Arc<Spool>,
+    /// Whether something names it that will be published, so that it must outlive this value.
+    kept: bool,
 }
 
 impl SpooledBlock {
     /// Makes its contents durable (its name needs [`Spool::sync_dir`]).
-    pub(crate) fn sync(&self, spool: &Spool) -> Result<(), Error> {
-        self.file
-            .sync_data()
-            .map_err(|source| spool.failed("fdatasync", &spool.path(&self.object.key), source))
+    pub(crate) fn sync(&mut self) -> Result<(), Error> {
+        let Some(file) = self.file.take() else {
+            return Ok(());
+        };
+        let path = self.spool.path(&self.object.key);
+        file.sync_data()
+            .map_err(|source| self.spool.failed("fdatasync", &path, source))
+    }
+
+    /// From now on the file stays until it is uploaded.
+    pub(crate) fn keep(&mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for SpooledBlock {
+    /// A block of an epoch that was folded is of no use. If removing it fails, the next start deletes it as a leftover.
+    fn drop(&mut self) {
+        if !self.kept && self.spool.remove(&self.object).is_err() {
+            tracing::debug!(object = %self.object.key, "left for the next start to delete");
+        }
     }
 }
 
@@ -223,6 +246,7 @@ impl BlockFile {
             layout: Some(layout),
             places: Vec::new(),
             bytes: FrameBytes::default(),
+            finished: false,
         })
     }
 
@@ -232,10 +256,11 @@ impl BlockFile {
     }
 
     /// Hands out the place of the next frame; its ciphertext must follow by [`Self::write`], in the same order.
-    pub(crate) fn reserve(&mut self, kind: FrameKind, envelope: &Envelope) -> FramePlace {
-        self.bytes.count(envelope);
-        let place = self.layout_mut().add(kind, envelope);
-        debug_assert!(place.offset >= HEADER_LEN && place.len == envelope.encrypted_len());
+    pub(crate) fn reserve(&mut self, kind: FrameKind, frame: FrameBytes) -> FramePlace {
+        self.bytes += frame;
+        let layout = self.layout.as_mut().expect("present until finished");
+        let place = layout.add_lengths(kind, frame.plain as usize, frame.encrypted as u32);
+        debug_assert!(place.offset >= HEADER_LEN && u64::from(place.len) == frame.encrypted);
         self.places.push(place);
         place
     }
@@ -255,17 +280,22 @@ impl BlockFile {
         let layout = self.layout.take().expect("taken only here");
         let end = layout.finish(|frame, envelope| {
             cipher
-                .encrypt(frame, FrameKind::Directory, None, &[envelope])
+                .encrypt(frame, FrameKind::Directory, None, vec![envelope])
                 .pop()
                 .expect("one envelope in, one ciphertext out")
         });
         self.write_all(&end)?;
         let spool = Arc::clone(&self.spool);
         let path = spool.path(&self.key);
-        let failed = |source| spool.failed("write", &path, source);
-        self.file.flush().map_err(failed)?;
-        let file = self.file.get_ref().try_clone().map_err(failed)?;
-        let len = file.metadata().map_err(failed)?.len();
+        let end_file = |file: &mut BufWriter<File>| {
+            file.flush()?;
+            let file = file.get_ref().try_clone()?;
+            let len = file.metadata()?.len();
+            Ok((file, len))
+        };
+        let (file, len) =
+            end_file(&mut self.file).map_err(|source| spool.failed("write", &path, source))?;
+        self.finished = true;
         spool.used.fetch_add(len, Ordering::Relaxed);
         Ok(SpooledBlock {
             id: self.id,
@@ -275,12 +305,10 @@ impl BlockFile {
             },
             places: std::mem::take(&mut self.places),
             bytes: self.bytes,
-            file,
+            file: Some(file),
+            spool,
+            kept: false,
         })
-    }
-
-    fn layout_mut(&mut self) -> &mut BlockLayout {
-        self.layout.as_mut().expect("present until finished")
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> Result<(), Error> {
@@ -293,8 +321,8 @@ impl BlockFile {
 impl Drop for BlockFile {
     /// An unfinished block is of no use to anybody. If removing it fails, the next start deletes it as a leftover.
     fn drop(&mut self) {
-        if self.layout.is_some() {
-            let _ = fs::remove_file(self.spool.path(&self.key));
+        if !self.finished && fs::remove_file(self.spool.path(&self.key)).is_err() {
+            tracing::debug!(object = %self.key, "left for the next start to delete");
         }
     }
 }

@@ -30,6 +30,15 @@ impl BlockLayout {
     pub fn add(&mut self, _kind: FrameKind, _envelope: &Envelope) -> FramePlace {
         todo!()
     }
+    /// The same for a frame whose envelope has been consumed already: only its lengths matter.
+    pub(crate) fn add_lengths(
+        &mut self,
+        _kind: FrameKind,
+        _plain_len: usize,
+        _encrypted_len: u32,
+    ) -> FramePlace {
+        todo!()
+    }
     /// Frames so far.
     pub fn frames(&self) -> u32 {
         todo!()
