@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::chunk::Chunker;
+use crate::chunk::{CHUNK_LEN_MAX, Gear};
 use crate::crypto::VolumeKeys;
 use crate::flusher::capture::{ContentPlan, READ_LEN, Reader};
 use crate::flusher::consolidate::clip;
@@ -77,7 +77,7 @@ pub(crate) struct Cutter<'a, 'p> {
     /// For content ids.
     pub(crate) keys: &'a VolumeKeys,
     /// Finds boundaries.
-    pub(crate) chunker: &'a Chunker,
+    pub(crate) gear: &'a Gear,
     /// Hints.
     pub(crate) index: &'a DedupIndex,
     /// Proof of hints.
@@ -164,10 +164,8 @@ impl Cutter<'_, '_> {
         end: bool,
     ) -> Result<usize, Error> {
         let mut used = 0;
-        while used < bytes.len() {
-            let Some(len) = self.chunker.cut(&bytes[used..], end) else {
-                break;
-            };
+        while used < bytes.len() && (end || bytes.len() - used >= CHUNK_LEN_MAX) {
+            let len = self.gear.cut(&bytes[used..]);
             self.chunk(plan, at + used as u64, &bytes[used..used + len])?;
             used += len;
         }

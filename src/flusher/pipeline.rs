@@ -21,6 +21,7 @@ use crate::crypto::VolumeKeys;
 use crate::flusher::encrypt::{BATCH_FRAMES, Batch, EncryptedBatch, encrypt};
 use crate::flusher::error::Error;
 use crate::flusher::spool::{BlockFile, Spool, SpooledBlock};
+use crate::format::block::FRAMES_MAX;
 use crate::format::frame::FrameKind;
 use crate::id::{BlockId, FrameNo};
 use crate::repo::layout;
@@ -99,7 +100,8 @@ impl Pipeline {
         name: impl FnOnce() -> BlockId,
     ) -> Result<(u32, u32), Error> {
         let len = plain.len() as u64;
-        let full = |open: &OpenBlock| open.plain + len > self.block_len;
+        let full =
+            |open: &OpenBlock| open.plain + len > self.block_len || open.frames == FRAMES_MAX;
         if self.open.as_ref().is_some_and(full) {
             self.end_block()?;
         }
@@ -213,7 +215,8 @@ fn write(
             let mut open = match file.take() {
                 Some(open) => open,
                 None => {
-                    let key = layout::block(parts.keys.volume(), block);
+                    let key = layout::block(parts.keys.volume(), block)
+                        .expect("blocks of data have names of their own");
                     BlockFile::create(&parts.spool, block, key)?
                 }
             };

@@ -180,6 +180,8 @@ pub(crate) struct BlockFile {
     layout: Option<BlockLayout>,
     places: Vec<FramePlace>,
     bytes: FrameBytes,
+    header: Option<[u8; HEADER_LEN as usize]>,
+    header_written: bool,
     finished: bool,
 }
 
@@ -230,22 +232,17 @@ impl BlockFile {
     /// Begins the block `id` as the object `key`.
     pub(crate) fn create(spool: &Arc<Spool>, id: BlockId, key: ObjectKey) -> Result<Self, Error> {
         let path = spool.path(&key);
-        let layout = BlockLayout::new(id);
-        let begin = || {
-            let file = File::create_new(&path)?;
-            let mut file = BufWriter::with_capacity(WRITE_BUFFER_LEN, file);
-            file.write_all(&layout.header())?;
-            Ok(file)
-        };
-        let file = begin().map_err(|source| spool.failed("create", &path, source))?;
+        let file = File::create_new(&path).map_err(|source| spool.failed("create", &path, source))?;
         Ok(Self {
             spool: Arc::clone(spool),
             id,
             key,
-            file,
-            layout: Some(layout),
+            file: BufWriter::with_capacity(WRITE_BUFFER_LEN, file),
+            layout: Some(BlockLayout::new(id)),
             places: Vec::new(),
             bytes: FrameBytes::default(),
+            header: None,
+            header_written: false,
             finished: false,
         })
     }
@@ -262,12 +259,22 @@ impl BlockFile {
         let place = layout.add_lengths(kind, frame.plain as usize, frame.encrypted as u32);
         debug_assert!(place.offset >= HEADER_LEN && u64::from(place.len) == frame.encrypted);
         self.places.push(place);
+        if self.header.is_none() {
+            // The header holds the first frame's length.
+            self.header = Some(layout.header());
+        }
         place
     }
 
     /// Writes the next reserved frame.
     pub(crate) fn write(&mut self, frame: &Ciphertext) -> Result<(), Error> {
+        self.write_header_once()?;
         self.write_all(frame.bytes())
+    }
+
+    /// Frames so far.
+    pub(crate) fn frames(&self) -> u32 {
+        self.places.len() as u32
     }
 
     /// Plaintext bytes so far.
@@ -309,6 +316,16 @@ impl BlockFile {
             spool,
             kept: false,
         })
+    }
+
+    fn write_header_once(&mut self) -> Result<(), Error> {
+        match (self.header_written, self.header) {
+            (false, Some(header)) => {
+                self.header_written = true;
+                self.write_all(&header)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> Result<(), Error> {

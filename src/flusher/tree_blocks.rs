@@ -10,6 +10,7 @@ use crate::flusher::error::Error;
 use crate::flusher::pipeline::PipelineParts;
 use crate::flusher::session::Session;
 use crate::flusher::spool::{BlockFile, FrameBytes, SpooledBlock};
+use crate::format::block::FRAMES_MAX;
 use crate::format::entry::{Address, Hint, Place};
 use crate::format::frame::{Envelope, FrameKind};
 use crate::id::{BlockClass, FrameNo};
@@ -55,7 +56,10 @@ impl<'a> TreeBlocks<'a> {
 
     fn add(&mut self, page: &[u8]) -> Result<Place, Error> {
         let envelope = Envelope::pack(page, self.parts.compression);
-        let full = |open: &OpenBlock| open.file.plain_len() + page.len() as u64 > self.block_len;
+        let full = |open: &OpenBlock| {
+            open.file.plain_len() + page.len() as u64 > self.block_len
+                || open.file.frames() == FRAMES_MAX
+        };
         if self.open.as_ref().is_some_and(full) {
             self.end_block()?;
         }
@@ -86,7 +90,8 @@ impl<'a> TreeBlocks<'a> {
 
     fn begin_block(&self) -> Result<OpenBlock, Error> {
         let id = self.session.block(BlockClass::Tree);
-        let key = layout::block(self.parts.keys.volume(), id);
+        let key = layout::block(self.parts.keys.volume(), id)
+            .expect("blocks of tree pages have names of their own");
         Ok(OpenBlock {
             file: BlockFile::create(&self.parts.spool, id, key)?,
             first: FrameNo(0),

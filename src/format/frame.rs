@@ -181,5 +181,10 @@ const fn encrypted_len(inner_len: usize) -> usize {
     IV_LEN + (inner_len / 16 + 1) * 16 + TAG_LEN
 }
 
+/// Length of a frame whose payload is `plain_len` bytes of plaintext as they are.
+pub(crate) fn uncompressed_len(plain_len: usize) -> u32 {
+    encrypted_len(FIELDS_LEN + plain_len) as u32
+}
+
 #[cfg(test)]
 mod tests;

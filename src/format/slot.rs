@@ -8,8 +8,12 @@ use bytes::Bytes;
 
 use crate::clock::Stamp;
 use crate::compress::Compression;
-use crate::crypto::{AesKeyLen, Argon2Params, RecoveryKey, RepositoryKey, VolumeKey};
-use crate::format::marker::Features;
+use crate::crypto::kdf::SALT_LEN;
+use crate::crypto::{
+    self, AesKeyLen, Argon2Params, RecoveryKey, RepositoryKey, SlotSecret, VolumeKey,
+};
+use crate::format::marker::{CHECKSUM_LEN, Features, checksum};
+use crate::format::tlv::{self, Fields};
 use crate::id::{ObjectKey, RepositoryId, VolumeId};
 
 /// What is chosen once, at `init`, and stands (encrypted) in every key slot.
@@ -88,6 +92,9 @@ pub enum Error {
     /// A password was offered to a recovery slot, or the reverse. Try another slot.
     #[error("this slot opens with another kind of secret")]
     OtherKind,
+    /// Neither a password slot nor a recovery slot: a newer version's. Try another slot.
+    #[error("this slot is of a kind that this version does not know")]
+    UnknownKind,
     /// A newer version wrote it: it needs feature bit `.0`.
     #[error("needs feature {0} of a newer version")]
     NewerFormat(u32),
@@ -97,49 +104,266 @@ pub enum Error {
 }
 
 /// What a slot opens with, so that a reader tries only the slots that can fit. Costs nothing.
-pub fn kind(_bytes: &[u8]) -> Result<SlotKind, Error> {
-    todo!()
+pub fn kind(bytes: &[u8]) -> Result<SlotKind, Error> {
+    Ok(parse(bytes)?.0.kind)
 }
 
 /// The whole `k/s-<id>` object that opens `contents` with `secret`. Derives the key: slow by intention.
 pub fn wrap(
-    _repository: RepositoryId,
-    _object: &ObjectKey,
-    _secret: &NewSecret<'_>,
-    _contents: &SlotContents,
+    repository: RepositoryId,
+    object: &ObjectKey,
+    secret: &NewSecret<'_>,
+    contents: &SlotContents,
 ) -> Result<Bytes, Error> {
-    todo!()
+    let salt = crypto::random();
+    let (kind, secret) = match secret {
+        NewSecret::Password(password, cost) => (
+            SlotKind::Password(*cost),
+            SlotSecret::from_password(password, salt, *cost)?,
+        ),
+        NewSecret::Recovery(key) => (SlotKind::Recovery, SlotSecret::from_recovery(key, salt)),
+    };
+    let fields = encode_contents(contents);
+    let frame = secret.wrap(repository, object, &contents.key, &fields);
+    let mut bytes = Header { kind, salt }.encode().to_vec();
+    bytes.extend_from_slice(frame.bytes());
+    let checksum = checksum(&bytes);
+    bytes.extend_from_slice(&checksum);
+    Ok(Bytes::from(bytes))
 }
 
 /// Opens a `k/s-<id>` object. The caps on what its parameters would cost are checked before anything is derived.
 pub fn open(
-    _bytes: &[u8],
-    _repository: RepositoryId,
-    _object: &ObjectKey,
-    _secret: &OfferedSecret<'_>,
+    bytes: &[u8],
+    repository: RepositoryId,
+    object: &ObjectKey,
+    secret: &OfferedSecret<'_>,
 ) -> Result<SlotContents, Error> {
-    todo!()
+    let (header, frame) = parse(bytes)?;
+    let secret = match (header.kind, secret) {
+        (SlotKind::Password(cost), OfferedSecret::Password(password)) => {
+            SlotSecret::from_password(password, header.salt, cost)?
+        }
+        (SlotKind::Recovery, OfferedSecret::Recovery(key)) => {
+            SlotSecret::from_recovery(key, header.salt)
+        }
+        _ => return Err(Error::OtherKind),
+    };
+    let (key, fields) = secret
+        .unwrap(repository, object, frame)
+        .map_err(|error| match error {
+            crypto::Error::Unauthentic => Error::WrongSecret,
+            _ => Error::Damaged("its frame is malformed"),
+        })?;
+    decode_contents(key, &fields)
 }
 
 /// The whole `k/v-<volume>-<epoch>` object.
+///
+/// # Panics
+/// If the name is longer than 64 KiB.
 pub fn wrap_volume(
-    _repository: RepositoryId,
-    _object: &ObjectKey,
-    _under: &RepositoryKey,
-    _record: &VolumeRecord,
-    _key: &VolumeKey,
+    repository: RepositoryId,
+    object: &ObjectKey,
+    under: &RepositoryKey,
+    record: &VolumeRecord,
+    key: &VolumeKey,
 ) -> Bytes {
-    todo!()
+    let mut fields = Fields::default();
+    fields.put(VOLUME_NAME, record.name.as_bytes());
+    fields.put(VOLUME_CREATED, &record.created.0.to_le_bytes());
+    for (kind, value) in &record.unknown {
+        fields.put(*kind, value);
+    }
+    let which = (record.volume, record.key_epoch);
+    let frame = under.wrap_volume(repository, which, object, key, &fields.into_bytes());
+    let mut bytes = VOLUME_MAGIC.to_vec();
+    bytes.extend_from_slice(frame.bytes());
+    Bytes::from(bytes)
 }
 
 /// Opens a `k/v-<volume>-<epoch>` object; `volume` and `key_epoch` are those of its name.
 pub fn unwrap_volume(
-    _bytes: &[u8],
-    _repository: RepositoryId,
-    _object: &ObjectKey,
-    _under: &RepositoryKey,
-    _volume: VolumeId,
-    _key_epoch: u16,
+    bytes: &[u8],
+    repository: RepositoryId,
+    object: &ObjectKey,
+    under: &RepositoryKey,
+    volume: VolumeId,
+    key_epoch: u16,
 ) -> Result<(VolumeRecord, VolumeKey), Error> {
-    todo!()
+    let frame = bytes
+        .strip_prefix(VOLUME_MAGIC)
+        .ok_or(Error::Damaged("it does not begin like a volume's key"))?;
+    let (key, fields) = under
+        .unwrap_volume(repository, (volume, key_epoch), object, frame)
+        .map_err(|_| Error::Damaged("authentication failed"))?;
+    let fields = tlv::parse(&fields).ok_or(MALFORMED)?;
+    let mut record = VolumeRecord {
+        volume,
+        key_epoch,
+        name: String::new(),
+        created: Stamp(0),
+        unknown: Vec::new(),
+    };
+    for (kind, value) in fields {
+        match kind {
+            VOLUME_NAME => {
+                let name = std::str::from_utf8(value).map_err(|_| MALFORMED)?;
+                record.name = name.to_owned();
+            }
+            VOLUME_CREATED => record.created = Stamp(read_u64(value)?),
+            _ => record.unknown.push((kind, value.to_vec())),
+        }
+    }
+    Ok((record, key))
 }
+
+/// The longest key object that anybody need read: a few hundred bytes of our own, and room for fields of later versions.
+pub const KEY_OBJECT_LEN_MAX: u64 = 64 << 10;
+
+const SLOT_MAGIC: &[u8; 8] = b"RWFSslt1";
+const VOLUME_MAGIC: &[u8; 8] = b"RWFSvol1";
+/// Slot kinds and derivations, as they stand in a slot's clear part.
+const KIND_PASSWORD: u8 = 1;
+const KIND_RECOVERY: u8 = 2;
+const KDF_NONE: u8 = 0;
+const KDF_ARGON2ID: u8 = 1;
+/// Magic, kind, KDF, zeros, three parameters, salt.
+const HEADER_LEN: usize = 8 + 4 + 12 + SALT_LEN;
+
+/// Fields of a slot.
+const BLOCK_LEN: u16 = 1;
+const AES_BITS: u16 = 2;
+const COMPRESSION: u16 = 3;
+const REQUIRED_FEATURES: u16 = 4;
+const OPTIONAL_FEATURES: u16 = 5;
+/// Fields of a volume's key object.
+const VOLUME_NAME: u16 = 1;
+const VOLUME_CREATED: u16 = 2;
+
+const MALFORMED: Error = Error::Damaged("its fields are malformed");
+
+/// A slot's clear part.
+struct Header {
+    kind: SlotKind,
+    salt: [u8; SALT_LEN],
+}
+
+impl Header {
+    fn encode(&self) -> [u8; HEADER_LEN] {
+        let mut bytes = [0; HEADER_LEN];
+        bytes[..8].copy_from_slice(SLOT_MAGIC);
+        match self.kind {
+            SlotKind::Recovery => bytes[8..10].copy_from_slice(&[KIND_RECOVERY, KDF_NONE]),
+            SlotKind::Password(cost) => {
+                bytes[8..10].copy_from_slice(&[KIND_PASSWORD, KDF_ARGON2ID]);
+                bytes[12..16].copy_from_slice(&cost.memory_kib.to_le_bytes());
+                bytes[16..20].copy_from_slice(&cost.passes.to_le_bytes());
+                bytes[20..24].copy_from_slice(&cost.lanes.to_le_bytes());
+            }
+        }
+        bytes[24..].copy_from_slice(&self.salt);
+        bytes
+    }
+
+    fn decode(bytes: &[u8; HEADER_LEN]) -> Result<Self, Error> {
+        let word = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        let cost = Argon2Params {
+            memory_kib: word(12),
+            passes: word(16),
+            lanes: word(20),
+        };
+        let kind = match (bytes[8], bytes[9]) {
+            (KIND_PASSWORD, KDF_ARGON2ID) => SlotKind::Password(cost),
+            (KIND_RECOVERY, KDF_NONE) => SlotKind::Recovery,
+            _ => return Err(Error::UnknownKind),
+        };
+        let mut salt = [0; SALT_LEN];
+        salt.copy_from_slice(&bytes[24..]);
+        Ok(Self { kind, salt })
+    }
+}
+
+/// A slot's clear part and its frame, once magic and checksum are found right.
+fn parse(bytes: &[u8]) -> Result<(Header, &[u8]), Error> {
+    let (checked, sum) = bytes
+        .split_last_chunk::<CHECKSUM_LEN>()
+        .ok_or(Error::Damaged("it is cut short"))?;
+    let (header, frame) = checked
+        .split_first_chunk::<HEADER_LEN>()
+        .ok_or(Error::Damaged("it is cut short"))?;
+    if !header.starts_with(SLOT_MAGIC) {
+        return Err(Error::Damaged("it does not begin like a slot"));
+    }
+    if checksum(checked) != *sum {
+        return Err(Error::Damaged("its checksum does not fit"));
+    }
+    Ok((Header::decode(header)?, frame))
+}
+
+fn encode_contents(contents: &SlotContents) -> Vec<u8> {
+    let config = &contents.config;
+    let compression = match config.compression {
+        Compression::Off => [0, 0],
+        Compression::Zstd(level) => [1, level.to_le_bytes()[0]],
+    };
+    let mut fields = Fields::default();
+    fields.put(BLOCK_LEN, &config.block_len.to_le_bytes());
+    fields.put(AES_BITS, &config.aes.bits().to_le_bytes());
+    fields.put(COMPRESSION, &compression);
+    fields.put(REQUIRED_FEATURES, &contents.features.required.to_le_bytes());
+    fields.put(OPTIONAL_FEATURES, &contents.features.optional.to_le_bytes());
+    for (kind, value) in &contents.unknown {
+        fields.put(*kind, value);
+    }
+    fields.into_bytes()
+}
+
+fn decode_contents(key: RepositoryKey, fields: &[u8]) -> Result<SlotContents, Error> {
+    let (mut block_len, mut aes, mut compression) = (None, None, None);
+    let mut features = Features::default();
+    let mut unknown = Vec::new();
+    for (kind, value) in tlv::parse(fields).ok_or(MALFORMED)? {
+        match kind {
+            BLOCK_LEN => block_len = Some(read_u64(value)?),
+            AES_BITS => aes = <[u8; 2]>::try_from(value).ok().map(u16::from_le_bytes),
+            COMPRESSION => compression = Some(value),
+            REQUIRED_FEATURES => features.required = read_u64(value)?,
+            OPTIONAL_FEATURES => features.optional = read_u64(value)?,
+            _ => unknown.push((kind, value.to_vec())),
+        }
+    }
+    if let Some(bit) = features.unknown_required() {
+        return Err(Error::NewerFormat(bit));
+    }
+    let config = RepositoryConfig {
+        block_len: block_len
+            .filter(|len| len.is_power_of_two() && BLOCK_LEN_RANGE.contains(len))
+            .ok_or(MALFORMED)?,
+        aes: aes.and_then(AesKeyLen::from_bits).ok_or(MALFORMED)?,
+        compression: match compression {
+            Some([0, 0]) => Compression::Off,
+            Some([1, level]) => Compression::Zstd(i8::from_le_bytes([*level])),
+            _ => return Err(MALFORMED),
+        },
+    };
+    Ok(SlotContents {
+        key,
+        config,
+        features,
+        unknown,
+    })
+}
+
+/// What a block may be chosen to hold, in bytes: less than a frame makes no block, and more makes a PUT that is slow to repeat.
+const BLOCK_LEN_RANGE: std::ops::RangeInclusive<u64> = 1 << 20..=64 << 20;
+
+fn read_u64(value: &[u8]) -> Result<u64, Error> {
+    let bytes = value.try_into().map_err(|_| MALFORMED)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests;
