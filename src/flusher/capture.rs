@@ -3,7 +3,7 @@
 //! Attributes come first, since they are cheap and free the most writers; contents follow through [`Reader`], at most 1 MiB at a
 //! time. Nothing here looks at what it reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -24,6 +24,7 @@ pub(crate) const READ_LEN: u64 = 1 << 20;
 const SPARSE_SLACK: u64 = 64 << 10;
 
 /// A sealed epoch with its attributes resolved.
+#[derive(Default)]
 pub(crate) struct Captured {
     /// Every touched inode.
     pub(crate) inodes: BTreeMap<FileId, Touched>,
@@ -33,13 +34,14 @@ pub(crate) struct Captured {
     pub(crate) refused: Vec<FileId>,
 }
 
-/// Resolves attributes of everything that the epoch touched.
-pub(crate) fn capture(sealed: &Sealed) -> Result<Captured, Error> {
+/// Resolves attributes of everything that the epoch touched, but for what is already known to be `refused`.
+pub(crate) fn capture(sealed: &Sealed, known: &BTreeSet<FileId>) -> Result<Captured, Error> {
     let mut inodes = BTreeMap::new();
     let mut refused = Vec::new();
     for inode in sealed.inodes() {
         let id = inode.node.id;
         let attributes = match sealed.attributes(id) {
+            _ if known.contains(&id) => None,
             Err(CaptureError::Io { source, .. }) if is_refusal(&source) => {
                 refused.push(id);
                 None

@@ -14,7 +14,7 @@ use crate::flusher::consolidate::clip;
 use crate::flusher::dedup::DedupIndex;
 use crate::flusher::error::Error;
 use crate::flusher::pack::{FrameSize, Packer, SHARED_FRAME_LEN, Spot};
-use crate::format::entry::{Extent, Place};
+use crate::format::entry::{Contents, Extent, Place};
 use crate::id::{ContentId, FileId};
 use crate::journal::LOGICAL_BLOCK_LEN;
 
@@ -40,8 +40,8 @@ pub(crate) enum Piece {
     Held {
         /// Where.
         place: Place,
-        /// The chunk.
-        content: ContentId,
+        /// Present for a whole chunk.
+        content: Option<ContentId>,
     },
 }
 
@@ -91,10 +91,18 @@ pub(crate) struct Cutter<'a, 'p> {
 }
 
 impl Cutter<'_, '_> {
-    /// Reads and cuts one file.
-    pub(crate) fn file(&mut self, plan: &ContentPlan, reader: &dyn Reader) -> Result<(), Error> {
+    /// Reads and cuts one file. What was copied `ahead` comes before what is read now, and so is hidden by it.
+    pub(crate) fn file(
+        &mut self,
+        plan: &ContentPlan,
+        ahead: Vec<(Range<u64>, Piece)>,
+        reader: &dyn Reader,
+    ) -> Result<(), Error> {
         if plan.reset {
             self.lay(plan.id, 0..u64::MAX, Piece::Hole);
+        }
+        for (range, piece) in ahead {
+            self.lay(plan.id, range, piece);
         }
         for range in &plan.ranges {
             let data = match plan.sparse {
@@ -200,7 +208,7 @@ impl Cutter<'_, '_> {
         if let Some(place) = self.recent.places.get(content) {
             return Ok(Some(Piece::Held {
                 place: place.clone(),
-                content: *content,
+                content: Some(*content),
             }));
         }
         let Some((id, end)) = self.index.find(content) else {
@@ -209,11 +217,11 @@ impl Cutter<'_, '_> {
         let proven = (self.prove)(id, end, content)?;
         let whole = proven.filter(|e| e.range.end - e.range.start == len as u64);
         Ok(whole.and_then(|extent| match extent.contents {
-            crate::format::entry::Contents::Data { place, .. } => Some(Piece::Held {
+            Contents::Data { place, .. } => Some(Piece::Held {
                 place,
-                content: *content,
+                content: Some(*content),
             }),
-            crate::format::entry::Contents::Hole => None,
+            Contents::Hole => None,
         }))
     }
 

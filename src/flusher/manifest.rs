@@ -107,12 +107,17 @@ impl Manifest {
             file.sync_all()?;
             fs::rename(&temporary, &path)
         };
-        write().map_err(|source| Error::Spool {
+        let written = write().map_err(|source| Error::Spool {
             doing: "write",
             path: path.clone(),
             source,
-        })?;
-        spool.sync_dir()
+        });
+        let durable = written.and_then(|()| spool.sync_dir());
+        if durable.is_err() && fs::remove_file(&path).is_err() {
+            // Its epoch will be folded; the next manifest has the same name and takes its place.
+            tracing::debug!(path = %path.display(), "a manifest that never counted was not there");
+        }
+        durable
     }
 
     /// Removes the objects and then the manifest: everything is in the store.
@@ -121,11 +126,14 @@ impl Manifest {
             spool.remove(object)?;
         }
         let path = spool.dir().join(self.file_name());
-        fs::remove_file(&path).map_err(|source| Error::Spool {
-            doing: "remove",
-            path: path.clone(),
-            source,
-        })
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::Spool {
+                doing: "remove",
+                path,
+                source,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// All manifests of a directory, oldest first.

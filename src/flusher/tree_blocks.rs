@@ -127,7 +127,7 @@ impl PageSink for TreeBlocks<'_> {
     fn put(&mut self, page: Vec<u8>) -> Result<Place, crate::repo::Error> {
         self.add(&page).map_err(|error| {
             // The tree speaks of its pages' home as a store; here that is the spool.
-            crate::repo::Error::Store(store::Error {
+            crate::repo::Error::from(store::Error {
                 kind: store::Kind::Full,
                 doing: "write a tree page to the spool".to_owned(),
                 message: error.to_string(),
