@@ -7,14 +7,12 @@ use zeroize::Zeroizing;
 
 use crate::crypto::{self, Argon2Params, RecoveryKey, RepositoryKey, VolumeKey, VolumeKeys};
 use crate::format::marker::{self, Marker};
-use crate::format::slot::{self, NewSecret, OfferedSecret, SlotContents, VolumeRecord};
+use crate::format::slot::{self, KEY_OBJECT_LEN_MAX, NewSecret, OfferedSecret, SlotContents, VolumeRecord};
 use crate::id::{ObjectKey, RepositoryId, VolumeId};
 use crate::repo::layout::{self, KeyName, SlotKind, SlotName};
 use crate::repo::{Error, Secret, VolumeInfo, listing};
-use crate::store::{Body, Condition, Kind, ObjectStore, PutOutcome, Store};
+use crate::store::{Body, Condition, Kind, PutOutcome, Store};
 
-/// The largest key object or `format` object that is read. Ours have a few hundred bytes; the rest is room for unknown fields.
-const OBJECT_LEN_MAX: u64 = 64 << 10;
 /// The most slots tried. Each may cost seconds, so that planted ones must not cost hours; nobody keeps this many passwords.
 const SLOTS_MAX: usize = 32;
 /// Volume keys fetched at once: hides the latency of a store, and is far below what any throttles.
@@ -40,7 +38,7 @@ pub(super) struct LoadedVolume {
 /// Reads the `format` object; `None` if there is none.
 pub(super) async fn marker(store: &Store) -> Result<Option<Marker>, Error> {
     let object = layout::format();
-    let bytes = match store.get(&object, OBJECT_LEN_MAX).await {
+    let bytes = match store.get(&object, KEY_OBJECT_LEN_MAX).await {
         Ok((bytes, _)) => bytes,
         Err(error) if error.kind == Kind::Missing => return Ok(None),
         Err(error) => return Err(error.into()),
@@ -154,7 +152,7 @@ async fn try_slot(
     offered: &Offered,
 ) -> Result<Tried, Error> {
     let object = layout::slot(name);
-    let bytes = match store.get(&object, OBJECT_LEN_MAX).await {
+    let bytes = match store.get(&object, KEY_OBJECT_LEN_MAX).await {
         Ok((bytes, _)) => bytes,
         // Removed since it was listed, or larger than any slot: the others may still fit.
         Err(error) if error.kind == Kind::Missing => return Ok(Tried::Refused),
@@ -167,7 +165,8 @@ async fn try_slot(
     let opened = derive(move || slot::open(&bytes, repository, &named, &offered.as_offered())).await;
     Ok(match opened {
         Ok(contents) => Tried::Opened(Box::new(contents)),
-        Err(slot::Error::WrongSecret) => Tried::Refused,
+        // `OtherKind`: not what its name says it is; whatever it is, it does not open with this.
+        Err(slot::Error::WrongSecret | slot::Error::OtherKind) => Tried::Refused,
         Err(error) => Tried::Unsure(of_key_object(&object, error)),
     })
 }
@@ -188,6 +187,11 @@ fn of_key_object(object: &ObjectKey, error: slot::Error) -> Error {
         slot::Error::NewerFormat(feature) => Error::NewerFormat {
             what: object.to_string(),
             feature,
+        },
+        // A kind or derivation of its own, without a feature bit: the number 0 stands for none.
+        slot::Error::UnknownKind => Error::NewerFormat {
+            what: object.to_string(),
+            feature: 0,
         },
         slot::Error::Derivation(cost) => Error::SlotTooCostly {
             object: object.clone(),
@@ -330,7 +334,7 @@ async fn unwrap_one(
 ) -> Result<(VolumeRecord, VolumeKey), Error> {
     let object = layout::volume_key(volume, epoch);
     let (bytes, _) = store
-        .get(&object, OBJECT_LEN_MAX)
+        .get(&object, KEY_OBJECT_LEN_MAX)
         .await
         .map_err(|error| Error::of_store(&object, error))?;
     slot::unwrap_volume(&bytes, repository, &object, under, volume, epoch)

@@ -2,7 +2,7 @@
 
 use crate::id::ObjectKey;
 use crate::repo::Error;
-use crate::store::{Listing, ObjectStore, Store};
+use crate::store::{Listing, Store};
 
 /// Keys asked for in one LIST: what S3 gives at most.
 pub(super) const PAGE: usize = 1000;

@@ -24,13 +24,16 @@ use crate::crypto::{Argon2Params, RecoveryKey, RepositoryKey, VolumeKeys};
 use crate::format::marker::{Features, Marker};
 use crate::format::slot::SlotContents;
 use crate::id::{RepositoryId, VolumeId};
+use crate::repo::claims::Claims;
 use crate::repo::keys::LoadedVolume;
 use crate::repo::layout::{KeyName, SlotName};
-use crate::store::{Body, Condition, ObjectStore, PutOutcome, Store};
+use crate::store::{Body, Condition, PutOutcome, Store};
 
 pub mod commits;
 
 mod lineage;
+
+mod claims;
 
 pub mod tree;
 
@@ -227,6 +230,7 @@ impl Repository {
         };
         let blocks = blocks::Blocks::new(self.store.clone(), self.cache.clone(), loaded.keys.clone());
         Ok(Arc::new(Volume {
+            claims: Claims::new(loaded.info.name.clone(), loaded.keys.clone(), self.store.clone()),
             info: loaded.info,
             keys: loaded.keys,
             config: self.contents.config,
@@ -314,12 +318,22 @@ async fn put_marker(store: &Store, marker: &Marker) -> Result<bool, Error> {
     Ok(outcome == PutOutcome::Done && keys::marker(store).await?.as_ref() == Some(marker))
 }
 
+/// A time for people in an error, in UTC, to the second.
+fn show_time(stamp: Stamp) -> String {
+    let millis = i64::try_from(stamp.0).ok();
+    match millis.and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok()) {
+        Some(time) => time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+        None => format!("{} ms", stamp.0),
+    }
+}
+
 /// An open volume. Cheap to clone behind its `Arc`; all reading goes through it.
 pub struct Volume {
     info: VolumeInfo,
     keys: VolumeKeys,
     config: RepositoryConfig,
     store: Store,
+    claims: Claims,
     blocks: Arc<blocks::Blocks>,
 }
 
@@ -354,6 +368,9 @@ impl Volume {
         tree::Tree::new(commit.tree.clone(), self.blocks.clone())
     }
 }
+
+#[cfg(test)]
+mod fixture;
 
 #[cfg(test)]
 mod tests;
