@@ -26,7 +26,7 @@ use crate::flusher::policy::Policy;
 use crate::flusher::progress::{CommitMark, Phase, Progress, Published, Who};
 use crate::flusher::session::{Follows, Session};
 use crate::flusher::spool::{FrameBytes, Spool};
-use crate::flusher::upload::{Job, Queue, Right, Uploader};
+use crate::flusher::upload::{Job, Queue, Right, Route, Uploader};
 use crate::id::EpochNo;
 use crate::journal::Journal;
 use crate::repo::Volume;
@@ -228,11 +228,13 @@ impl Flow {
 
     fn uploader(&self) -> Uploader {
         Uploader {
-            store: Arc::clone(&self.store),
-            spool: Arc::clone(&self.spool),
+            to: Route {
+                store: Arc::clone(&self.store),
+                spool: Arc::clone(&self.spool),
+                progress: Arc::clone(&self.progress),
+            },
             queue: Arc::clone(&self.queue),
             right: Arc::clone(&self.right),
-            progress: Arc::clone(&self.progress),
             forgetting: Arc::clone(&self.forgetting),
             clock: Arc::clone(&self.clock),
             ahead: Default::default(),
@@ -293,7 +295,7 @@ impl Flow {
     }
 
     /// Whether the spool takes more. If not, the open epoch grows coarser until it does.
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.spool.used_bytes() < self.options.spool_bytes
             && self.progress.waiting() < SPOOL_COMMITS_MAX
     }

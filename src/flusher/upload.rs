@@ -119,12 +119,9 @@ impl Right {
 
 /// Uploads until told to stop.
 pub(crate) struct Uploader {
-    /// The store itself, without the spool laid over it.
-    pub(crate) store: Store,
-    pub(crate) spool: Arc<Spool>,
+    pub(crate) to: Route,
     pub(crate) queue: Arc<Queue>,
     pub(crate) right: Arc<Right>,
-    pub(crate) progress: Arc<Progress>,
     pub(crate) forgetting: Arc<Forgetting>,
     pub(crate) clock: Arc<dyn Clock>,
     /// Blocks uploaded ahead of their commit by this process.
@@ -143,17 +140,17 @@ impl Uploader {
             };
             match step {
                 Ok(()) => {
-                    self.progress.succeeded(Who::Uploader);
+                    self.to.progress.succeeded(Who::Uploader);
                     pause = PAUSE_FIRST;
                 }
                 Err(error) if error.is_fenced() => {
                     let now = self.clock.now();
-                    self.progress.failed(Who::Uploader, error.to_string(), now);
-                    return self.progress.stop(&error.to_string(), true);
+                    self.to.progress.failed(Who::Uploader, error.to_string(), now);
+                    return self.to.progress.stop(&error.to_string(), true);
                 }
                 Err(error) => {
                     let now = self.clock.now();
-                    self.progress.failed(Who::Uploader, error.to_string(), now);
+                    self.to.progress.failed(Who::Uploader, error.to_string(), now);
                     tokio::select! {
                         _ = stop.wait_for(|stop| *stop) => return,
                         () = tokio::time::sleep(pause) => {}
@@ -184,64 +181,74 @@ impl Uploader {
     }
 
     async fn blocks(&mut self, jobs: &[Job]) -> Result<(), Error> {
-        let objects: Vec<&SpooledObject> = jobs
+        let objects: Vec<SpooledObject> = jobs
             .iter()
             .filter_map(|job| match job {
-                Job::Block(object) => Some(object),
+                Job::Block(object) => Some(object.clone()),
                 Job::Commit(_) => None,
             })
             .collect();
-        self.put_all(&objects).await?;
+        self.put_all(objects.clone()).await?;
         for object in objects {
-            self.ahead.insert(object.key.clone());
-            self.spool.remove(object)?;
+            self.to.spool.remove(&object)?;
+            self.ahead.insert(object.key);
         }
         Ok(())
     }
 
     async fn commit(&mut self, manifest: &Manifest) -> Result<(), Error> {
         let (commit, blocks) = manifest.objects.split_last().expect("checked when made");
-        let owed: Vec<&SpooledObject> = blocks
-            .iter()
-            .filter(|object| !self.ahead.contains(&object.key))
-            .collect();
-        self.put_all(&owed).await?;
+        let owed = blocks.iter().filter(|object| !self.ahead.contains(&object.key));
+        self.put_all(owed.cloned().collect()).await?;
         self.right.prove().await?;
-        self.put(commit).await?;
-        if self.store.head(&commit.key).await? != Some(commit.len) {
+        self.to.clone().put(commit.clone()).await?;
+        if self.to.store.head(&commit.key).await? != Some(commit.len) {
             return Err(not_there(&commit.key));
         }
         for object in blocks {
             self.ahead.remove(&object.key);
         }
         let (name, tag) = manifest.name.parse().expect("checked when made or read");
-        self.progress.published(CommitMark {
+        self.to.progress.published(CommitMark {
             name,
             tag,
             wall: Stamp(manifest.wall),
         });
-        manifest.remove(&self.spool)?;
+        manifest.remove(&self.to.spool)?;
         if let Some(epoch) = manifest.epoch {
             self.forgetting
                 .published(EpochNo(epoch))
                 .map_err(|source| Error::Spool {
                     doing: "forget an epoch in the journal",
-                    path: self.spool.dir().to_owned(),
+                    path: self.to.spool.dir().to_owned(),
                     source,
                 })?;
         }
         Ok(())
     }
 
-    async fn put_all(&self, objects: &[&SpooledObject]) -> Result<(), Error> {
-        stream::iter(objects.iter().map(|object| self.put(object)))
+    async fn put_all(&self, objects: Vec<SpooledObject>) -> Result<(), Error> {
+        let puts = objects.into_iter().map(|object| self.to.clone().put(object));
+        // Collected, since the compiler cannot see that a lazy iterator over borrowed parts may change threads.
+        stream::iter(puts.collect::<Vec<_>>())
             .buffer_unordered(UPLOADS)
             .try_collect()
             .await
     }
+}
 
+/// Where objects come from and go to.
+#[derive(Clone)]
+pub(crate) struct Route {
+    /// The store itself, without the spool laid over it.
+    pub(crate) store: Store,
+    pub(crate) spool: Arc<Spool>,
+    pub(crate) progress: Arc<Progress>,
+}
+
+impl Route {
     /// Puts one object. An attempt of ours whose answer was lost has made it already: then its length tells.
-    async fn put(&self, object: &SpooledObject) -> Result<(), Error> {
+    async fn put(self, object: SpooledObject) -> Result<(), Error> {
         let path = self.spool.path(&object.key);
         let len = object.len;
         let outcome = match path.exists() {
