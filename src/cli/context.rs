@@ -66,7 +66,9 @@ impl Context {
     /// The repository that the configuration file names.
     pub(crate) fn configured_location(&self) -> anyhow::Result<Option<Location>> {
         let named = self.file.repo.as_deref();
-        named.map(|text| location(text).context("`repo` in the configuration file")).transpose()
+        named
+            .map(|text| location(text).context("`repo` in the configuration file"))
+            .transpose()
     }
 
     /// Where a repository and a volume are named.
@@ -153,7 +155,7 @@ pub(crate) fn describe(found: &Found, now: &Zoned) -> Vec<String> {
     let mut lines = vec![format!(
         "snapshot {id}{label} of {utc} (local {local})",
         id = id(&found.tag),
-        utc = time::utc(commit.wall),
+        utc = commit.wall.to_rfc3339(),
         local = time::local(commit.wall, now),
     )];
     if commit.incomplete {

@@ -112,7 +112,7 @@ async fn commit(snapshot: &Opened) -> anyhow::Result<()> {
     let name = |name: &CommitName| {
         json!({
             "era": name.era.0,
-            "stamp": time::utc(name.stamp),
+            "stamp": name.stamp.to_rfc3339(),
             "seq": name.seq.0,
             "session": name.session.to_string(),
         })
@@ -126,7 +126,7 @@ async fn commit(snapshot: &Opened) -> anyhow::Result<()> {
             "name": name(previous),
             "tag": tag.to_string(),
         })),
-        "time": time::utc(commit.wall),
+        "time": commit.wall.to_rfc3339(),
         "generation": commit.generation.0,
         "condemned_seen": commit.condemned_seen,
         "host": commit.host,
@@ -195,7 +195,10 @@ fn print_page(page: &Page) -> anyhow::Result<()> {
             0 => format!("{} bytes", value.len()),
             _ => hex(&value),
         };
-        output::line(&format!("{op:?}  {}  {value}", output::printable(key.as_bytes())))?;
+        output::line(&format!(
+            "{op:?}  {}  {value}",
+            output::printable(key.as_bytes())
+        ))?;
     }
     Ok(())
 }
@@ -235,8 +238,7 @@ async fn block(snapshot: &Opened, object: &ObjectKey) -> anyhow::Result<()> {
 }
 
 fn journal(context: &Context, dir: &PathBuf) -> anyhow::Result<Exit> {
-    let known =
-        live::known(context, dir).ok_or_else(|| daemon::Error::NotMounted(dir.clone()))?;
+    let known = live::known(context, dir).ok_or_else(|| daemon::Error::NotMounted(dir.clone()))?;
     // A second opener would be refused anyway, or worse, set the database aside as damaged.
     let _lock = daemon::lock::VolumeLock::try_take(&known.state)?;
     let (journal, last_stop) = Journal::open(&known.state.journal())?;

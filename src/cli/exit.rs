@@ -3,7 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
-use crate::{config, daemon, fuse, repo, store};
+use crate::{config, daemon, flusher, fuse, repo, store};
 
 /// How a run ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,6 +91,9 @@ impl Exit {
         if let Some(error) = cause.downcast_ref::<store::Error>() {
             return Self::of_store(error);
         }
+        if let Some(error) = cause.downcast_ref::<flusher::Error>() {
+            return Self::of_flusher(error);
+        }
         if let Some(error) = cause.downcast_ref::<config::Error>() {
             return Some(Self::of_config(error));
         }
@@ -134,6 +137,16 @@ impl Exit {
         }
     }
 
+    fn of_flusher(error: &flusher::Error) -> Option<Self> {
+        match error {
+            flusher::Error::Repository(error) => Self::of_repo(error),
+            flusher::Error::Source { source, .. } | flusher::Error::Spool { source, .. } => {
+                Self::of_io(source)
+            }
+            _ => None,
+        }
+    }
+
     fn of_config(error: &config::Error) -> Self {
         match error {
             config::Error::Usage(_) | config::Error::Layout(_) => Self::Usage,
@@ -169,6 +182,11 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit.code())
     }
+}
+
+/// An error as a line and an exit code, for processes that report to another one of ours.
+pub fn describe(error: &anyhow::Error) -> (String, u8) {
+    (sentence(error), Exit::of(error).code())
 }
 
 /// One line for people: what was being done, to what, what went wrong. Causes that only repeat are left out, and line

@@ -3,14 +3,13 @@
 //! Here words become a decision: which directory, which volume, which repository, where. `daemon` does the rest, in the
 //! background.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::context::{Context, location};
 use super::exit::{self, Exit};
 use super::{live, output, time};
-use crate::clock::{Clock, SystemClock};
-use crate::config::dirs::{absolute, canonical, is_dead_mount};
+use crate::config::dirs::{canonical, is_dead_mount};
 use crate::config::layout::{Layout, check_mountpoint};
 use crate::config::policy::{Mode, PartialPolicy, Policy, SealOn};
 use crate::config::secret::{SecretSource, create_key_file};
@@ -65,10 +64,20 @@ struct PolicyArgs {
     #[arg(long, value_name = "SIZE", value_parser = size::bytes, conflicts_with = "at")]
     max_dirty: Option<u64>,
     /// Seal as well when a program calls fsync, or closes a file it has written
-    #[arg(long, value_name = "EVENTS", value_delimiter = ',', conflicts_with = "at")]
+    #[arg(
+        long,
+        value_name = "EVENTS",
+        value_delimiter = ',',
+        conflicts_with = "at"
+    )]
     seal_on: Option<Vec<SealOn>>,
     /// hot: fsync returns when the repository has it; warm: in the background; cold: only on command [default: warm]
-    #[arg(long, value_name = "MODE", hide_possible_values = true, conflicts_with = "at")]
+    #[arg(
+        long,
+        value_name = "MODE",
+        hide_possible_values = true,
+        conflicts_with = "at"
+    )]
     mode: Option<Mode>,
 }
 
@@ -96,6 +105,7 @@ impl Args {
             policy,
             spool_bytes: context.file.spool_bytes,
             state: context.state.clone(),
+            describe: exit::describe,
         };
         go(self.foreground, move |reporter, in_front| {
             mount.run(reporter, in_front)
@@ -170,8 +180,9 @@ fn go(
         mount(&mut Reporter::in_front(output::note), true)?;
         return Ok(Exit::Done);
     }
-    let describe = |error: &anyhow::Error| (exit::sentence(error), Exit::of(error).code());
-    background::run(output::note, describe, |reporter| mount(reporter, false))?;
+    background::run(output::note, exit::describe, |reporter| {
+        mount(reporter, false)
+    })?;
     Ok(Exit::Done)
 }
 
@@ -201,7 +212,9 @@ impl Place {
             mountpoint = known.record.mountpoint.clone();
         }
         let known = known.filter(|known| known.record.source == source);
-        let remembered = known.map(|known| location(&known.record.repo)).transpose()?;
+        let remembered = known
+            .map(|known| location(&known.record.repo))
+            .transpose()?;
         let location = match (&context.repo, remembered, context.configured_location()?) {
             (Some(named), ..) => named.clone(),
             (None, Some(remembered), _) => remembered,
@@ -229,7 +242,9 @@ fn check_layout(context: &Context, place: &Place) -> anyhow::Result<()> {
     match place.source.metadata() {
         Ok(metadata) if metadata.is_dir() => {}
         Ok(_) => {
-            return Err(Error::Usage(format!("{} is not a directory", place.source.display())).into());
+            return Err(
+                Error::Usage(format!("{} is not a directory", place.source.display())).into(),
+            );
         }
         // A dead mount over itself, which mounting takes off first.
         Err(error) if is_dead_mount(&error) && place.source == place.mountpoint => {}

@@ -50,7 +50,10 @@ impl Args {
         let opening = context.opening(&selected.repo)?;
         let kept = block_on(kept(&opening, self.volume))?;
         if self.json {
-            let rows: Vec<Row> = kept.iter().map(|(volume, entry)| row(volume, entry)).collect();
+            let rows: Vec<Row> = kept
+                .iter()
+                .map(|(volume, entry)| row(volume, entry))
+                .collect();
             output::json(&rows)?;
             return Ok(Exit::Done);
         }
@@ -96,7 +99,7 @@ fn row(volume: &str, entry: &HistoryEntry) -> Row {
     Row {
         id: id(&entry.tag),
         seq: entry.name.seq.0,
-        time: time::utc(entry.wall),
+        time: entry.wall.to_rfc3339(),
         name: entry.label.clone(),
         volume: volume.to_owned(),
         files: entry.totals.files,

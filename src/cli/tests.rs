@@ -19,14 +19,32 @@ fn what_is_promised_can_be_typed() {
         &["init"][..],
         &["init", "/mnt/repo"],
         &["init", "s3://bucket/prefix?region=eu-central-1"],
-        &["init", "--block-size", "1MiB", "--aes", "128", "--compression", "off", "/r"],
+        &[
+            "init",
+            "--block-size",
+            "1MiB",
+            "--aes",
+            "128",
+            "--compression",
+            "off",
+            "/r",
+        ],
         &["mount", "/docs"],
         &["mount", "-f", "/docs", "/mnt"],
         &["mount", "/docs", "--interval", "1s", "--max-dirty", "64MiB"],
-        &["mount", "/docs", "--seal-on", "fsync,close", "--mode", "hot"],
+        &[
+            "mount",
+            "/docs",
+            "--seal-on",
+            "fsync,close",
+            "--mode",
+            "hot",
+        ],
         &["mount", "/docs", "--at", "10m"],
         &["mount", "/docs", "--at", "yesterday 14:00", "/mnt"],
-        &["mount", "--repo", "/r", "--volume", "docs", "--at", "latest", "/mnt"],
+        &[
+            "mount", "--repo", "/r", "--volume", "docs", "--at", "latest", "/mnt",
+        ],
         &["--repo", "/r", "mount", "--at", "latest", "/mnt"],
         &["umount", "/mnt"],
         &["umount", "--no-wait", "/mnt"],
@@ -70,7 +88,10 @@ fn every_command_teaches_by_examples() {
     for command in CommandLine::command().get_subcommands_mut() {
         let name = command.get_name().to_owned();
         let help = command.render_long_help().to_string();
-        assert!(help.contains(&format!("rewindfs {name}")), "{name}:\n{help}");
+        assert!(
+            help.contains(&format!("rewindfs {name}")),
+            "{name}:\n{help}"
+        );
     }
     let help = CommandLine::command().render_help().to_string();
     assert!(help.contains("Exit codes: 0 done"));

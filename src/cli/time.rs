@@ -167,18 +167,11 @@ fn stamp(at: &Timestamp, text: &str) -> Result<Stamp, Error> {
 }
 
 /// A stamp as a moment; one beyond the calendar (a broken clock wrote it) becomes the calendar's end.
-pub(crate) fn timestamp(stamp: Stamp) -> Timestamp {
+fn timestamp(stamp: Stamp) -> Timestamp {
     i64::try_from(stamp.0)
         .ok()
         .and_then(|ms| Timestamp::from_millisecond(ms).ok())
         .unwrap_or(Timestamp::MAX)
-}
-
-/// RFC 3339 in UTC with milliseconds: what it names is found again when it is given as a moment.
-pub(crate) fn utc(stamp: Stamp) -> String {
-    timestamp(stamp)
-        .strftime("%Y-%m-%dT%H:%M:%S.%3fZ")
-        .to_string()
 }
 
 /// Local date and time with milliseconds and the offset, as people read it.

@@ -16,6 +16,12 @@ pub mod status;
 
 pub mod control;
 
+mod writing;
+
+mod desk;
+
+pub mod live;
+
 pub mod past;
 
 pub use error::Error;
