@@ -166,7 +166,7 @@ impl<const N: usize> BlockCipherEncClosure for Interleaved<'_, N> {
         let Self {
             steps,
             chains,
-            mut blocks,
+            blocks,
         } = self;
         for step in 0..steps {
             for lane in 0..N {
