@@ -214,7 +214,7 @@ fn the_worked_example_is_what_the_document_says() {
 }
 
 fn is_hex(word: &str) -> bool {
-    word.len() % 2 == 0 && word.bytes().all(|b| b.is_ascii_hexdigit())
+    word.len().is_multiple_of(2) && word.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn decode_hex(digits: &str) -> Vec<u8> {
