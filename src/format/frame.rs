@@ -1,4 +1,9 @@
 //! A frame's plaintext envelope (`inner` in FORMAT.md): codec, lengths, payload, zeros.
+//!
+//! Packing makes the very buffer that is then encrypted in place; unpacking trusts nothing that it has not checked, though it is
+//! only ever given authentic bytes. Called by the flusher and the tree (pack) and by [`crate::crypto`] (unpack).
+
+use crate::compress::{self, Compression};
 
 /// What a frame holds; authenticated with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,31 +23,151 @@ pub enum FrameKind {
     Claim = 6,
     /// A lease.
     Lease = 7,
+    /// A condemnation: what is to be deleted.
+    Condemnation = 8,
+    /// A forwarding map: where moved frames lie.
+    Forwarding = 9,
+}
+
+impl FrameKind {
+    /// Reads the number that stands in a block's directory; `None` if this version knows none such.
+    pub fn from_u8(value: u8) -> Option<Self> {
+        Some(match value {
+            1 => Self::Data,
+            2 => Self::Page,
+            3 => Self::Commit,
+            4 => Self::Directory,
+            5 => Self::Key,
+            6 => Self::Claim,
+            7 => Self::Lease,
+            8 => Self::Condemnation,
+            9 => Self::Forwarding,
+            _ => return None,
+        })
+    }
 }
 
 /// The most plaintext that one frame holds: 1 MiB.
 pub const FRAME_PLAIN_MAX: usize = 1 << 20;
 
+/// Length of a frame's IV in bytes.
+pub const IV_LEN: usize = 16;
+/// Length of a frame's tag in bytes.
+pub const TAG_LEN: usize = 32;
+/// The shortest frame: IV, one AES block, tag.
+pub const ENCRYPTED_LEN_MIN: usize = IV_LEN + 16 + TAG_LEN;
+/// The longest frame: that of an uncompressed payload of [`FRAME_PLAIN_MAX`]. Zeros may fill a shorter one up to it.
+pub const ENCRYPTED_LEN_MAX: usize = encrypted_len(FIELDS_LEN + FRAME_PLAIN_MAX);
+
+/// Length of the envelope's own fields in bytes.
+const FIELDS_LEN: usize = 12;
+/// The payload is the plaintext.
+const CODEC_PLAIN: u8 = 0;
+/// The payload is Zstandard (RFC 8878).
+const CODEC_ZSTD: u8 = 1;
+
 /// Plaintext ready to be encrypted: the envelope with its payload compressed where that helped.
 /// Only [`crate::crypto`] consumes it.
-pub struct Envelope(pub(crate) Vec<u8>);
+pub struct Envelope {
+    /// Room for the IV, then the envelope; capacity for padding and tag, so that encryption never copies.
+    buffer: Vec<u8>,
+    plain_len: usize,
+    stored_len: usize,
+}
 
 impl Envelope {
-    /// Compresses `plain` (at most [`FRAME_PLAIN_MAX`] bytes) with `compression` where that saves anything.
-    pub fn pack(_plain: &[u8], _compression: crate::compress::Compression) -> Self {
-        todo!()
+    /// Compresses `plain` with `compression` where that saves anything.
+    ///
+    /// # Panics
+    /// If `plain` is longer than [`FRAME_PLAIN_MAX`]: it would be unreadable.
+    pub fn pack(plain: &[u8], compression: Compression) -> Self {
+        assert!(plain.len() <= FRAME_PLAIN_MAX, "frames are cut before");
+        compress::with_compressed(plain, compression, |compressed| match compressed {
+            Some(payload) => Self::of(CODEC_ZSTD, payload, plain.len()),
+            None => Self::of(CODEC_PLAIN, plain, plain.len()),
+        })
     }
+
+    fn of(codec: u8, payload: &[u8], plain_len: usize) -> Self {
+        let inner_len = FIELDS_LEN + payload.len();
+        let mut buffer = Vec::with_capacity(encrypted_len(inner_len));
+        buffer.extend_from_slice(&[0; IV_LEN]);
+        buffer.extend_from_slice(&[codec, 0, 0, 0]);
+        buffer.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+        buffer.extend_from_slice(&(plain_len as u32).to_le_bytes());
+        buffer.extend_from_slice(payload);
+        Self {
+            buffer,
+            plain_len,
+            stored_len: payload.len(),
+        }
+    }
+
     /// Plaintext length.
     pub fn plain_len(&self) -> usize {
-        todo!()
+        self.plain_len
     }
+
     /// Payload length after compression (numerator of ratio C).
     pub fn stored_len(&self) -> usize {
-        todo!()
+        self.stored_len
     }
+
     /// Length in the object once encrypted: IV, padded ciphertext, tag. Known before encryption,
     /// so that places can be handed out at once.
     pub fn encrypted_len(&self) -> u32 {
-        todo!()
+        encrypted_len(self.buffer.len() - IV_LEN) as u32
+    }
+
+    /// [`IV_LEN`] bytes of room and the envelope, with capacity for padding and tag.
+    pub(crate) fn into_buffer(self) -> Vec<u8> {
+        self.buffer
+    }
+
+    /// The plaintext of a decrypted envelope. Never allocates more than [`FRAME_PLAIN_MAX`] bytes, whatever it claims;
+    /// says what is wrong if anything is.
+    pub(crate) fn unpack(mut inner: Vec<u8>) -> Result<Vec<u8>, &'static str> {
+        let (fields, rest) = inner
+            .split_first_chunk::<FIELDS_LEN>()
+            .ok_or("envelope is too short")?;
+        let [codec, z0, z1, z2, s0, s1, s2, s3, p0, p1, p2, p3] = *fields;
+        let stored = u32::from_le_bytes([s0, s1, s2, s3]) as usize;
+        let plain = u32::from_le_bytes([p0, p1, p2, p3]) as usize;
+        if [z0, z1, z2] != [0; 3] {
+            return Err("reserved bytes of the envelope are set");
+        }
+        if plain > FRAME_PLAIN_MAX {
+            return Err("plaintext is longer than a frame may hold");
+        }
+        let (payload, zeros) = rest
+            .split_at_checked(stored)
+            .ok_or("payload is longer than its envelope")?;
+        if zeros.iter().any(|&byte| byte != 0) {
+            return Err("bytes after the payload are not zero");
+        }
+        match codec {
+            CODEC_PLAIN if stored != plain => Err("lengths of an uncompressed payload differ"),
+            CODEC_PLAIN => {
+                inner.truncate(FIELDS_LEN + stored);
+                inner.drain(..FIELDS_LEN);
+                Ok(inner)
+            }
+            CODEC_ZSTD => compress::decompress(payload, plain)
+                .ok_or("payload does not decompress to its stated length"),
+            _ => Err("codec is not known"),
+        }
     }
 }
+
+/// Length of a frame in its object, given that of its envelope: IV, whole blocks with PKCS#7 padding, tag.
+const fn encrypted_len(inner_len: usize) -> usize {
+    IV_LEN + (inner_len / 16 + 1) * 16 + TAG_LEN
+}
+
+/// Length of a frame whose payload is `plain_len` bytes of plaintext as they are.
+pub(crate) fn uncompressed_len(plain_len: usize) -> u32 {
+    encrypted_len(FIELDS_LEN + plain_len) as u32
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,21 @@
-//! The bytes of every object. Pure: nothing here does I/O, and nothing here can read a key's bytes.
+#![doc = include_str!("FORMAT.md")]
+
+pub mod marker;
+
+mod tlv;
+
+pub mod slot;
 
 pub mod block;
+
+pub mod directory;
+
 pub mod frame;
 
 pub mod commit;
+
 pub mod entry;
+
 pub mod page;
 
 pub mod claim;
-pub mod slot;
