@@ -10,6 +10,9 @@ pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(Arc<crate::store::Error>),
+    /// A tree does not hang together, or a change cannot be put into one.
+    #[error(transparent)]
+    Tree(#[from] crate::repo::tree::Error),
     /// There is no repository at this place.
     #[error("{0} holds no repository; `rewindfs init {0}` makes one")]
     NoRepository(String),
