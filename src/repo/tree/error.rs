@@ -4,7 +4,7 @@ use crate::format::entry::{Address, Malformed};
 use crate::format::page;
 
 /// A failed tree operation.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// An authentic page does not hang together with its neighbours.
     #[error("tree page {}/{} does not fit the tree: {why}", .at.block.number, .at.frame)]
