@@ -6,6 +6,8 @@ mod model;
 
 mod bulk;
 
+mod sparse;
+
 mod damage;
 
 use futures::executor::block_on;
