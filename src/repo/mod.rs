@@ -370,4 +370,7 @@ impl Volume {
 }
 
 #[cfg(test)]
+mod fixture;
+
+#[cfg(test)]
 mod tests;
