@@ -2,18 +2,71 @@
 //!
 //! A request locks the inodes that it touches (in order of file id), *then* pins the current epoch. That order makes a
 //! seal a consistent cut: if B finished before A was issued, B's epoch is not later than A's.
-//! The front (`mount`) and `reconcile` change things only through a guard made here.
+//! The front (`mount`) and `reconcile` change things only through a guard made here; the flusher captures from what is sealed.
+//!
+//! ```text
+//! guard ─► changes (open) ──seal──► changes (sealed) ──capture──► flusher
+//!   └─ preserve: old bytes of the sealed epoch ──┘  └──fold──► changes (open)
+//! ```
+//!
+//! Lock order: inode locks by id, pin, one shard of a change set, buffer. Nobody holds two shards. No notification, spool or
+//! store call happens under any of them.
 
-use std::io;
-use std::ops::Range;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use bytes::Bytes;
+use parking_lot::Mutex;
 
-use crate::format::entry::{Kind, NameEntry};
-use crate::id::{EpochNo, FileId};
+use crate::id::EpochNo;
 use crate::journal::Journal;
 use crate::source::{Node, Source, Stat};
+
+mod seal;
+
+mod inodes;
+
+mod guard;
+
+mod pages;
+
+mod changes;
+
+mod intent;
+
+mod need;
+
+mod preserve;
+
+mod buffer;
+
+mod readers;
+
+mod fold;
+
+mod ahead;
+
+mod alarm;
+
+mod capture;
+
+mod origin;
+
+#[cfg(test)]
+mod tests;
+
+pub use ahead::CopyAhead;
+pub use capture::{CaptureError, Folded, Sealed, SealedInode};
+pub use guard::Guard;
+pub use inodes::LiveInode;
+
+use alarm::Alarm;
+use buffer::Buffer;
+use changes::{ChangeSet, Stage};
+use inodes::{InodeTable, LongestWait};
+use origin::Origin;
+use readers::Readers;
+use seal::{Pins, parity};
 
 /// How large things may become.
 #[derive(Clone, Debug)]
@@ -24,22 +77,35 @@ pub struct Options {
     pub kept_files: usize,
 }
 
-/// An inode of the source that the live side has in hand: its lock and the epoch it was last changed in.
-pub struct LiveInode {/* node, RwLock<epoch>, kernel lookups */}
-
-impl LiveInode {
-    /// Its node.
-    pub fn node(&self) -> &Node {
-        todo!()
-    }
-    /// Its number.
-    pub fn id(&self) -> FileId {
-        todo!()
-    }
+/// The live side's shared state.
+pub struct Epochs {
+    /// Itself, for what outlives a borrow.
+    me: Weak<Self>,
+    pins: Pins,
+    /// The open set and the sealed one (or an idle one), by the parity of their epochs.
+    sets: [ChangeSet; 2],
+    inodes: InodeTable,
+    buffer: Arc<Buffer>,
+    descriptors: Arc<Buffer>,
+    readers: Readers,
+    alarm: Alarm,
+    tally: Tally,
+    /// Held while the epoch number is about to change, or must not.
+    sealing: Mutex<()>,
+    /// Copies ahead under way; no seal while there are any.
+    copies: AtomicU64,
+    origin: Arc<dyn Origin>,
+    journal: Arc<Journal>,
 }
 
-/// The live side's shared state.
-pub struct Epochs {/* epoch number, inflight[2], sets[2], inodes, preserve buffer, source, journal, counters */}
+#[derive(Default)]
+struct Tally {
+    folds: AtomicU64,
+    folds_in_a_row: AtomicU64,
+    preserved: AtomicU64,
+    waits: LongestWait,
+    capture_waits: LongestWait,
+}
 
 /// Attributes as they stood at the seal.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,57 +116,6 @@ pub struct Attributes {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Target of a symlink.
     pub target: Vec<u8>,
-}
-
-impl Epochs {
-    /// Starts with epoch 1 open and nothing sealed.
-    pub fn new(_source: Arc<Source>, _journal: Arc<Journal>, _options: Options) -> Arc<Self> {
-        todo!()
-    }
-    /// The live inode of a node; the same one for all who ask while anybody holds it.
-    pub fn inode(&self, _node: &Node) -> Arc<LiveInode> {
-        todo!()
-    }
-    /// The epoch that is open now.
-    pub fn current(&self) -> EpochNo {
-        todo!()
-    }
-
-    /// For a plain write of `range` into `inode` (also punch-hole, zero-range within the file): shared when the inode already
-    /// belongs to the open epoch and nothing of `range` is still needed by the sealed one, else exclusive; preserves what is needed.
-    /// On return the range is marked dirty, and recorded in the journal where the file existed before. Perform the system call,
-    /// then drop the guard.
-    pub fn write<'a>(
-        &'a self,
-        _inode: &'a Arc<LiveInode>,
-        _range: Range<u64>,
-    ) -> io::Result<Guard<'a>> {
-        todo!()
-    }
-    /// For everything else: takes all `inodes` exclusively in order of id, pins, and preserves their attributes (a touched
-    /// inode is marked changed). Sizes, names, ranges are then told to the guard.
-    pub fn change<'a>(&'a self, _inodes: &'a [&'a Arc<LiveInode>]) -> io::Result<Guard<'a>> {
-        todo!()
-    }
-
-    /// Dirty bytes of the open epoch (page-rounded) and changed inodes and names in it.
-    pub fn open_size(&self) -> ChangeSize {
-        todo!()
-    }
-    /// Ends the open epoch; `None` if it has no changes. Must not be called while a sealed epoch is unfinished. Waits, off
-    /// every request's path, until the requests of the old epoch are done.
-    pub fn seal(&self) -> Option<Sealed> {
-        todo!()
-    }
-    /// Takes dirty data of the open epoch for copying ahead, at most `bytes_max` of it from one file: the ranges are no longer
-    /// dirty (a write during or after the copy marks them again, and then they are captured again).
-    pub fn copy_ahead(&self, _bytes_max: u64) -> Option<CopyAhead> {
-        todo!()
-    }
-    /// Inodes touched by neither epoch may be dropped from memory once the kernel has forgotten them.
-    pub fn counters(&self) -> Counters {
-        todo!()
-    }
 }
 
 /// How much an epoch holds.
@@ -114,6 +129,13 @@ pub struct ChangeSize {
     pub names: u64,
 }
 
+impl ChangeSize {
+    /// Whether there is nothing to commit.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What `status` and metrics show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
@@ -125,138 +147,108 @@ pub struct Counters {
     pub wait_max_us: u64,
 }
 
-/// The right to change some inodes within one epoch. Dropping it unpins and unlocks.
-pub struct Guard<'a> {
-    _epochs: &'a Epochs,
-}
+impl Epochs {
+    /// Starts with epoch 1 open and nothing sealed.
+    pub fn new(source: Arc<Source>, journal: Arc<Journal>, options: Options) -> Arc<Self> {
+        Self::with_origin(Arc::new(source), journal, &options)
+    }
 
-impl Guard<'_> {
-    /// The epoch the change belongs to.
-    pub fn epoch(&self) -> EpochNo {
-        todo!()
+    pub(crate) fn with_origin(
+        origin: Arc<dyn Origin>,
+        journal: Arc<Journal>,
+        options: &Options,
+    ) -> Arc<Self> {
+        let sets = [ChangeSet::idle(), ChangeSet::idle()];
+        let pins = Pins::new();
+        sets[parity(pins.current())].open(pins.current());
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            pins,
+            sets,
+            inodes: InodeTable::new(),
+            buffer: Buffer::new(options.preserve_bytes),
+            descriptors: Buffer::new(options.kept_files),
+            readers: Readers::default(),
+            alarm: Alarm::new(),
+            tally: Tally::default(),
+            sealing: Mutex::new(()),
+            copies: AtomicU64::new(0),
+            origin,
+            journal,
+        })
     }
-    /// The inode was just created: all of it is new, nothing of it is in any commit; no journal intent is owed.
-    pub fn created(&mut self, _inode: &Arc<LiveInode>) {
-        todo!()
-    }
-    /// The size goes from `old_len` to `new_len` (truncate, O_TRUNC, fallocate): marks what is cut off or gained,
-    /// preserves what the sealed epoch needs of it (or folds). Call it before the system call.
-    pub fn resize(
-        &mut self,
-        _inode: &Arc<LiveInode>,
-        _old_len: u64,
-        _new_len: u64,
-    ) -> io::Result<()> {
-        todo!()
-    }
-    /// A range is about to change under an exclusive guard.
-    pub fn dirty(&mut self, _inode: &Arc<LiveInode>, _range: Range<u64>) -> io::Result<()> {
-        todo!()
-    }
-    /// `name` of `dir` now points to `entry` (after the system call succeeded).
-    pub fn name(&mut self, _dir: &Arc<LiveInode>, _name: &[u8], _entry: Option<NameEntry>) {
-        todo!()
-    }
-    /// The last name of `inode` is about to go: keeps it readable for the sealed epoch if that still needs it.
-    pub fn unlinking(&mut self, _inode: &Arc<LiveInode>) -> io::Result<()> {
-        todo!()
-    }
-    /// What the open epoch says of a name: `None` if nothing, `Some(None)` if removed. For reconcile.
-    pub fn recorded_name(&self, _dir: &Arc<LiveInode>, _name: &[u8]) -> Option<Option<NameEntry>> {
-        todo!()
-    }
-    /// Whether the open epoch has a record of the inode.
-    pub fn recorded_inode(&self, _inode: &Arc<LiveInode>) -> bool {
-        todo!()
-    }
-}
 
-/// A sealed epoch: what the flusher captures from. Dropping it unfinished folds it back.
-pub struct Sealed {/* Arc<Epochs>, set */}
+    /// The live inode of a node; the same one for all who ask while anybody holds it. What the epochs know of an inode does
+    /// not depend on anybody holding it.
+    pub fn inode(&self, node: &Node) -> Arc<LiveInode> {
+        self.inodes.get(node)
+    }
 
-/// The epoch was folded into the open one: stop capturing, nothing of it is needed any more.
-#[derive(Debug)]
-pub struct Folded;
+    /// The epoch that is open now.
+    pub fn current(&self) -> EpochNo {
+        self.pins.current()
+    }
 
-/// Why capturing stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum CaptureError {
-    /// Folded into the next epoch.
-    #[error("epoch was folded into the next")]
-    Folded,
-    /// The source could not be read.
-    #[error("read {id}: {source}")]
-    Io {
-        /// which
-        id: FileId,
-        /// why
-        source: io::Error,
-    },
-}
+    /// Dirty bytes of the open epoch (page-rounded) and changed inodes and names in it.
+    pub fn open_size(&self) -> ChangeSize {
+        self.sets[parity(self.current())].size()
+    }
 
-/// What a sealed epoch says of one inode.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SealedInode {
-    /// Its node.
-    pub node: Node,
-    /// Created, or its contents replaced, in this epoch: cut by content.
-    pub fresh: bool,
-    /// Dirty ranges in order, page-rounded, may reach beyond the size: what lies there is gone.
-    pub dirty: Vec<Range<u64>>,
-}
+    /// Sleeps until the open epoch has changes and at least `bytes` dirty ones, [`Self::wake`] is called (before or during the
+    /// sleep), or time is up; returns what the open epoch holds then.
+    pub fn wait_dirty(&self, bytes: u64, timeout: Duration) -> ChangeSize {
+        self.alarm.sleep(bytes, timeout, || {
+            let size = self.open_size();
+            !size.is_empty() && size.bytes >= bytes
+        });
+        self.open_size()
+    }
 
-impl Sealed {
-    /// Its number.
-    pub fn epoch(&self) -> EpochNo {
-        todo!()
+    /// Ends the sleep of [`Self::wait_dirty`]: there is a command, or the end is near.
+    pub fn wake(&self) {
+        self.alarm.wake();
     }
-    /// Every touched inode, in order of id.
-    pub fn inodes(&self) -> Vec<SealedInode> {
-        todo!()
+
+    /// Ends the open epoch. `None` if it has no changes, while the epoch before is not finished (or folded and dropped), and
+    /// while a copy ahead is alive. Waits, off every request's path, until the requests of the old epoch are done.
+    pub fn seal(&self) -> Option<Sealed> {
+        let epoch = self.begin_seal()?;
+        Some(self.end_seal(epoch))
     }
-    /// Every changed name: (directory, name, what it points to now; `None` if removed), in order.
-    pub fn names(&self) -> Vec<(FileId, Vec<u8>, Option<NameEntry>)> {
-        todo!()
+
+    /// The instant of the seal: from here on requests belong to the next epoch.
+    fn begin_seal(&self) -> Option<EpochNo> {
+        let _sealing = self.sealing.lock();
+        let epoch = self.current();
+        let next = EpochNo(epoch.0 + 1);
+        let (open, free) = (self.set(epoch), self.set(next));
+        let copying = self.copies.load(Ordering::SeqCst) > 0;
+        if copying || !free.is_idle() || open.size().is_empty() {
+            return None;
+        }
+        free.open(next);
+        let was_open = open.advance(epoch, Stage::Open, Stage::Sealed);
+        debug_assert!(was_open, "the set of the current epoch is open");
+        self.pins.advance();
+        Some(epoch)
     }
-    /// Attributes as at the seal: preserved by a writer, or read now under the inode's lock. `None` if the inode was gone
-    /// already at the seal (it has no name in the tree any more).
-    pub fn attributes(&self, _id: FileId) -> Result<Option<Attributes>, CaptureError> {
-        todo!()
+
+    /// Waits for the requests of the sealed epoch: only then is its set final.
+    fn end_seal(&self, epoch: EpochNo) -> Sealed {
+        self.pins.wait_drained(epoch);
+        let me = self
+            .me
+            .upgrade()
+            .expect("a method runs, so somebody holds it");
+        Sealed::new(me, epoch)
     }
-    /// Adds clean ranges to what is captured, for consolidation; false if the inode has already been changed again.
-    pub fn also_needs(&self, _id: FileId, _ranges: &[Range<u64>]) -> bool {
-        todo!()
-    }
-    /// The bytes of `range` (at most 1 MiB) exactly as at the seal; shorter where the file ended. They are no longer needed afterwards.
-    pub fn take(&self, _id: FileId, _range: Range<u64>) -> Result<Bytes, CaptureError> {
-        todo!()
-    }
-    /// Everything is captured: what was preserved is freed and the next seal may come.
-    pub fn finish(self) {
-        todo!()
+
+    /// What `status` shows.
+    pub fn counters(&self) -> Counters {
+        Counters {
+            folds: self.tally.folds.load(Ordering::Relaxed),
+            preserved_bytes: self.tally.preserved.load(Ordering::Relaxed),
+            wait_max_us: self.tally.waits.micros(),
+        }
     }
 }
-
-/// Ranges of one file of the open epoch, to be copied before the seal.
-pub struct CopyAhead {
-    /// What to copy.
-    pub inode: SealedInode, /* and the way to read */
-}
-
-impl CopyAhead {
-    /// The bytes of `range` as they are now, perhaps torn by a concurrent write, which then has marked them again.
-    pub fn read(&self, _range: Range<u64>) -> io::Result<Bytes> {
-        todo!()
-    }
-    /// The file's size now.
-    pub fn size(&self) -> io::Result<u64> {
-        todo!()
-    }
-    /// The copy failed: the ranges are dirty again.
-    pub fn give_back(self) {
-        todo!()
-    }
-}
-
-/// Used by docs.
-pub type KindOf = Kind;

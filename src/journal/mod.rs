@@ -1,16 +1,41 @@
 //! The journal: which file and which logical block has been touched since its last commit, made durable in sled.
 //!
-//! A hint that widens the comparison after a crash. It never decides alone that something is unchanged.
+//! A hint that widens the comparison after a crash. It never decides alone that something is unchanged. The epochs write it,
+//! fsync waits for it, reconcile reads it, and the flusher makes it forget.
+//!
+//! sled 0.34's own flush hands data to the kernel but does not make it durable, and damage makes it panic. So a durable point is
+//! its flush followed by our own fdatasync; every call into it catches panics; and a failed durable write is latched: from then on
+//! the journal refuses, fsync fails, and status says why.
 
+use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use parking_lot::{Condvar, Mutex};
 
 use crate::id::{EpochNo, FileId};
+
+mod record;
+
+mod recovery;
+
+#[cfg(test)]
+mod tests;
+
+use record::{Key, Noted, Value};
+use recovery::{Marker, Opened};
 
 /// A logical block: a 64 MiB aligned stretch of a file, by number.
 pub type LogicalBlock = u32;
 /// Length of a logical block in bytes.
 pub const LOGICAL_BLOCK_LEN: u64 = 64 << 20;
+/// In place of a logical block's number: any part of the file may have been touched.
+pub const WHOLE_FILE: LogicalBlock = LogicalBlock::MAX;
+
+/// Records forgotten at once: writers wait for one such batch, about a millisecond.
+const FORGET_BATCH: usize = 256;
 
 /// How the last life of this journal ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,44 +48,220 @@ pub enum LastStop {
     Crashed,
     /// The machine went down in between.
     Rebooted,
-    /// The database could not be opened and was set aside here.
+    /// The database could not be used and was set aside: where, and why.
     SetAside(String),
 }
 
 /// An open journal.
-pub struct Journal {/* sled, marker file, in-memory not-durable set */}
+pub struct Journal {
+    database: sled::Db,
+    /// sled's log, for our own fdatasync.
+    log: File,
+    marker_path: PathBuf,
+    marker: Mutex<Marker>,
+    /// Kept locked for as long as the journal is open.
+    _lock: File,
+    same_boot: bool,
+    noted: Mutex<Noted>,
+    commit: Mutex<GroupCommit>,
+    committed: Condvar,
+    latch: OnceLock<String>,
+}
+
+/// Callers of [`Journal::sync`] by number: one works for all who came before it began.
+#[derive(Default)]
+struct GroupCommit {
+    asked: u64,
+    done: u64,
+    working: bool,
+}
 
 impl Journal {
-    /// Opens it; never fails because of damage: an unusable database is set aside.
-    pub fn open(_dir: &Path) -> io::Result<(Self, LastStop)> {
-        todo!()
+    /// Opens it; never fails because of damage: an unusable database is set aside. Fails if the directory cannot be written, or
+    /// (with [`io::ErrorKind::WouldBlock`]) if another process has it open.
+    pub fn open(dir: &Path) -> io::Result<(Self, LastStop)> {
+        let opened = recovery::open(dir)?;
+        let Opened {
+            database,
+            log,
+            marker,
+            marker_path,
+            lock,
+            same_boot,
+            noted,
+            stop,
+        } = opened;
+        let journal = Self {
+            database,
+            log,
+            marker_path,
+            marker: Mutex::new(marker),
+            _lock: lock,
+            same_boot,
+            noted: Mutex::new(noted),
+            commit: Mutex::default(),
+            committed: Condvar::new(),
+            latch: OnceLock::new(),
+        };
+        Ok((journal, stop))
     }
-    /// Notes that `block` of `id` is about to change in `epoch`. Cheap when already noted.
-    pub fn record(&self, _id: FileId, _block: LogicalBlock, _epoch: EpochNo) -> io::Result<()> {
-        todo!()
+
+    /// Whether the life before was in the same boot of the machine; false if that is not known. After
+    /// [`LastStop::SetAside`] it decides how much must be compared.
+    pub fn same_boot(&self) -> bool {
+        self.same_boot
     }
+
+    /// Notes that `block` of `id` is about to change in `epoch`; true if it was not noted yet. Cheap when it was.
+    pub fn record(&self, id: FileId, block: LogicalBlock, epoch: EpochNo) -> io::Result<bool> {
+        self.refuse_if_latched()?;
+        let key = Key { id, block };
+        let mut noted = self.noted.lock();
+        if noted.is_closed() {
+            return Err(io::Error::other("the journal is closed"));
+        }
+        if noted.touch(key, epoch) {
+            return Ok(false);
+        }
+        if noted.is_full() {
+            let batch = noted.write_back();
+            self.sled("write back", || self.database.apply_batch(batch))?;
+        }
+        let value = noted.value(epoch);
+        let before = self.sled("record", || {
+            self.database.insert(key.bytes(), &value.bytes())
+        })?;
+        noted.insert(key, epoch, before.is_none());
+        Ok(before.is_none())
+    }
+
     /// Whether `id` has records that are not durable yet.
-    pub fn owes(&self, _id: FileId) -> bool {
-        todo!()
+    pub fn owes(&self, id: FileId) -> bool {
+        self.noted.lock().owes(id)
     }
-    /// Makes all records so far durable (group commit: concurrent callers share one).
+
+    /// Makes all records so far durable (group commit: concurrent callers share one). Costs nothing when they are.
     pub fn sync(&self) -> io::Result<()> {
-        todo!()
+        self.refuse_if_latched()?;
+        let mut commit = self.commit.lock();
+        if !self.noted.lock().owes_any() {
+            return Ok(());
+        }
+        commit.asked += 1;
+        let mine = commit.asked;
+        while commit.done < mine {
+            if commit.working {
+                self.committed.wait(&mut commit);
+                continue;
+            }
+            commit.working = true;
+            let all = commit.asked;
+            drop(commit);
+            let result = self.make_durable();
+            commit = self.commit.lock();
+            commit.working = false;
+            commit.done = all;
+            self.committed.notify_all();
+            result?;
+        }
+        self.refuse_if_latched()
     }
-    /// Everything recorded up to and including `epoch` may go: verified in the store and safe on the source's disk.
-    pub fn forget(&self, _epoch: EpochNo) -> io::Result<()> {
-        todo!()
+
+    fn make_durable(&self) -> io::Result<()> {
+        self.noted.lock().begin_sync();
+        self.sled("flush", || self.database.flush())?;
+        self.latching("fdatasync", self.log.sync_data())?;
+        self.noted.lock().end_sync();
+        Ok(())
     }
-    /// All records: for reconcile and `debug journal`.
+
+    /// Hands all records so far to the kernel: they survive the death of this process, but not that of the machine.
+    pub fn write_out(&self) -> io::Result<()> {
+        self.refuse_if_latched()?;
+        self.sled("flush", || self.database.flush()).map(drop)
+    }
+
+    /// Everything recorded up to and including `epoch`, and not touched since, may go: verified in the store and safe on the
+    /// source's disk. Records of earlier lives count as older than every epoch, so the first call must come after a commit
+    /// that holds all that reconcile found, never after an incomplete one.
+    pub fn forget(&self, epoch: EpochNo) -> io::Result<()> {
+        self.refuse_if_latched()?;
+        let mut old = Vec::with_capacity(FORGET_BATCH);
+        for entry in self.database.iter() {
+            let (key, value) = self.sled("read", || entry)?;
+            let Some((key, value)) = Key::parse(&key).zip(Value::parse(&value)) else {
+                continue;
+            };
+            old.push((key, value));
+            if old.len() == FORGET_BATCH {
+                self.forget_batch(&mut old, epoch)?;
+            }
+        }
+        self.forget_batch(&mut old, epoch)
+    }
+
+    fn forget_batch(&self, old: &mut Vec<(Key, Value)>, epoch: EpochNo) -> io::Result<()> {
+        // Held throughout, so that a record made now is either seen as newer or inserted again afterwards.
+        let mut noted = self.noted.lock();
+        let mut batch = sled::Batch::default();
+        for (key, value) in old.drain(..) {
+            if noted.newest(key, value) <= epoch {
+                noted.remove(key);
+                batch.remove(&key.bytes()[..]);
+            }
+        }
+        self.sled("forget", || self.database.apply_batch(batch))
+    }
+
+    /// All records, in order: for reconcile and `debug journal`. Those of earlier lives have epoch 0.
     pub fn records(&self) -> io::Result<Vec<(FileId, LogicalBlock, EpochNo)>> {
-        todo!()
+        let mut records = Vec::new();
+        for entry in self.database.iter() {
+            let (key, value) = self.sled("read", || entry)?;
+            if let Some((key, value)) = Key::parse(&key).zip(Value::parse(&value)) {
+                let epoch = self.noted.lock().newest(key, value);
+                records.push((key.id, key.block, epoch));
+            }
+        }
+        Ok(records)
     }
-    /// Writes the clean-stop marker after a last sync.
+
+    /// Writes the clean-stop marker after a last sync. Afterwards nothing can be recorded.
     pub fn close_clean(&self) -> io::Result<()> {
-        todo!()
+        self.noted.lock().close();
+        self.sync()?;
+        let mut marker = self.marker.lock();
+        marker.clean = true;
+        marker.epoch = self.noted.lock().highest();
+        marker.records = self.database.len() as u64;
+        marker.write(&self.marker_path)
     }
+
     /// An error after which nothing pretends to be recorded, if one has happened.
     pub fn latched(&self) -> Option<String> {
-        todo!()
+        self.latch.get().cloned()
+    }
+
+    /// Calls into sled, turning errors and panics alike into a latched error.
+    fn sled<T>(&self, what: &str, call: impl FnOnce() -> sled::Result<T>) -> io::Result<T> {
+        let result = catch_unwind(AssertUnwindSafe(call));
+        let result = result.unwrap_or_else(|_| Err(sled::Error::ReportableBug("panic".into())));
+        self.latching(what, result.map_err(io::Error::other))
+    }
+
+    fn latching<T>(&self, what: &str, result: io::Result<T>) -> io::Result<T> {
+        result.map_err(|error| {
+            let why = self
+                .latch
+                .get_or_init(|| format!("journal: {what}: {error}"));
+            io::Error::new(error.kind(), why.clone())
+        })
+    }
+
+    fn refuse_if_latched(&self) -> io::Result<()> {
+        match self.latch.get() {
+            Some(why) => Err(io::Error::other(why.clone())),
+            None => Ok(()),
+        }
     }
 }

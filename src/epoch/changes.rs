@@ -1,0 +1,368 @@
+//! A change set: what one epoch has changed, first open, then sealed, then finished or folded into the next.
+//!
+//! Sharded by file id, so that requests on different files seldom meet. A record is small: a million of them must fit
+//! beside everything else. Nothing here does I/O or waits; nothing is locked while another shard or set is.
+
+use std::collections::btree_map;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::epoch::ChangeSize;
+use crate::epoch::need::Need;
+use crate::epoch::pages::{Detail, PAGE_LEN, Pages, Run};
+use crate::format::entry::NameEntry;
+use crate::id::{EpochNo, FileId};
+use crate::source::Node;
+
+/// Shards of a set: more than there will be FUSE threads.
+const SHARDS: usize = 64;
+/// Bitmaps of partly dirty logical blocks in one set before whole ones are marked instead: 48 MiB of memory.
+const BITMAPS_MAX: u64 = 24 * 1024;
+
+/// Where a change set stands in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u64)]
+pub(crate) enum Stage {
+    /// Empty, between two lives.
+    Idle = 0,
+    /// Taking changes.
+    Open = 1,
+    /// Being captured.
+    Sealed = 2,
+    /// Given up: needs nothing any more, waits to be merged into the open one.
+    Folded = 3,
+}
+
+/// What one epoch has changed.
+pub(crate) struct ChangeSet {
+    /// Epoch and stage in one word, so that "epoch 7 is sealed" is one look.
+    stage: AtomicU64,
+    shards: Vec<Mutex<Shard>>,
+    bytes: AtomicU64,
+    inodes: AtomicU64,
+    names: AtomicU64,
+    bitmaps: AtomicU64,
+    /// Files with dirty data, in the order in which they became dirty: for copying ahead.
+    queue: Mutex<VecDeque<FileId>>,
+}
+
+/// The records of some ids.
+#[derive(Default)]
+pub(crate) struct Shard {
+    pub(crate) inodes: HashMap<FileId, Record>,
+    pub(crate) names: HashMap<FileId, BTreeMap<Box<[u8]>, NameRecord>>,
+}
+
+/// What an epoch says of one inode.
+pub(crate) struct Record {
+    pub(crate) node: Node,
+    /// Pages changed in this epoch, less those copied ahead. Once sealed it stays as it was at the seal.
+    pub(crate) dirty: Pages,
+    /// Made in this epoch: no commit knows it.
+    pub(crate) created: bool,
+    /// Made in this epoch, or cut to nothing: to be cut by content.
+    pub(crate) fresh: bool,
+    /// Stands in the queue for copying ahead.
+    pub(crate) queued: bool,
+    /// What was copied ahead, to notice files that are written again and again.
+    pub(crate) ahead: Option<Box<CopiedAhead>>,
+    /// What is still to be captured of it once it is sealed.
+    pub(crate) need: Need,
+}
+
+/// What of a file was copied ahead in this epoch.
+#[derive(Default)]
+pub(crate) struct CopiedAhead {
+    pub(crate) pages: Pages,
+    /// Pages ever copied, and how many of them were written again.
+    pub(crate) copied: u64,
+    pub(crate) again: u64,
+}
+
+/// What an epoch says of one name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NameRecord {
+    /// What it points to; `None` if it was removed.
+    pub(crate) entry: Option<NameEntry>,
+    /// It did not exist when the epoch began, so its removal leaves nothing.
+    pub(crate) born: bool,
+}
+
+impl Record {
+    pub(crate) fn new(node: &Node) -> Self {
+        Self {
+            node: node.clone(),
+            dirty: Pages::default(),
+            created: false,
+            fresh: false,
+            queued: false,
+            ahead: None,
+            need: Need::default(),
+        }
+    }
+}
+
+impl ChangeSet {
+    /// An empty one that takes nothing yet.
+    pub(crate) fn idle() -> Self {
+        Self {
+            stage: AtomicU64::new(Stage::Idle as u64),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            bytes: AtomicU64::new(0),
+            inodes: AtomicU64::new(0),
+            names: AtomicU64::new(0),
+            bitmaps: AtomicU64::new(0),
+            queue: Mutex::default(),
+        }
+    }
+
+    /// Whether it holds `epoch` and that is in `stage`.
+    pub(crate) fn is(&self, epoch: EpochNo, stage: Stage) -> bool {
+        self.stage.load(Ordering::SeqCst) == word(epoch, stage)
+    }
+
+    /// Whether it is empty and free for the next epoch.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.stage.load(Ordering::SeqCst) & 3 == Stage::Idle as u64
+    }
+
+    /// Begins a life.
+    pub(crate) fn open(&self, epoch: EpochNo) {
+        self.stage.store(word(epoch, Stage::Open), Ordering::SeqCst);
+    }
+
+    /// Moves on; false if it was not in stage `from` any more.
+    pub(crate) fn advance(&self, epoch: EpochNo, from: Stage, to: Stage) -> bool {
+        let (from, to) = (word(epoch, from), word(epoch, to));
+        let order = Ordering::SeqCst;
+        self.stage.compare_exchange(from, to, order, order).is_ok()
+    }
+
+    /// How much it holds.
+    pub(crate) fn size(&self) -> ChangeSize {
+        ChangeSize {
+            bytes: self.bytes.load(Ordering::SeqCst),
+            inodes: self.inodes.load(Ordering::SeqCst),
+            names: self.names.load(Ordering::SeqCst),
+        }
+    }
+
+    /// The shard of an id.
+    pub(crate) fn shard(&self, id: FileId) -> MutexGuard<'_, Shard> {
+        self.shards[id.0 as usize % SHARDS].lock()
+    }
+
+    /// All shards, one at a time.
+    pub(crate) fn shards(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {
+        self.shards.iter().map(|shard| shard.lock())
+    }
+
+    /// Looks at a record; `None` if there is none.
+    pub(crate) fn with<T>(&self, id: FileId, look: impl FnOnce(&mut Record) -> T) -> Option<T> {
+        self.shard(id).inodes.get_mut(&id).map(look)
+    }
+
+    /// Whether it says anything of an inode.
+    pub(crate) fn has(&self, id: FileId) -> bool {
+        self.shard(id).inodes.contains_key(&id)
+    }
+
+    /// Changes a record, making it if there is none.
+    pub(crate) fn edit<T>(&self, node: &Node, change: impl FnOnce(&mut Record) -> T) -> T {
+        let mut shard = self.shard(node.id);
+        let record = match shard.inodes.entry(node.id) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                self.inodes.fetch_add(1, Ordering::SeqCst);
+                entry.insert(Record::new(node))
+            }
+        };
+        change(record)
+    }
+
+    /// Marks pages dirty; says whether the inode was made in this epoch.
+    pub(crate) fn mark(&self, node: &Node, run: &Run) -> bool {
+        self.edit(node, |record| {
+            self.mark_record(record, run);
+            record.created
+        })
+    }
+
+    /// Marks pages of a record of this set, whose shard the caller has locked.
+    pub(crate) fn mark_record(&self, record: &mut Record, run: &Run) {
+        if run.is_empty() {
+            return;
+        }
+        if let Some(ahead) = &mut record.ahead {
+            ahead.again += ahead.pages.remove(run);
+        }
+        let bitmaps = record.dirty.bitmaps() as u64;
+        let added = record.dirty.insert(run, self.detail());
+        self.bytes.fetch_add(added * PAGE_LEN, Ordering::SeqCst);
+        let grown = (record.dirty.bitmaps() as u64).wrapping_sub(bitmaps);
+        self.bitmaps.fetch_add(grown, Ordering::Relaxed);
+        if !record.queued {
+            record.queued = true;
+            self.queue.lock().push_back(record.node.id);
+        }
+    }
+
+    /// Takes dirty pages off a record of this set, whose shard the caller has locked.
+    pub(crate) fn unmark_record(&self, record: &mut Record, run: &Run) -> u64 {
+        let bitmaps = record.dirty.bitmaps() as u64;
+        let removed = record.dirty.remove(run);
+        self.bytes.fetch_sub(removed * PAGE_LEN, Ordering::SeqCst);
+        let grown = (record.dirty.bitmaps() as u64).wrapping_sub(bitmaps);
+        self.bitmaps.fetch_add(grown, Ordering::Relaxed);
+        removed
+    }
+
+    /// Whether there is memory for more bitmaps.
+    pub(crate) fn detail(&self) -> Detail {
+        if self.bitmaps.load(Ordering::Relaxed) < BITMAPS_MAX {
+            Detail::Pages
+        } else {
+            Detail::Blocks
+        }
+    }
+
+    /// An inode whose last name has just gone: if it was made in this epoch, nothing of it is left to say.
+    pub(crate) fn drop_if_created(&self, id: FileId) {
+        let mut shard = self.shard(id);
+        if let Entry::Occupied(mut entry) = shard.inodes.entry(id)
+            && entry.get().created
+        {
+            self.unmark_record(entry.get_mut(), &(0..u64::MAX));
+            entry.remove();
+            self.inodes.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// What the set says of a name.
+    pub(crate) fn name(&self, dir: FileId, name: &[u8]) -> Option<NameRecord> {
+        self.shard(dir).names.get(&dir)?.get(name).copied()
+    }
+
+    /// Notes what a name points to now. `born`: it is known not to have existed just before.
+    pub(crate) fn record_name(
+        &self,
+        dir: FileId,
+        name: &[u8],
+        entry: Option<NameEntry>,
+        born: bool,
+    ) {
+        let mut shard = self.shard(dir);
+        let names = shard.names.entry(dir).or_default();
+        match names.entry(name.into()) {
+            btree_map::Entry::Vacant(slot) => {
+                slot.insert(NameRecord {
+                    entry,
+                    born: born && entry.is_some(),
+                });
+                self.names.fetch_add(1, Ordering::SeqCst);
+            }
+            btree_map::Entry::Occupied(slot) if entry.is_none() && slot.get().born => {
+                slot.remove();
+                self.names.fetch_sub(1, Ordering::SeqCst);
+            }
+            btree_map::Entry::Occupied(mut slot) => slot.get_mut().entry = entry,
+        }
+        if names.is_empty() {
+            shard.names.remove(&dir);
+        }
+    }
+
+    /// The base has this name: its removal must leave a tombstone.
+    pub(crate) fn not_born(&self, dir: FileId, name: &[u8]) {
+        let mut shard = self.shard(dir);
+        if let Some(record) = shard
+            .names
+            .get_mut(&dir)
+            .and_then(|names| names.get_mut(name))
+        {
+            record.born = false;
+        }
+    }
+
+    /// The next file that became dirty, and no longer stands in the queue.
+    pub(crate) fn next_queued(&self) -> Option<FileId> {
+        self.queue.lock().pop_front()
+    }
+
+    /// Files in the queue.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.lock().len()
+    }
+
+    /// Puts a file (whose record says `queued`) back at the end of the queue.
+    pub(crate) fn queue_again(&self, id: FileId) {
+        self.queue.lock().push_back(id);
+    }
+
+    /// Takes everything out of one shard after another and ends the life of the set.
+    pub(crate) fn drain(&self, mut each: impl FnMut(Shard)) {
+        for shard in &self.shards {
+            let taken = std::mem::take(&mut *shard.lock());
+            each(taken);
+        }
+        self.queue.lock().clear();
+        for count in [&self.bytes, &self.inodes, &self.names, &self.bitmaps] {
+            count.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// Everything is drained.
+    pub(crate) fn rest(&self) {
+        self.stage.store(Stage::Idle as u64, Ordering::SeqCst);
+    }
+
+    /// Adds what an older, folded epoch says: this set's names win, ranges unite, attributes are to be read anew.
+    pub(crate) fn absorb(&self, older: Shard) {
+        for (id, old) in older.inodes {
+            self.edit(&old.node, |record| {
+                debug_assert_eq!(record.node.id, id);
+                record.created |= old.created;
+                record.fresh |= old.fresh;
+                if record.ahead.is_none() {
+                    record.ahead = old.ahead;
+                }
+                for run in old.dirty.runs() {
+                    self.mark_record(record, &run);
+                }
+            });
+        }
+        for (dir, names) in older.names {
+            for (name, old) in names {
+                self.absorb_name(dir, name, old);
+            }
+        }
+    }
+
+    fn absorb_name(&self, dir: FileId, name: Box<[u8]>, old: NameRecord) {
+        let mut shard = self.shard(dir);
+        let names = shard.names.entry(dir).or_default();
+        match names.entry(name) {
+            btree_map::Entry::Vacant(slot) => {
+                slot.insert(old);
+                self.names.fetch_add(1, Ordering::SeqCst);
+            }
+            btree_map::Entry::Occupied(mut slot) => {
+                slot.get_mut().born = old.born;
+                if old.born && slot.get().entry.is_none() {
+                    slot.remove();
+                    self.names.fetch_sub(1, Ordering::SeqCst);
+                }
+            }
+        }
+        if names.is_empty() {
+            shard.names.remove(&dir);
+        }
+    }
+}
+
+fn word(epoch: EpochNo, stage: Stage) -> u64 {
+    epoch.0 << 2 | stage as u64
+}

@@ -1,0 +1,60 @@
+//! Folding: the sealed epoch is given up and its changes go into the open one. Coarser, and always correct.
+//!
+//! A writer only flags the sealed set, from when on it needs nothing. The flusher learns of it at its next call, throws away
+//! what it has captured of the epoch, and the merge happens where it drops its `Sealed`. Everything that was dirty at the seal is
+//! dirty again, taken or not. What was copied ahead before the seal stays copied: it was not dirty at the seal, and whoever has
+//! changed it since has marked it in the open epoch. So the flusher keeps those copies until a commit includes them, and lays
+//! what it captures later over them.
+
+use std::sync::atomic::Ordering;
+
+use crate::epoch::Epochs;
+use crate::epoch::changes::Stage;
+use crate::epoch::seal::parity;
+use crate::id::EpochNo;
+
+/// Folds that writers may cause in a row; after that they wait, so that a commit is made at last.
+const FOLDS_IN_A_ROW_MAX: u64 = 3;
+
+impl Epochs {
+    /// For a writer of `epoch` that would have to wait too long: gives up the epoch sealed before. False if that has happened
+    /// too often in a row, true if there is no need to wait any more.
+    pub(super) fn fold_for_writer(&self, epoch: EpochNo) -> bool {
+        if self.sealed_before(epoch).is_none() {
+            return true;
+        }
+        if self.tally.folds_in_a_row.load(Ordering::SeqCst) >= FOLDS_IN_A_ROW_MAX {
+            return false;
+        }
+        if self.flag_folded(EpochNo(epoch.0 - 1)) {
+            self.tally.folds_in_a_row.fetch_add(1, Ordering::SeqCst);
+        }
+        true
+    }
+
+    /// The same where there is no other way: the old state can no longer be read.
+    pub(super) fn fold_anyway(&self, epoch: EpochNo) {
+        self.flag_folded(EpochNo(epoch.0 - 1));
+    }
+
+    /// Flags a sealed epoch; false if it was not sealed any more.
+    pub(super) fn flag_folded(&self, sealed: EpochNo) -> bool {
+        let flagged = self.sets[parity(sealed)].advance(sealed, Stage::Sealed, Stage::Folded);
+        if flagged {
+            self.tally.folds.fetch_add(1, Ordering::Relaxed);
+            self.buffer.nudge();
+        }
+        flagged
+    }
+
+    /// Merges a flagged epoch into the open one. Called by the flusher alone, so no seal comes in between.
+    pub(super) fn merge_folded(&self, sealed: EpochNo) {
+        let older = &self.sets[parity(sealed)];
+        let open = &self.sets[parity(EpochNo(sealed.0 + 1))];
+        older.drain(|shard| open.absorb(shard));
+        self.readers.clear();
+        older.rest();
+        self.buffer.nudge();
+        self.alarm.changed(open.size().bytes);
+    }
+}

@@ -1,0 +1,274 @@
+//! Guards: the right to change some inodes within one epoch. Made by the front and by reconcile, before the system call.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::{RwLockReadGuard, RwLockUpgradableReadGuard, RwLockWriteGuard};
+
+use crate::epoch::Epochs;
+use crate::epoch::changes::ChangeSet;
+use crate::epoch::inodes::LiveInode;
+use crate::epoch::pages::{PAGE_LEN, pages_touched};
+use crate::epoch::preserve::{CUT_COPY_MAX, PATIENCE, Preserved};
+use crate::epoch::seal::{Pin, parity};
+use crate::format::entry::NameEntry;
+use crate::id::{EpochNo, FileId};
+
+/// How a guard holds an inode.
+enum Lock<'a> {
+    Shared(#[expect(dead_code, reason = "held for its drop")] RwLockReadGuard<'a, ()>),
+    Exclusive(RwLockWriteGuard<'a, ()>),
+    /// Lent to the flusher while the guard waits for it; nobody else can take it exclusively.
+    Lent(RwLockUpgradableReadGuard<'a, ()>),
+}
+
+struct Held<'a> {
+    inode: &'a Arc<LiveInode>,
+    lock: Lock<'a>,
+}
+
+/// The right to change some inodes within one epoch. Dropping it unpins and unlocks.
+pub struct Guard<'a> {
+    epochs: &'a Epochs,
+    // Dropped in this order: the request is over before anybody else may begin one on the same inodes.
+    pin: Pin<'a>,
+    first: Option<Held<'a>>,
+    more: Vec<Held<'a>>,
+    /// Inodes made under this guard.
+    created: Vec<FileId>,
+    /// Inodes whose last name goes under this guard.
+    unlinking: Vec<FileId>,
+}
+
+impl Epochs {
+    /// For a plain write of `range` into `inode` (also punch-hole, zero-range within the file): shared with other writes. What the
+    /// sealed epoch needs of the range is preserved first; where there is no room for that the caller waits at most 100 ms (longer
+    /// only after three epochs in a row were folded because of such waits).
+    /// On return the range is marked dirty, and recorded in the journal where the file existed before. Perform the system call,
+    /// then drop the guard.
+    pub fn write<'a>(
+        &'a self,
+        inode: &'a Arc<LiveInode>,
+        range: Range<u64>,
+    ) -> io::Result<Guard<'a>> {
+        let lock = inode.shared(&self.tally.waits);
+        let pin = self.pins.pin();
+        if inode.is_in(pin.epoch()) && !self.sealed_needs(inode, &range, pin.epoch()) {
+            self.mark(inode, &range, pin.epoch());
+            return Ok(Guard::of_write(self, pin, inode, lock));
+        }
+        drop(pin);
+        drop(lock);
+        let began = Instant::now();
+        loop {
+            // Alone, so that no write of an older epoch is under way.
+            let lock = inode.exclusive(&self.tally.waits);
+            let pin = self.pins.pin();
+            let epoch = pin.epoch();
+            self.turn_over(inode, epoch);
+            if self.preserve(inode, &range, epoch, u64::MAX) == Preserved::Done {
+                // Marked before others may come in, so that the flusher never takes it for unchanged.
+                self.mark(inode, &range, epoch);
+                let lock = RwLockWriteGuard::downgrade(lock);
+                return Ok(Guard::of_write(self, pin, inode, lock));
+            }
+            drop(pin);
+            drop(lock);
+            self.await_room(inode, &range, epoch, began);
+        }
+    }
+
+    /// For everything else: takes all `inodes` (an inode may be named twice) exclusively in order of id, pins, and preserves
+    /// their attributes; each is marked changed. Sizes, names, ranges are then told to the guard.
+    pub fn change<'a>(&'a self, inodes: &'a [&'a Arc<LiveInode>]) -> io::Result<Guard<'a>> {
+        let mut order: Vec<&'a Arc<LiveInode>> = inodes.to_vec();
+        order.sort_unstable_by_key(|inode| inode.id());
+        order.dedup_by_key(|inode| inode.id());
+        let mut held = Vec::with_capacity(order.len());
+        for inode in order {
+            let lock = Lock::Exclusive(inode.exclusive(&self.tally.waits));
+            held.push(Held { inode, lock });
+        }
+        let pin = self.pins.pin();
+        let set = self.set(pin.epoch());
+        for each in &held {
+            self.turn_over(each.inode, pin.epoch());
+            set.edit(each.inode.node(), |_touched| ());
+        }
+        self.alarm.changed(set.size().bytes);
+        Ok(Guard::new(self, pin, None, held))
+    }
+
+    /// Marks bytes dirty in the open epoch, and owes the journal an intent for them.
+    fn mark(&self, inode: &LiveInode, range: &Range<u64>, epoch: EpochNo) {
+        let set = self.set(epoch);
+        let created = set.mark(inode.node(), &pages_touched(range));
+        self.alarm.changed(set.size().bytes);
+        if !created {
+            self.intend(inode, range, epoch);
+        }
+    }
+
+    pub(super) fn set(&self, epoch: EpochNo) -> &ChangeSet {
+        &self.sets[parity(epoch)]
+    }
+}
+
+impl<'a> Guard<'a> {
+    fn of_write(
+        epochs: &'a Epochs,
+        pin: Pin<'a>,
+        inode: &'a Arc<LiveInode>,
+        lock: RwLockReadGuard<'a, ()>,
+    ) -> Self {
+        let lock = Lock::Shared(lock);
+        Self::new(epochs, pin, Some(Held { inode, lock }), Vec::new())
+    }
+
+    fn new(epochs: &'a Epochs, pin: Pin<'a>, first: Option<Held<'a>>, more: Vec<Held<'a>>) -> Self {
+        Self {
+            epochs,
+            pin,
+            first,
+            more,
+            created: Vec::new(),
+            unlinking: Vec::new(),
+        }
+    }
+
+    /// The epoch the change belongs to.
+    pub fn epoch(&self) -> EpochNo {
+        self.pin.epoch()
+    }
+
+    /// The inode was just created: all of it is new, nothing of it is in any commit; no journal intent is owed. The caller holds
+    /// its directory, so that nobody else has found it yet.
+    pub fn created(&mut self, inode: &Arc<LiveInode>) {
+        self.set().edit(inode.node(), |record| {
+            record.created = true;
+            record.fresh = true;
+        });
+        inode.enter(self.epoch());
+        self.created.push(inode.id());
+    }
+
+    /// The size goes from `old_len` to `new_len` (truncate, O_TRUNC, fallocate): marks what is cut off (what is gained is a hole
+    /// until something is written there), preserves what the sealed epoch needs of it, or folds that. Call it before the system call.
+    pub fn resize(&mut self, inode: &Arc<LiveInode>, old_len: u64, new_len: u64) -> io::Result<()> {
+        if new_len == 0 && old_len > 0 {
+            self.set().edit(inode.node(), |record| record.fresh = true);
+        }
+        if new_len < old_len {
+            return self.dirty(inode, new_len..old_len);
+        }
+        if new_len > old_len && old_len % PAGE_LEN != 0 {
+            self.dirty(inode, old_len - 1..old_len)?;
+        }
+        Ok(())
+    }
+
+    /// A range is about to change under an exclusive guard.
+    pub fn dirty(&mut self, inode: &Arc<LiveInode>, range: Range<u64>) -> io::Result<()> {
+        self.settle(inode, &range, |epochs, epoch| {
+            epochs.preserve(inode, &range, epoch, CUT_COPY_MAX)
+        });
+        self.epochs.mark(inode, &range, self.epoch());
+        Ok(())
+    }
+
+    /// `name` of `dir` now points to `entry` (after the system call succeeded).
+    pub fn name(&mut self, dir: &Arc<LiveInode>, name: &[u8], entry: Option<NameEntry>) {
+        // What was just made could only be given a name that did not exist.
+        let born = entry.is_some_and(|entry| self.created.contains(&entry.id));
+        self.set().record_name(dir.id(), name, entry, born);
+        // The system call succeeded, so their last names are gone.
+        for id in std::mem::take(&mut self.unlinking) {
+            self.set().drop_if_created(id);
+        }
+    }
+
+    /// The last name of `inode` is about to go: keeps it readable for the sealed epoch if that still needs it. Follow it by
+    /// [`Self::name`] when the system call has succeeded.
+    pub fn unlinking(&mut self, inode: &Arc<LiveInode>) -> io::Result<()> {
+        self.settle(inode, &(0..u64::MAX), |epochs, epoch| {
+            epochs.keep_unlinked(inode, epoch)
+        });
+        self.unlinking.push(inode.id());
+        Ok(())
+    }
+
+    /// What the open epoch says of a name: `None` if nothing, `Some(None)` if removed. For reconcile.
+    pub fn recorded_name(&self, dir: &Arc<LiveInode>, name: &[u8]) -> Option<Option<NameEntry>> {
+        Some(self.set().name(dir.id(), name)?.entry)
+    }
+
+    /// Whether the open epoch has a record of the inode. (Under a guard that was given the inode it always has.)
+    pub fn recorded_inode(&self, inode: &Arc<LiveInode>) -> bool {
+        self.set().has(inode.id())
+    }
+
+    /// The last commit has this name, so that removing it must leave a trace even if the epoch believes that it made it.
+    /// For reconcile.
+    pub fn known_name(&mut self, dir: &Arc<LiveInode>, name: &[u8]) {
+        self.set().not_born(dir.id(), name);
+    }
+
+    fn set(&self) -> &'a ChangeSet {
+        self.epochs.set(self.pin.epoch())
+    }
+
+    /// Tries to preserve; without room waits a little, then folds, and when that is not allowed waits for the flusher.
+    fn settle(
+        &mut self,
+        inode: &Arc<LiveInode>,
+        range: &Range<u64>,
+        attempt: impl Fn(&Epochs, EpochNo) -> Preserved,
+    ) {
+        let (epochs, epoch) = (self.epochs, self.epoch());
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let events = epochs.buffer.events();
+            match attempt(epochs, epoch) {
+                Preserved::Done => return,
+                Preserved::NoRoom if epochs.buffer.wait(events, until) => {}
+                Preserved::NoRoom | Preserved::TooMuch => break,
+            }
+        }
+        if !epochs.fold_for_writer(epoch) {
+            self.wait_taken(inode, range);
+        }
+    }
+
+    /// Waits until the sealed epoch needs nothing of `range` any more, lending the locks to the flusher meanwhile.
+    fn wait_taken(&mut self, inode: &Arc<LiveInode>, range: &Range<u64>) {
+        let (epochs, epoch) = (self.epochs, self.epoch());
+        self.each_lock(|lock| match lock {
+            Lock::Exclusive(lock) => Lock::Lent(RwLockWriteGuard::downgrade_to_upgradable(lock)),
+            other => other,
+        });
+        loop {
+            let events = epochs.buffer.events();
+            if !epochs.sealed_needs(inode, range, epoch) {
+                break;
+            }
+            epochs.buffer.wait(events, Instant::now() + PATIENCE);
+        }
+        self.each_lock(|lock| match lock {
+            Lock::Lent(lock) => Lock::Exclusive(RwLockUpgradableReadGuard::upgrade(lock)),
+            other => other,
+        });
+    }
+
+    fn each_lock(&mut self, change: impl Fn(Lock<'a>) -> Lock<'a>) {
+        let held = self.first.take().into_iter().chain(self.more.drain(..));
+        let held: Vec<Held<'a>> = held
+            .map(|held| Held {
+                inode: held.inode,
+                lock: change(held.lock),
+            })
+            .collect();
+        self.more = held;
+    }
+}

@@ -1,0 +1,248 @@
+//! Preserving is capture done by the writer: before a request changes what the sealed epoch still needs, it reads the
+//! attributes and the old bytes into the bounded buffer, whence the flusher takes them.
+//!
+//! All of this runs under the inode's exclusive lock with a pin on the open epoch. A request of the sealed epoch that touches
+//! the inode took its lock before its pin, so it is over by then, and what is read here is the state at the seal.
+//! Where the old state cannot be read, the sealed epoch is folded: a user's request never fails because of the backup.
+
+use std::io;
+use std::ops::Range;
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::epoch::buffer::Hold;
+use crate::epoch::changes::{ChangeSet, Stage};
+use crate::epoch::inodes::LiveInode;
+use crate::epoch::need::{KeptFile, Piece, Resolved};
+use crate::epoch::origin::{Contents, Origin};
+use crate::epoch::pages::{bytes_of, pages_touched};
+use crate::epoch::seal::parity;
+use crate::epoch::{Attributes, Epochs};
+use crate::format::entry::Kind;
+use crate::id::EpochNo;
+use crate::source::Node;
+
+/// The longest that a request waits for room before the sealed epoch is folded.
+pub(super) const PATIENCE: Duration = Duration::from_millis(100);
+/// Bytes that one truncate may preserve; more than this takes longer than anybody should wait for a truncate.
+pub(super) const CUT_COPY_MAX: u64 = 16 << 20;
+/// Bytes of an unlinked file that are copied when no descriptor is left for it.
+const UNLINKED_COPY_MAX: u64 = 1 << 20;
+/// The largest piece: what the flusher takes at once.
+const PIECE_MAX: u64 = 1 << 20;
+
+/// How preserving went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Preserved {
+    /// The sealed epoch needs nothing of it any more.
+    Done,
+    /// The buffer is full for now.
+    NoRoom,
+    /// More than anybody should wait for.
+    TooMuch,
+}
+
+impl Epochs {
+    /// The sealed epoch as a request of `epoch` meets it; `None` if there is none or it needs nothing.
+    pub(super) fn sealed_before(&self, epoch: EpochNo) -> Option<&ChangeSet> {
+        let before = EpochNo(epoch.0 - 1);
+        let set = &self.sets[parity(before)];
+        set.is(before, Stage::Sealed).then_some(set)
+    }
+
+    /// Whether the epoch sealed before `epoch` still needs any byte of `range`.
+    pub(super) fn sealed_needs(
+        &self,
+        inode: &LiveInode,
+        range: &Range<u64>,
+        epoch: EpochNo,
+    ) -> bool {
+        let Some(set) = self.sealed_before(epoch) else {
+            return false;
+        };
+        let run = pages_touched(range);
+        set.with(inode.id(), |record| record.needs(&run)) == Some(true)
+    }
+
+    /// Before the first change of an inode in `epoch`: keeps its attributes as they were at the seal.
+    pub(super) fn turn_over(&self, inode: &LiveInode, epoch: EpochNo) {
+        if inode.is_in(epoch) {
+            return;
+        }
+        if let Some(set) = self.sealed_before(epoch) {
+            // What the flusher took itself is kept too: it may ask again.
+            let unread = |have: &Resolved| matches!(have, Resolved::No | Resolved::Taken { .. });
+            if set.with(inode.id(), |record| unread(&record.need.attributes)) == Some(true) {
+                self.keep_attributes(set, inode, epoch);
+            }
+        }
+        inode.enter(epoch);
+    }
+
+    fn keep_attributes(&self, set: &ChangeSet, inode: &LiveInode, epoch: EpochNo) {
+        match read_attributes(&*self.origin, inode.node()) {
+            Ok(found) => {
+                let found = found.map_or(Resolved::Gone, |found| Resolved::Kept(Box::new(found)));
+                set.with(inode.id(), |record| record.need.attributes = found);
+            }
+            Err(_unreadable) => self.fold_anyway(epoch),
+        }
+    }
+
+    /// Before `range` of a turned-over inode changes: keeps what the sealed epoch needs of it.
+    pub(super) fn preserve(
+        &self,
+        inode: &LiveInode,
+        range: &Range<u64>,
+        epoch: EpochNo,
+        bytes_max: u64,
+    ) -> Preserved {
+        let Some(set) = self.sealed_before(epoch) else {
+            return Preserved::Done;
+        };
+        let run = pages_touched(range);
+        let look = set.with(inode.id(), |record| {
+            (record.needed(&run), record.size_at_seal(), record.kept())
+        });
+        let Some((runs, Some(size), kept)) = look else {
+            // No record: untouched in that epoch. No size: folded while it was turned over.
+            return Preserved::Done;
+        };
+        if runs.is_empty() {
+            return Preserved::Done;
+        }
+        let cut = |bytes: Range<u64>| bytes.start..bytes.end.min(size);
+        let ranges: Vec<Range<u64>> = runs.iter().map(|run| cut(bytes_of(run))).collect();
+        let total: u64 = ranges.iter().map(|r| r.end.saturating_sub(r.start)).sum();
+        if total > bytes_max {
+            return Preserved::TooMuch;
+        }
+        let Some(hold) = self.buffer.hold(total as usize) else {
+            return Preserved::NoRoom;
+        };
+        let reader = kept.map_or_else(|| self.readers.get(&*self.origin, inode.node()), Ok);
+        match reader.and_then(|reader| read_pieces(&*reader, &ranges, hold)) {
+            Ok(pieces) => {
+                set.with(inode.id(), |record| {
+                    record.preserve(&runs, pieces, set.detail())
+                });
+                self.tally.preserved.fetch_add(total, Ordering::Relaxed);
+            }
+            Err(_unreadable) => self.fold_anyway(epoch),
+        }
+        Preserved::Done
+    }
+
+    /// Waits, holding no lock, until `preserve` may go better: there is room, or the flusher has taken the pages; when
+    /// patience (counted from `began`) is over the sealed epoch is folded, unless that has happened too often.
+    pub(super) fn await_room(
+        &self,
+        inode: &LiveInode,
+        range: &Range<u64>,
+        epoch: EpochNo,
+        began: Instant,
+    ) {
+        let events = self.buffer.events();
+        if !self.sealed_needs(inode, range, epoch) {
+            return;
+        }
+        let until = began + PATIENCE;
+        if !self.buffer.wait(events, until) && !self.fold_for_writer(epoch) {
+            self.buffer.wait(events, Instant::now() + PATIENCE);
+        }
+    }
+
+    /// The last name of a turned-over inode is about to go: keeps a descriptor, or the bytes if those are few.
+    pub(super) fn keep_unlinked(&self, inode: &LiveInode, epoch: EpochNo) -> Preserved {
+        let Some(set) = self.sealed_before(epoch) else {
+            return Preserved::Done;
+        };
+        let needs = set.with(inode.id(), |record| {
+            let unread = record.size_at_seal().is_none();
+            !unread && record.kept().is_none() && record.needs(&(0..u64::MAX))
+        });
+        if needs != Some(true) {
+            return Preserved::Done;
+        }
+        let Some(hold) = self.descriptors.hold(1) else {
+            return self.preserve(inode, &(0..u64::MAX), epoch, UNLINKED_COPY_MAX);
+        };
+        match self.readers.get(&*self.origin, inode.node()) {
+            Ok(contents) => {
+                let file = KeptFile {
+                    contents,
+                    _hold: hold,
+                };
+                set.with(inode.id(), |record| record.keep(file));
+            }
+            Err(_unreadable) => self.fold_anyway(epoch),
+        }
+        Preserved::Done
+    }
+}
+
+/// The attributes of an inode as they are now; `None` if it has no name any more.
+pub(super) fn read_attributes(origin: &dyn Origin, node: &Node) -> io::Result<Option<Attributes>> {
+    let stat = match origin.stat(node) {
+        Ok(stat) if stat.links == 0 => return Ok(None),
+        Ok(stat) => stat,
+        Err(error) if is_gone(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let target = match stat.kind {
+        Kind::Symlink => origin.read_link(node)?,
+        _ => Vec::new(),
+    };
+    let xattrs = origin.xattrs(node)?;
+    Ok(Some(Attributes {
+        stat,
+        xattrs,
+        target,
+    }))
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::StaleNetworkFileHandle
+    )
+}
+
+/// Reads the ranges whole, in pieces that share `hold`.
+fn read_pieces(
+    reader: &dyn Contents,
+    ranges: &[Range<u64>],
+    mut hold: Hold,
+) -> io::Result<Vec<(u64, Piece)>> {
+    let mut pieces = Vec::new();
+    for range in ranges {
+        let mut at = range.start;
+        while at < range.end {
+            let len = (range.end - at).min(PIECE_MAX) as usize;
+            let mut bytes = vec![0; len];
+            read_whole(reader, &mut bytes, at)?;
+            let bytes = Bytes::from(bytes);
+            pieces.push((
+                at,
+                Piece {
+                    bytes,
+                    _hold: hold.split(len),
+                },
+            ));
+            at += len as u64;
+        }
+    }
+    Ok(pieces)
+}
+
+/// Reads exactly this; a file that ends early was changed behind our back.
+pub(super) fn read_whole(reader: &dyn Contents, buffer: &mut [u8], at: u64) -> io::Result<()> {
+    if reader.read_at(buffer, at)? == buffer.len() {
+        return Ok(());
+    }
+    let why = "the file is shorter than it was: changed beside the mount?";
+    Err(io::Error::new(io::ErrorKind::UnexpectedEof, why))
+}

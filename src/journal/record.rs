@@ -1,0 +1,177 @@
+//! Records as bytes, and what the process remembers of them so that most need not be looked up.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::id::{EpochNo, FileId};
+use crate::journal::LogicalBlock;
+
+/// Records remembered in memory, about 30 bytes each. Beyond that all are written back and looked up in sled again.
+const NOTED_MAX: usize = 512 * 1024;
+
+/// What a record is about. Sorted by file.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(super) struct Key {
+    pub(super) id: FileId,
+    pub(super) block: LogicalBlock,
+}
+
+/// When it was made: the life of the journal, and the epoch within that life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Value {
+    pub(super) life: u64,
+    pub(super) epoch: EpochNo,
+}
+
+impl Key {
+    /// Length in bytes. Other entries of the database have longer keys.
+    const LEN: usize = 12;
+
+    pub(super) fn bytes(self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        bytes[..8].copy_from_slice(&self.id.0.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.block.to_be_bytes());
+        bytes
+    }
+
+    /// `None` if this is not a record's key.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let (id, block) = bytes.split_first_chunk()?;
+        let block = block.try_into().ok()?;
+        Some(Self {
+            id: FileId(u64::from_be_bytes(*id)),
+            block: LogicalBlock::from_be_bytes(block),
+        })
+    }
+}
+
+impl Value {
+    pub(super) fn bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.life.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.epoch.0.to_le_bytes());
+        bytes
+    }
+
+    /// `None` if this is not a record's value.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let (life, epoch) = bytes.split_first_chunk()?;
+        let epoch = epoch.try_into().ok()?;
+        Some(Self {
+            life: u64::from_le_bytes(*life),
+            epoch: EpochNo(u64::from_le_bytes(epoch)),
+        })
+    }
+}
+
+/// What the process remembers: the newest epoch of records, and which files have some that are not durable.
+pub(super) struct Noted {
+    life: u64,
+    newest: HashMap<Key, EpochNo>,
+    owed: HashSet<FileId>,
+    /// Owed when the durable write that is now under way began.
+    syncing: HashSet<FileId>,
+    highest: EpochNo,
+    closed: bool,
+}
+
+impl Noted {
+    pub(super) fn new(life: u64) -> Self {
+        Self {
+            life,
+            newest: HashMap::new(),
+            owed: HashSet::new(),
+            syncing: HashSet::new(),
+            highest: EpochNo(0),
+            closed: false,
+        }
+    }
+
+    /// A record of an earlier life: known, and older than every epoch of this one.
+    pub(super) fn adopt(&mut self, key: Key) {
+        if !self.is_full() {
+            self.newest.insert(key, EpochNo(0));
+        }
+    }
+
+    /// Raises a known record to `epoch`; false if it is not known here.
+    pub(super) fn touch(&mut self, key: Key, epoch: EpochNo) -> bool {
+        self.highest = self.highest.max(epoch);
+        let known = self.newest.get_mut(&key);
+        known.map(|newest| *newest = epoch.max(*newest)).is_some()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.newest.len() >= NOTED_MAX
+    }
+
+    pub(super) fn value(&self, epoch: EpochNo) -> Value {
+        Value {
+            life: self.life,
+            epoch,
+        }
+    }
+
+    /// Forgets what is remembered; the batch brings sled up to date with it first.
+    pub(super) fn write_back(&mut self) -> sled::Batch {
+        let mut batch = sled::Batch::default();
+        for (key, epoch) in self.newest.drain() {
+            let value = Value {
+                life: self.life,
+                epoch,
+            };
+            batch.insert(&key.bytes()[..], &value.bytes()[..]);
+        }
+        batch
+    }
+
+    /// Remembers a record that stands in sled; `new` if it was not there before.
+    pub(super) fn insert(&mut self, key: Key, epoch: EpochNo, new: bool) {
+        self.newest.insert(key, epoch);
+        if new {
+            self.owed.insert(key.id);
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: Key) {
+        self.newest.remove(&key);
+    }
+
+    /// The newest epoch in which a record was made or touched; `value` is what sled says.
+    pub(super) fn newest(&self, key: Key, value: Value) -> EpochNo {
+        let stored = if value.life == self.life {
+            value.epoch
+        } else {
+            EpochNo(0)
+        };
+        self.newest.get(&key).copied().unwrap_or(stored)
+    }
+
+    pub(super) fn owes(&self, id: FileId) -> bool {
+        self.owed.contains(&id) || self.syncing.contains(&id)
+    }
+
+    pub(super) fn owes_any(&self) -> bool {
+        !self.owed.is_empty() || !self.syncing.is_empty()
+    }
+
+    pub(super) fn begin_sync(&mut self) {
+        let owed = std::mem::take(&mut self.owed);
+        self.syncing.extend(owed);
+    }
+
+    pub(super) fn end_sync(&mut self) {
+        self.syncing.clear();
+    }
+
+    pub(super) fn highest(&self) -> EpochNo {
+        self.highest
+    }
+
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+}
