@@ -112,7 +112,9 @@ impl DiskCache {
 
     fn paused(&self) -> bool {
         let one_less = |left: u32| left.checked_sub(1);
-        self.pause.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
+        self.pause
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
+            .is_ok()
     }
 
     fn write(&self, key: &FrameKey, frame: &[u8]) -> io::Result<()> {
@@ -127,7 +129,9 @@ impl DiskCache {
             }
             opened => opened?,
         };
-        let written = file.write_all(frame).and_then(|()| fs::rename(&temporary, dir.join(name)));
+        let written = file
+            .write_all(frame)
+            .and_then(|()| fs::rename(&temporary, dir.join(name)));
         if written.is_err() {
             // What is left of it is removed by a later scan if not now.
             let _ = fs::remove_file(&temporary);
@@ -193,7 +197,10 @@ fn scan(dir: &Path) -> Vec<Entry> {
     for entry in listing.flatten() {
         let Ok(meta) = entry.metadata() else { continue };
         let used = meta.modified().unwrap_or(UNIX_EPOCH);
-        let temporary = entry.file_name().as_encoded_bytes().ends_with(TEMPORARY.as_bytes());
+        let temporary = entry
+            .file_name()
+            .as_encoded_bytes()
+            .ends_with(TEMPORARY.as_bytes());
         if temporary && now.duration_since(used).is_ok_and(|age| age > STALE_AFTER) {
             let _ = fs::remove_file(entry.path());
         } else if !temporary {
@@ -210,7 +217,8 @@ fn scan(dir: &Path) -> Vec<Entry> {
 /// Marks an entry as used now. If it cannot, the entry is merely evicted earlier.
 fn touch_best_effort(file: &File, used: Option<SystemTime>) {
     let now = now();
-    let recent = used.is_some_and(|used| now.duration_since(used).is_ok_and(|age| age < TOUCH_AFTER));
+    let recent =
+        used.is_some_and(|used| now.duration_since(used).is_ok_and(|age| age < TOUCH_AFTER));
     if !recent {
         let _ = file.set_times(FileTimes::new().set_modified(now));
     }
@@ -221,7 +229,10 @@ fn now() -> SystemTime {
 }
 
 fn make_dir(dir: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
 }
 
 /// 32 hexadecimal digits.
@@ -236,7 +247,11 @@ fn name(key: &FrameKey) -> String {
 /// The shard of an entry: its name's first digit.
 fn shard_of(name: &str) -> usize {
     let digit = name.as_bytes()[0];
-    usize::from(if digit.is_ascii_digit() { digit - b'0' } else { digit - b'a' + 10 })
+    usize::from(if digit.is_ascii_digit() {
+        digit - b'0'
+    } else {
+        digit - b'a' + 10
+    })
 }
 
 #[cfg(test)]

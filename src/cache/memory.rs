@@ -41,7 +41,10 @@ impl<K: Hash + Eq, V> ByteLru<K, V> {
         }
         self.bytes += cost;
         while self.bytes > self.bytes_max {
-            let (_, (_, freed)) = self.entries.pop_lru().expect("bytes are counted only for entries that are there");
+            let (_, (_, freed)) = self
+                .entries
+                .pop_lru()
+                .expect("bytes are counted only for entries that are there");
             self.bytes -= freed;
         }
     }

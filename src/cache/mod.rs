@@ -127,6 +127,8 @@ impl Cache {
 
 impl std::fmt::Debug for Cache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cache").field("disk", &self.0.disk).finish_non_exhaustive()
+        f.debug_struct("Cache")
+            .field("disk", &self.0.disk)
+            .finish_non_exhaustive()
     }
 }

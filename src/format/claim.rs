@@ -16,7 +16,8 @@ pub const ADOPTED_MAX: usize = 64;
 /// The longest encoded body: more is not one of ours.
 pub const BODY_LEN_MAX: usize = 4096;
 
-const _: () = assert!(2 + 4 + 4 + 8 + 8 + 32 + 8 + 2 + OWNER_LEN_MAX + 2 + ADOPTED_MAX * 8 <= BODY_LEN_MAX);
+const _: () =
+    assert!(2 + 4 + 4 + 8 + 8 + 32 + 8 + 2 + OWNER_LEN_MAX + 2 + ADOPTED_MAX * 8 <= BODY_LEN_MAX);
 
 /// All that a claim's object name holds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -105,7 +106,9 @@ impl Claim {
         if count > ADOPTED_MAX {
             return Err(Error::Malformed);
         }
-        let adopted = (0..count).map(|_| fields.array().map(SessionId)).collect::<Result<_, _>>()?;
+        let adopted = (0..count)
+            .map(|_| fields.array().map(SessionId))
+            .collect::<Result<_, _>>()?;
         fields.end()?;
         Ok(Self {
             name,

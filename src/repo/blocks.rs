@@ -121,7 +121,9 @@ impl Blocks {
     fn keep_page(&self, place: &Place, page: Page) -> Arc<Page> {
         let bytes = page.bytes().len() + PAGE_OVERHEAD;
         let page = Arc::new(page);
-        self.fetch.cache().put_page(self.fetch.key(place), page.clone(), bytes);
+        self.fetch
+            .cache()
+            .put_page(self.fetch.key(place), page.clone(), bytes);
         page
     }
 }

@@ -99,7 +99,12 @@ impl Claims {
         Body::Bytes(self.keys.encrypt_object(kind, object, plain).into_bytes())
     }
 
-    fn decrypt(&self, kind: FrameKind, object: &ObjectKey, bytes: &Bytes) -> Result<Vec<u8>, Error> {
+    fn decrypt(
+        &self,
+        kind: FrameKind,
+        object: &ObjectKey,
+        bytes: &Bytes,
+    ) -> Result<Vec<u8>, Error> {
         let plain = self.keys.decrypt_object(kind, object, bytes);
         plain.map_err(|why| Error::damaged(object, why))
     }

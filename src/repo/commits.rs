@@ -78,7 +78,10 @@ impl Volume {
         let object = layout::commit(self.info.id, &head.commit.name);
         let last = entries.last().map(|entry| (entry.name, entry.tag));
         if last != head.commit.previous {
-            return Err(Error::damaged(&object, "its history does not end with the commit before it"));
+            return Err(Error::damaged(
+                &object,
+                "its history does not end with the commit before it",
+            ));
         }
         entries.push(head.history_entry());
         if !entries.is_sorted_by(|a, b| a.name.seq < b.name.seq) {
@@ -100,7 +103,9 @@ impl Volume {
             let page = self.store.list(&prefix, after.as_ref(), CANDIDATES).await?;
             let mut too_late = None;
             for (key, len) in &page.objects {
-                let Some(name) = layout::parse_commit(volume, key) else { continue };
+                let Some(name) = layout::parse_commit(volume, key) else {
+                    continue;
+                };
                 if name.stamp > latest {
                     too_late = Some(layout::commits_not_later(volume, name.era, latest));
                     break;
@@ -132,7 +137,10 @@ impl Volume {
                 let found = self.read(name, Some(len)).await?;
                 if found.commit.generation != generation {
                     let object = layout::commit(self.info.id, name);
-                    return Err(Error::damaged(&object, "its generation is not that of its writer's claim"));
+                    return Err(Error::damaged(
+                        &object,
+                        "its generation is not that of its writer's claim",
+                    ));
                 }
                 Ok(Some(found))
             }

@@ -63,7 +63,9 @@ pub(super) async fn init(store: &Store) -> Repository {
 }
 
 pub(super) async fn open(store: &Store, cache: Cache) -> Repository {
-    Repository::open(store.clone(), cache, &password(PASSWORD)).await.unwrap()
+    Repository::open(store.clone(), cache, &password(PASSWORD))
+        .await
+        .unwrap()
 }
 
 /// A new volume in a new repository.
@@ -98,10 +100,16 @@ pub(super) struct Special {
 
 impl Writer {
     /// Claims the volume from its head on, as owner `owner`.
-    pub(super) async fn claim(volume: &Arc<Volume>, clock: &Arc<ManualClock>, owner: &str) -> Result<Self, Error> {
+    pub(super) async fn claim(
+        volume: &Arc<Volume>,
+        clock: &Arc<ManualClock>,
+        owner: &str,
+    ) -> Result<Self, Error> {
         let head = volume.head().await?;
         let session = SessionId::random();
-        let writership = volume.claim(session, owner, head.as_ref(), LEASE, &**clock).await?;
+        let writership = volume
+            .claim(session, owner, head.as_ref(), LEASE, &**clock)
+            .await?;
         Ok(Self {
             volume: volume.clone(),
             clock: clock.clone(),
@@ -114,7 +122,9 @@ impl Writer {
     /// A volume in a new repository, with a writer and its clock at [`TEN`].
     pub(super) async fn new(store: &Store) -> Self {
         let clock = Arc::new(ManualClock::new(Stamp(TEN)));
-        Self::claim(&volume(store).await, &clock, "here").await.unwrap()
+        Self::claim(&volume(store).await, &clock, "here")
+            .await
+            .unwrap()
     }
 
     fn block_id(&mut self, class: BlockClass) -> BlockId {
@@ -132,7 +142,11 @@ impl Writer {
         let id = self.block_id(BlockClass::Data);
         let key = layout::block(self.volume.info().id, id).unwrap();
         let (places, object) = block(&self.volume, id, FrameKind::Data, frames);
-        self.volume.store().put(&key, Body::Bytes(object)).await.unwrap();
+        self.volume
+            .store()
+            .put(&key, Body::Bytes(object))
+            .await
+            .unwrap();
         places
     }
 
@@ -149,8 +163,13 @@ impl Writer {
         small_data: &[Vec<u8>],
     ) -> Found {
         let head = self.head.take();
-        changes.extend(head.as_ref().map(|head| Change::PutHistory(head.history_entry())));
-        let before = head.as_ref().map_or_else(TreeRoot::default, |head| head.commit.tree.clone());
+        changes.extend(
+            head.as_ref()
+                .map(|head| Change::PutHistory(head.history_entry())),
+        );
+        let before = head
+            .as_ref()
+            .map_or_else(TreeRoot::default, |head| head.commit.tree.clone());
         let now = self.clock.now();
         let name = CommitName {
             era: self.writership.era(),
@@ -193,8 +212,18 @@ impl Writer {
         let root = tree.apply(changes, &mut sink).await.unwrap();
         if !sink.envelopes.is_empty() {
             let key = layout::block(self.volume.info().id, id).unwrap();
-            let object = finish(&self.volume, FrameKind::Page, sink.layout, id, sink.envelopes);
-            self.volume.store().put(&key, Body::Bytes(object)).await.unwrap();
+            let object = finish(
+                &self.volume,
+                FrameKind::Page,
+                sink.layout,
+                id,
+                sink.envelopes,
+            );
+            self.volume
+                .store()
+                .put(&key, Body::Bytes(object))
+                .await
+                .unwrap();
         }
         root
     }
@@ -205,7 +234,10 @@ impl Writer {
         let mut layout = BlockLayout::new(id);
         let body = Envelope::pack(&commit.encode(), Compression::default());
         layout.add(FrameKind::Commit, &body);
-        let data: Vec<_> = small_data.iter().map(|plain| Envelope::pack(plain, Compression::default())).collect();
+        let data: Vec<_> = small_data
+            .iter()
+            .map(|plain| Envelope::pack(plain, Compression::default()))
+            .collect();
         data.iter().for_each(|envelope| {
             layout.add(FrameKind::Data, envelope);
         });
@@ -218,9 +250,15 @@ impl Writer {
             object.extend_from_slice(frame.bytes());
         }
         object.extend(layout.finish(|frame, envelope| {
-            cipher.encrypt(frame, FrameKind::Directory, None, vec![envelope]).remove(0)
+            cipher
+                .encrypt(frame, FrameKind::Directory, None, vec![envelope])
+                .remove(0)
         }));
-        self.volume.store().put(&key, Body::Bytes(object.into())).await.unwrap();
+        self.volume
+            .store()
+            .put(&key, Body::Bytes(object.into()))
+            .await
+            .unwrap();
     }
 }
 
@@ -259,7 +297,10 @@ pub(super) fn block(
     frames: &[Vec<u8>],
 ) -> (Vec<Place>, Bytes) {
     let mut layout = BlockLayout::new(id);
-    let envelopes: Vec<_> = frames.iter().map(|plain| Envelope::pack(plain, Compression::default())).collect();
+    let envelopes: Vec<_> = frames
+        .iter()
+        .map(|plain| Envelope::pack(plain, Compression::default()))
+        .collect();
     let places = envelopes.iter().map(|envelope| {
         let place = layout.add(kind, envelope);
         Place {
@@ -292,7 +333,9 @@ fn finish(
         object.extend_from_slice(frame.bytes());
     }
     object.extend(layout.finish(|frame, envelope| {
-        cipher.encrypt(frame, FrameKind::Directory, None, vec![envelope]).remove(0)
+        cipher
+            .encrypt(frame, FrameKind::Directory, None, vec![envelope])
+            .remove(0)
     }));
     object.into()
 }

@@ -7,7 +7,9 @@ use zeroize::Zeroizing;
 
 use crate::crypto::{self, Argon2Params, RecoveryKey, RepositoryKey, VolumeKey, VolumeKeys};
 use crate::format::marker::{self, Marker};
-use crate::format::slot::{self, KEY_OBJECT_LEN_MAX, NewSecret, OfferedSecret, SlotContents, VolumeRecord};
+use crate::format::slot::{
+    self, KEY_OBJECT_LEN_MAX, NewSecret, OfferedSecret, SlotContents, VolumeRecord,
+};
 use crate::id::{ObjectKey, RepositoryId, VolumeId};
 use crate::repo::layout::{self, KeyName, SlotKind, SlotName};
 use crate::repo::{Error, Secret, VolumeInfo, listing};
@@ -162,7 +164,8 @@ async fn try_slot(
         Err(error) => return Err(error.into()),
     };
     let (offered, named) = (offered.clone(), object.clone());
-    let opened = derive(move || slot::open(&bytes, repository, &named, &offered.as_offered())).await;
+    let opened =
+        derive(move || slot::open(&bytes, repository, &named, &offered.as_offered())).await;
     Ok(match opened {
         Ok(contents) => Tried::Opened(Box::new(contents)),
         // `OtherKind`: not what its name says it is; whatever it is, it does not open with this.
@@ -213,7 +216,12 @@ pub(super) async fn put_password(
     let (object, password, contents) = (layout::slot(name), password.clone(), contents.clone());
     let named = object.clone();
     let wrapped = derive(move || {
-        slot::wrap(repository, &named, &NewSecret::Password(&password, cost), &contents)
+        slot::wrap(
+            repository,
+            &named,
+            &NewSecret::Password(&password, cost),
+            &contents,
+        )
     });
     put_slot(store, name, wrapped.await).await
 }
@@ -245,7 +253,9 @@ async fn put_slot(
 ) -> Result<SlotName, Error> {
     let object = layout::slot(name);
     let bytes = wrapped.map_err(|error| of_key_object(&object, error))?;
-    store.put_if(&object, Body::Bytes(bytes), Condition::Absent).await?;
+    store
+        .put_if(&object, Body::Bytes(bytes), Condition::Absent)
+        .await?;
     Ok(name)
 }
 
@@ -266,7 +276,9 @@ pub(super) async fn put_volume(
         unknown: Vec::new(),
     };
     let bytes = slot::wrap_volume(repository, &object, &contents.key, &record, &key);
-    let outcome = store.put_if(&object, Body::Bytes(bytes), Condition::Absent).await?;
+    let outcome = store
+        .put_if(&object, Body::Bytes(bytes), Condition::Absent)
+        .await?;
     if outcome == PutOutcome::Refused {
         return Err(Error::Invalid(format!("{object} is there already")));
     }
@@ -286,7 +298,9 @@ pub(super) async fn load_volumes(
 ) -> Vec<Result<LoadedVolume, Error>> {
     let mut volumes: Vec<(VolumeId, Vec<u16>)> = Vec::new();
     for name in names {
-        let KeyName::Volume { volume, epoch } = *name else { continue };
+        let KeyName::Volume { volume, epoch } = *name else {
+            continue;
+        };
         match volumes.last_mut() {
             // Names come in byte order: those of one volume are neighbours.
             Some((last, epochs)) if *last == volume => epochs.push(epoch),
@@ -310,14 +324,22 @@ pub(super) async fn load_volume(
     let unwraps = epochs
         .into_iter()
         .map(|epoch| unwrap_one(store, repository, &contents.key, volume, epoch));
-    let unwrapped: Vec<_> = stream::iter(unwraps).buffered(KEYS_AT_ONCE).try_collect().await?;
-    let newest = unwrapped.iter().map(|(record, _)| record).max_by_key(|record| record.key_epoch);
+    let unwrapped: Vec<_> = stream::iter(unwraps)
+        .buffered(KEYS_AT_ONCE)
+        .try_collect()
+        .await?;
+    let newest = unwrapped
+        .iter()
+        .map(|(record, _)| record)
+        .max_by_key(|record| record.key_epoch);
     let info = newest.map(|record| VolumeInfo {
         id: volume,
         name: record.name.clone(),
         created: record.created,
     });
-    let keys = unwrapped.into_iter().map(|(record, key)| (record.key_epoch, key));
+    let keys = unwrapped
+        .into_iter()
+        .map(|(record, key)| (record.key_epoch, key));
     let keys = VolumeKeys::new(repository, volume, contents.config.aes, keys);
     match (info, keys) {
         (Some(info), Some(keys)) => Ok(LoadedVolume { info, keys }),

@@ -34,7 +34,9 @@ pub struct Writership {
 
 impl std::fmt::Debug for Writership {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Writership").field("claim", &self.claim).finish_non_exhaustive()
+        f.debug_struct("Writership")
+            .field("claim", &self.claim)
+            .finish_non_exhaustive()
     }
 }
 
@@ -82,11 +84,18 @@ impl Writership {
     /// Writes the lease over if it is still ours, or of one who has lost against our claim.
     async fn write_lease(&self, expires: Stamp) -> Result<(), Error> {
         let held = self.claims.read_lease().await?;
-        if held.as_ref().is_none_or(|(lease, _)| lease.session != self.claim.session) {
+        if held
+            .as_ref()
+            .is_none_or(|(lease, _)| lease.session != self.claim.session)
+        {
             self.verify().await?;
         }
         let lease = self.lease_until(expires);
-        match self.claims.put_lease(&lease, held.map(|(_, version)| version)).await? {
+        match self
+            .claims
+            .put_lease(&lease, held.map(|(_, version)| version))
+            .await?
+        {
             PutOutcome::Done => Ok(()),
             // Somebody wrote it between our two requests. Either he has claimed the volume by now, or the next renewal tells.
             PutOutcome::Refused => self.verify().await,
@@ -117,7 +126,9 @@ impl Writership {
             None => Ok(()),
             // The other put its claim first, or wins by its name. What ours leaves behind cuts nothing off that his admits.
             Some(_) => Err(match held {
-                Some((lease, _)) if lease.session != self.claim.session => self.claims.busy(&holder(&lease)),
+                Some((lease, _)) if lease.session != self.claim.session => {
+                    self.claims.busy(&holder(&lease))
+                }
                 _ => self.claims.busy("another writer that has just started"),
             }),
         }
@@ -140,10 +151,15 @@ impl Volume {
         let (owner, now) = (owner_text(owner), clock.now());
         let (lineage, held) = futures::try_join!(claims.lineage(), claims.read_lease())?;
         if lineage.knows(session) {
-            return Err(Error::Invalid(format!("session {session} has claimed this volume before")));
+            return Err(Error::Invalid(format!(
+                "session {session} has claimed this volume before"
+            )));
         }
         let (held, version) = held.unzip();
-        if let Some(held) = held.as_ref().filter(|held| keeps_out(held, owner, now, &lineage)) {
+        if let Some(held) = held
+            .as_ref()
+            .filter(|held| keeps_out(held, owner, now, &lineage))
+        {
             return Err(claims.busy(&holder(held)));
         }
         let claim = Claim {
@@ -172,7 +188,9 @@ impl Volume {
 
 /// Whether a lease of another's must be waited for.
 fn keeps_out(held: &Lease, owner: &str, now: Stamp, lineage: &Lineage) -> bool {
-    let superseded = lineage.latest().is_some_and(|latest| latest.generation > held.generation);
+    let superseded = lineage
+        .latest()
+        .is_some_and(|latest| latest.generation > held.generation);
     held.owner != owner && !superseded && held.expires > now && held.expires <= end(now, LEASE_MAX)
 }
 
@@ -216,7 +234,12 @@ fn end(from: Stamp, after: Duration) -> Stamp {
 
 /// Who holds a lease, for people.
 fn holder(lease: &Lease) -> String {
-    format!("{} since {} (its lease runs until {})", lease.owner, show_time(lease.since), show_time(lease.expires))
+    format!(
+        "{} since {} (its lease runs until {})",
+        lease.owner,
+        show_time(lease.since),
+        show_time(lease.expires)
+    )
 }
 
 #[cfg(test)]

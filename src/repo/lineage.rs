@@ -37,8 +37,14 @@ impl Lineage {
     pub(super) fn new<'a>(volume: VolumeId, keys: impl IntoIterator<Item = &'a ObjectKey>) -> Self {
         let mut lineage = Self::default();
         let mut earliest: Option<ClaimName> = None;
-        for name in keys.into_iter().filter_map(|key| layout::parse_claim(volume, key)) {
-            lineage.of_session.entry(name.session).or_insert(lineage.claims.len());
+        for name in keys
+            .into_iter()
+            .filter_map(|key| layout::parse_claim(volume, key))
+        {
+            lineage
+                .of_session
+                .entry(name.session)
+                .or_insert(lineage.claims.len());
             lineage.claims.push(name);
             lineage.cut_by.push(earliest);
             if earliest.is_none_or(|cut| name.base_seq < cut.base_seq) {
@@ -66,7 +72,8 @@ impl Lineage {
     /// The claim that is later than `mine`, if there is one; also when `mine` is not among them.
     pub(super) fn later_than(&self, volume: VolumeId, mine: &ClaimName) -> Option<&ClaimName> {
         let mine = layout::claim(volume, mine);
-        self.latest().filter(|latest| layout::claim(volume, latest) < mine)
+        self.latest()
+            .filter(|latest| layout::claim(volume, latest) < mine)
     }
 
     /// Judges a commit by its name.
@@ -79,8 +86,15 @@ impl Lineage {
 
     /// Judges a commit of a session without a claim by the generation that its authenticated body states.
     pub(super) fn judge_unclaimed(&self, generation: Generation, seq: Seq) -> Verdict {
-        let later = self.claims.iter().filter(|claim| claim.generation > generation);
-        verdict(later.min_by_key(|claim| claim.base_seq).copied(), seq, generation)
+        let later = self
+            .claims
+            .iter()
+            .filter(|claim| claim.generation > generation);
+        verdict(
+            later.min_by_key(|claim| claim.base_seq).copied(),
+            seq,
+            generation,
+        )
     }
 }
 

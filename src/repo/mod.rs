@@ -103,7 +103,9 @@ impl Repository {
         cost: Argon2Params,
     ) -> Result<(Self, Zeroizing<String>), Error> {
         let Secret::Password(password) = password else {
-            return Err(Error::Invalid("a repository is created with a password; its recovery key is made for it".into()));
+            return Err(Error::Invalid(
+                "a repository is created with a password; its recovery key is made for it".into(),
+            ));
         };
         refuse_used_place(&store).await?;
         let id = RepositoryId::random();
@@ -128,14 +130,23 @@ impl Repository {
             }
             return Err(Error::AlreadyThere(store.describe()));
         }
-        Ok((Self::with(store, cache, id, contents, None), recovery.to_text()))
+        Ok((
+            Self::with(store, cache, id, contents, None),
+            recovery.to_text(),
+        ))
     }
 
     /// Opens it with any slot that fits. What a slot's parameters would cost is checked before it is spent.
     /// [`Error::NoRepository`], [`Error::WrongPassword`], [`Error::NewerFormat`] and [`Error::Damaged`] are told apart.
     pub async fn open(store: Store, cache: Cache, secret: &Secret) -> Result<Self, Error> {
         let unlocked = keys::unlock(&store, secret).await?;
-        Ok(Self::with(store, cache, unlocked.repository, unlocked.contents, Some(unlocked.names)))
+        Ok(Self::with(
+            store,
+            cache,
+            unlocked.repository,
+            unlocked.contents,
+            Some(unlocked.names),
+        ))
     }
 
     fn with(
@@ -214,7 +225,10 @@ impl Repository {
         let loaded = keys::put_volume(&self.store, self.id, &self.contents, &info).await?;
         // Two machines may have made the same name at once: both look again, and the higher id goes.
         let (volumes, _) = self.volumes_and_damage().await?;
-        if volumes.iter().any(|other| other.name == name && other.id < info.id) {
+        if volumes
+            .iter()
+            .any(|other| other.name == name && other.id < info.id)
+        {
             self.store.delete(&layout::volume_key(info.id, 0)).await?;
             return Err(taken());
         }
@@ -228,9 +242,14 @@ impl Repository {
             Some(loaded) => loaded,
             None => self.load(id).await?,
         };
-        let blocks = blocks::Blocks::new(self.store.clone(), self.cache.clone(), loaded.keys.clone());
+        let blocks =
+            blocks::Blocks::new(self.store.clone(), self.cache.clone(), loaded.keys.clone());
         Ok(Arc::new(Volume {
-            claims: Claims::new(loaded.info.name.clone(), loaded.keys.clone(), self.store.clone()),
+            claims: Claims::new(
+                loaded.info.name.clone(),
+                loaded.keys.clone(),
+                self.store.clone(),
+            ),
             info: loaded.info,
             keys: loaded.keys,
             config: self.contents.config,
@@ -285,10 +304,15 @@ impl Repository {
     pub async fn remove_slot(&self, name: SlotName) -> Result<(), Error> {
         let slots = self.slots().await?;
         if !slots.contains(&name) {
-            return Err(Error::NotFound(format!("there is no slot {}", layout::slot(name))));
+            return Err(Error::NotFound(format!(
+                "there is no slot {}",
+                layout::slot(name)
+            )));
         }
         if slots.len() == 1 {
-            return Err(Error::Invalid("the last key slot cannot be removed: nothing could open the repository".into()));
+            return Err(Error::Invalid(
+                "the last key slot cannot be removed: nothing could open the repository".into(),
+            ));
         }
         Ok(self.store.delete(&layout::slot(name)).await?)
     }
@@ -301,7 +325,9 @@ async fn refuse_used_place(store: &Store) -> Result<(), Error> {
         return Err(Error::AlreadyThere(store.describe()));
     }
     let names = keys::names(store).await?;
-    let has_volumes = names.iter().any(|name| matches!(name, KeyName::Volume { .. }));
+    let has_volumes = names
+        .iter()
+        .any(|name| matches!(name, KeyName::Volume { .. }));
     if has_volumes || !store.list("v/", None, 1).await?.objects.is_empty() {
         return Err(Error::Missing {
             object: layout::format(),
@@ -314,7 +340,9 @@ async fn refuse_used_place(store: &Store) -> Result<(), Error> {
 /// the one whose object stayed is the one who made the repository.
 async fn put_marker(store: &Store, marker: &Marker) -> Result<bool, Error> {
     let body = Body::Bytes(marker.encode().to_vec().into());
-    let outcome = store.put_if(&layout::format(), body, Condition::Absent).await?;
+    let outcome = store
+        .put_if(&layout::format(), body, Condition::Absent)
+        .await?;
     Ok(outcome == PutOutcome::Done && keys::marker(store).await?.as_ref() == Some(marker))
 }
 

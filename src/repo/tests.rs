@@ -42,7 +42,9 @@ async fn password_and_recovery_key_both_open_it_in_any_spelling() {
     assert_eq!(by_password.config(), config());
     let lower = recovery.to_lowercase().replace('-', "  ");
     for text in [recovery.to_string(), lower] {
-        let opened = open_with(&store, &Secret::Recovery(text.into())).await.unwrap();
+        let opened = open_with(&store, &Secret::Recovery(text.into()))
+            .await
+            .unwrap();
         assert_eq!(opened.id(), made.id());
     }
 }
@@ -66,7 +68,10 @@ async fn each_way_not_to_open_is_told_apart() {
     store.delete(&layout::format()).await.unwrap();
     let lost = open_with(&store, &password(PASSWORD)).await;
     assert!(matches!(lost, Err(Error::Missing { object }) if object == layout::format()));
-    store.put(&layout::format(), Body::Bytes(marker)).await.unwrap();
+    store
+        .put(&layout::format(), Body::Bytes(marker))
+        .await
+        .unwrap();
 
     let slot = only_slot(&store, layout::SlotKind::Password).await;
     overwrite(&store, &slot, |bytes| *bytes.last_mut().unwrap() ^= 1).await;
@@ -101,7 +106,10 @@ async fn no_flipped_bit_of_format_or_slot_goes_unnoticed() {
 async fn a_damaged_slot_leaves_the_other_slots_working() {
     let store = memory();
     let repository = init(&store).await;
-    repository.add_password(&"another".to_owned().into()).await.unwrap();
+    repository
+        .add_password(&"another".to_owned().into())
+        .await
+        .unwrap();
     for slot in repository.slots().await.unwrap() {
         let key = layout::slot(slot);
         let (whole, _) = store.get(&key, 1 << 20).await.unwrap();
@@ -165,9 +173,9 @@ async fn of_creations_at_the_same_time_one_wins_and_its_keys_open_it() {
         let store = memory();
         let cost = Argon2Params::FOR_TESTS;
         let secrets = [password("a"), password("b"), password("c")];
-        let inits = secrets
-            .iter()
-            .map(|secret| Repository::init_at_cost(store.clone(), no_cache(), secret, config(), cost));
+        let inits = secrets.iter().map(|secret| {
+            Repository::init_at_cost(store.clone(), no_cache(), secret, config(), cost)
+        });
         let outcomes = futures::future::join_all(inits).await;
         let winners: Vec<_> = (0..3).filter(|&n| outcomes[n].is_ok()).collect();
         assert_eq!(winners.len(), 1);
@@ -239,9 +247,18 @@ async fn a_damaged_volume_key_takes_only_its_own_volume_away() {
         store.put(&key, Body::Bytes(bytes.clone())).await.unwrap();
     }
     // One volume's key under another's name is no key of that other.
-    let (theirs, _) = store.get(&layout::volume_key(whole.id, 0), 1 << 20).await.unwrap();
+    let (theirs, _) = store
+        .get(&layout::volume_key(whole.id, 0), 1 << 20)
+        .await
+        .unwrap();
     store.put(&key, Body::Bytes(theirs)).await.unwrap();
-    assert!(open(&store, no_cache()).await.volume(broken.id).await.is_err());
+    assert!(
+        open(&store, no_cache())
+            .await
+            .volume(broken.id)
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -252,7 +269,10 @@ async fn slots_come_and_go_without_touching_data_but_never_the_last() {
     repository.remove_slot(name).await.unwrap();
     let gone = open_with(&store, &Secret::Recovery(recovery)).await;
     assert!(matches!(gone, Err(Error::WrongPassword(_))));
-    assert!(matches!(repository.remove_slot(name).await, Err(Error::NotFound(_))));
+    assert!(matches!(
+        repository.remove_slot(name).await,
+        Err(Error::NotFound(_))
+    ));
 
     let slots = repository.slots().await.unwrap();
     assert_eq!(slots.len(), 2);

@@ -60,7 +60,10 @@ fn the_bound_holds_and_the_unused_go_first() {
     for n in 0..600 {
         cache.put_best_effort(&key(n), &[7; 4096]);
         // Makes every entry but the first few look old: what was put earlier was used earlier.
-        let file = File::options().write(true).open(cache.path(&key(n))).unwrap();
+        let file = File::options()
+            .write(true)
+            .open(cache.path(&key(n)))
+            .unwrap();
         let age = if n < 4 { 0 } else { 10_000 - u64::from(n) };
         let used = now() - Duration::from_secs(age);
         file.set_times(FileTimes::new().set_modified(used)).unwrap();
@@ -69,7 +72,10 @@ fn the_bound_holds_and_the_unused_go_first() {
     assert!(total <= bytes_max, "{total}");
     assert!(total > bytes_max / 2, "{total}");
     for n in 0..4 {
-        assert!(cache.get(&key(n), 4096).is_some(), "recently used {n} is gone");
+        assert!(
+            cache.get(&key(n), 4096).is_some(),
+            "recently used {n} is gone"
+        );
     }
     assert!(cache.get(&key(4), 4096).is_none());
 }
@@ -151,5 +157,9 @@ fn names_are_spread_and_say_nothing() {
         let count = names.iter().filter(|name| shard_of(name) == shard).count();
         assert!((20..150).contains(&count), "{count} in shard {shard}");
     }
-    assert!(names.iter().all(|name| !name.contains(&key(0).block.session.to_string())));
+    assert!(
+        names
+            .iter()
+            .all(|name| !name.contains(&key(0).block.session.to_string()))
+    );
 }

@@ -48,8 +48,14 @@ fn every_cut_and_every_addition_is_refused() {
     for len in 0..lease.len() {
         assert_eq!(Lease::decode(&lease[..len]), Err(Error::Malformed));
     }
-    assert_eq!(Claim::decode(&[&claim[..], &[0]].concat()), Err(Error::Malformed));
-    assert_eq!(Lease::decode(&[&lease[..], &[0]].concat()), Err(Error::Malformed));
+    assert_eq!(
+        Claim::decode(&[&claim[..], &[0]].concat()),
+        Err(Error::Malformed)
+    );
+    assert_eq!(
+        Lease::decode(&[&lease[..], &[0]].concat()),
+        Err(Error::Malformed)
+    );
 }
 
 #[test]

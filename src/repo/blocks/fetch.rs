@@ -67,7 +67,10 @@ impl Fetch {
         };
         object.ok_or_else(|| {
             let prefix = ObjectKey::new(layout::commits_prefix(volume));
-            Error::damaged(&prefix, "an address lies in a commit and does not say in which")
+            Error::damaged(
+                &prefix,
+                "an address lies in a commit and does not say in which",
+            )
         })
     }
 
@@ -91,11 +94,17 @@ impl Fetch {
     ) -> Result<Bytes, crate::crypto::Error> {
         // Only a commit's body is bound to its object's name. Data beside it keeps its address when it is moved elsewhere.
         let cipher = self.keys.block(place.at.block);
-        cipher.decrypt(place.at.frame, kind, None, bytes).map(Bytes::from)
+        cipher
+            .decrypt(place.at.frame, kind, None, bytes)
+            .map(Bytes::from)
     }
 
     /// The plaintext of the frame, from wherever it is nearest.
-    pub(super) async fn frame(self: &Arc<Self>, place: &Place, kind: FrameKind) -> Result<Bytes, Error> {
+    pub(super) async fn frame(
+        self: &Arc<Self>,
+        place: &Place,
+        kind: FrameKind,
+    ) -> Result<Bytes, Error> {
         if let Some(plain) = self.cache.plain(&self.key(place)) {
             return Ok(plain);
         }
@@ -134,7 +143,12 @@ impl Fetch {
     }
 
     /// From a stretch that was fetched a moment ago.
-    fn from_window(&self, object: &ObjectKey, place: &Place, kind: FrameKind) -> Option<(Bytes, Bytes)> {
+    fn from_window(
+        &self,
+        object: &ObjectKey,
+        place: &Place,
+        kind: FrameKind,
+    ) -> Option<(Bytes, Bytes)> {
         let bytes = self.windows.get(object, &hinted(place)?)?;
         match self.decrypt(place, kind, &bytes) {
             Ok(plain) => Some((bytes, plain)),
@@ -161,7 +175,10 @@ impl Fetch {
         }
         // Asking a second time also heals what was only damaged on its way here.
         let Some(found) = self.look_up(object, place).await? else {
-            return Err(self.damaged(place, "it is neither where its address says nor in the object's directory"));
+            return Err(self.damaged(
+                place,
+                "it is neither where its address says nor in the object's directory",
+            ));
         };
         let range = found.offset..found.offset + u64::from(found.len);
         let bytes = self.get(object, range).await?;
@@ -196,12 +213,20 @@ impl Fetch {
     }
 
     /// Where the object's own authenticated directory says that the frame lies; `None` if it does not hold it.
-    async fn look_up(&self, object: &ObjectKey, place: &Place) -> Result<Option<FramePlace>, Error> {
+    async fn look_up(
+        &self,
+        object: &ObjectKey,
+        place: &Place,
+    ) -> Result<Option<FramePlace>, Error> {
         let directory = self.directory(object, place.at.block).await?;
         let wanted = |entry: &&crate::format::directory::DirectoryEntry| {
             entry.block == place.at.block && entry.place.frame == place.at.frame
         };
-        Ok(directory.entries().iter().find(wanted).map(|entry| entry.place))
+        Ok(directory
+            .entries()
+            .iter()
+            .find(wanted)
+            .map(|entry| entry.place))
     }
 
     /// The directory of an object that was written as block `id`.
@@ -211,9 +236,13 @@ impl Fetch {
             object: object.clone(),
         })?;
         let read = async {
-            let end = self.get(object, len.saturating_sub(TRAILER_LEN)..len).await?;
+            let end = self
+                .get(object, len.saturating_sub(TRAILER_LEN)..len)
+                .await?;
             let trailer = Trailer::decode(&end).map_err(|why| Error::damaged(object, why))?;
-            let range = trailer.directory_range(len).map_err(|why| Error::damaged(object, why))?;
+            let range = trailer
+                .directory_range(len)
+                .map_err(|why| Error::damaged(object, why))?;
             let bytes = self.get(object, range).await?;
             Directory::open(&bytes, &trailer, len, &self.keys.block(id))
                 .map_err(|why| Error::damaged(object, why))
@@ -223,11 +252,18 @@ impl Fetch {
 
     /// Keeps a proven frame in both caches. The disk is waited for: it takes far less than the GET before it, and so the
     /// cache never owes more than what is being read.
-    pub(super) async fn keep(self: &Arc<Self>, place: &Place, kind: FrameKind, encrypted: Bytes, plain: &Bytes) {
+    pub(super) async fn keep(
+        self: &Arc<Self>,
+        place: &Place,
+        kind: FrameKind,
+        encrypted: Bytes,
+        plain: &Bytes,
+    ) {
         self.keep_plain(place, kind, plain);
         if self.cache.has_disk() {
             let (fetch, key) = (self.clone(), self.key(place));
-            let put = tokio::task::spawn_blocking(move || fetch.cache.put_encrypted(&key, &encrypted));
+            let put =
+                tokio::task::spawn_blocking(move || fetch.cache.put_encrypted(&key, &encrypted));
             // Only a runtime that is shutting down fails this, and the cache can do without.
             let _ = put.await;
         }

@@ -110,7 +110,13 @@ async fn run_one(fetch: &Arc<Fetch>, flights: &Flights, get: Get) {
     let begin = get.range.start;
     let whole = {
         let (fetch, object, range) = (fetch.clone(), get.object, get.range);
-        async move { fetch.store().get_range(&object, range).await.map_err(Error::from) }
+        async move {
+            fetch
+                .store()
+                .get_range(&object, range)
+                .await
+                .map_err(Error::from)
+        }
     };
     let whole = whole.boxed().shared();
     let frames: Vec<Flight> = get
@@ -136,7 +142,12 @@ async fn run_one(fetch: &Arc<Fetch>, flights: &Flights, get: Get) {
 }
 
 /// Takes one frame out of what was fetched, else fetches it alone.
-async fn from_whole(fetch: &Arc<Fetch>, place: &Place, begin: u64, bytes: &Bytes) -> Result<Bytes, Error> {
+async fn from_whole(
+    fetch: &Arc<Fetch>,
+    place: &Place,
+    begin: u64,
+    bytes: &Bytes,
+) -> Result<Bytes, Error> {
     let kind = kind_of(place);
     let from = (place.hint.offset - begin) as usize;
     let to = from + place.hint.len as usize;

@@ -46,7 +46,10 @@ impl Windows {
     /// The bytes, if one of the stretches has all of them.
     pub(super) fn get(&self, object: &ObjectKey, range: &Range<u64>) -> Option<Bytes> {
         let windows = self.0.lock();
-        windows.iter().rev().find_map(|window| window.slice(object, range))
+        windows
+            .iter()
+            .rev()
+            .find_map(|window| window.slice(object, range))
     }
 
     /// Keeps a stretch of `object` that begins at `begin`; the oldest goes.

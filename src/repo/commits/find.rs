@@ -53,13 +53,15 @@ impl Volume {
                 }
             }
             Some(found) => Ok(found),
-            None => Err(match self.newest_from(&lineage, None, Stamp(u64::MAX)).await? {
-                None => self.nothing_yet(),
-                Some(head) => {
-                    let why = format!("there is no snapshot at or before {}", show_time(at));
-                    not_found(why, &self.history(&head).await?)
-                }
-            }),
+            None => Err(
+                match self.newest_from(&lineage, None, Stamp(u64::MAX)).await? {
+                    None => self.nothing_yet(),
+                    Some(head) => {
+                        let why = format!("there is no snapshot at or before {}", show_time(at));
+                        not_found(why, &self.history(&head).await?)
+                    }
+                },
+            ),
         }
     }
 
@@ -71,7 +73,10 @@ impl Volume {
         let found = self.read_commit(&entry.name).await?;
         if found.tag != entry.tag {
             let object = layout::commit(self.info.id, &entry.name);
-            return Err(Error::damaged(&object, "it is not the commit that later ones remember"));
+            return Err(Error::damaged(
+                &object,
+                "it is not the commit that later ones remember",
+            ));
         }
         Ok(found)
     }
@@ -91,12 +96,16 @@ fn back(history: &[HistoryEntry], steps: u64) -> Result<&HistoryEntry, String> {
     let any_complete = kept().any(|entry| !entry.incomplete);
     let steps_usize = usize::try_from(steps).unwrap_or(usize::MAX);
     let mut eligible = kept().filter(|entry| !any_complete || !entry.incomplete);
-    eligible.nth(steps_usize).ok_or_else(|| format!("there are no {steps} snapshots before the latest"))
+    eligible
+        .nth(steps_usize)
+        .ok_or_else(|| format!("there are no {steps} snapshots before the latest"))
 }
 
 fn by_seq(history: &[HistoryEntry], seq: Seq) -> Result<&HistoryEntry, String> {
     let at = history.binary_search_by_key(&seq, |entry| entry.name.seq);
-    let entry = at.map(|at| &history[at]).map_err(|_| format!("there is no snapshot @{seq}"))?;
+    let entry = at
+        .map(|at| &history[at])
+        .map_err(|_| format!("there is no snapshot @{seq}"))?;
     match entry.forgotten {
         None => Ok(entry),
         Some(_) => Err(format!("snapshot @{seq} has been removed by retention")),
@@ -106,7 +115,10 @@ fn by_seq(history: &[HistoryEntry], seq: Seq) -> Result<&HistoryEntry, String> {
 /// A name is looked for before an id: a person may have named a snapshot "beef".
 fn named<'a>(history: &'a [HistoryEntry], text: &str) -> Result<&'a HistoryEntry, String> {
     let all = |wanted: &dyn Fn(&HistoryEntry) -> bool| -> Vec<&'a HistoryEntry> {
-        history.iter().filter(|entry| is_kept(entry) && wanted(entry)).collect()
+        history
+            .iter()
+            .filter(|entry| is_kept(entry) && wanted(entry))
+            .collect()
     };
     let by_name = match text {
         "" => Vec::new(),
@@ -127,10 +139,19 @@ fn named<'a>(history: &'a [HistoryEntry], text: &str) -> Result<&'a HistoryEntry
 
 fn ambiguous(text: &str, found: &[&HistoryEntry]) -> String {
     let each = found.iter().map(|entry| {
-        format!("{} (@{}, {})", snapshot_id(&entry.tag), entry.name.seq, show_time(entry.name.stamp))
+        format!(
+            "{} (@{}, {})",
+            snapshot_id(&entry.tag),
+            entry.name.seq,
+            show_time(entry.name.stamp)
+        )
     });
     let each: Vec<_> = each.collect();
-    format!("{} snapshots fit {text:?}: {}; give one's id", each.len(), each.join(", "))
+    format!(
+        "{} snapshots fit {text:?}: {}; give one's id",
+        each.len(),
+        each.join(", ")
+    )
 }
 
 /// Why, and the window that there is.

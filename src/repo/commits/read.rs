@@ -40,9 +40,13 @@ impl Volume {
         let object_len = match object_len {
             Some(len) => len,
             None if (beginning.len() as u64) < FIRST_GET => beginning.len() as u64,
-            None => self.store.head(&object).await?.ok_or_else(|| Error::Missing {
-                object: object.clone(),
-            })?,
+            None => self
+                .store
+                .head(&object)
+                .await?
+                .ok_or_else(|| Error::Missing {
+                    object: object.clone(),
+                })?,
         };
         self.blocks.remember_beginning(&object, beginning);
         Ok(Found {
@@ -61,7 +65,10 @@ impl Volume {
     ) -> Result<(Header, Bytes), Error> {
         let header = Header::decode(beginning).map_err(|why| of_header(object, why))?;
         if header.id.class != BlockClass::Commit || header.id.session != name.session {
-            return Err(Error::damaged(object, "its header is that of another object"));
+            return Err(Error::damaged(
+                object,
+                "its header is that of another object",
+            ));
         }
         let end = HEADER_LEN + u64::from(header.first_len);
         if end <= beginning.len() as u64 {

@@ -28,7 +28,10 @@ fn commit(seq: u64, session: u8) -> CommitName {
 }
 
 fn lineage(claims: &[ClaimName]) -> Lineage {
-    let mut keys: Vec<_> = claims.iter().map(|name| layout::claim(VOLUME, name)).collect();
+    let mut keys: Vec<_> = claims
+        .iter()
+        .map(|name| layout::claim(VOLUME, name))
+        .collect();
     keys.sort();
     Lineage::new(VOLUME, &keys)
 }
@@ -36,9 +39,18 @@ fn lineage(claims: &[ClaimName]) -> Lineage {
 #[test]
 fn commits_beyond_a_later_claims_beginning_are_not_history() {
     let lineage = lineage(&[claim(1, 0, 1), claim(2, 9, 2)]);
-    assert_eq!(lineage.judge(&commit(9, 1)), Verdict::Admitted(Generation(1)));
-    assert_eq!(lineage.judge(&commit(10, 1)), Verdict::CutOff(claim(2, 9, 2)));
-    assert_eq!(lineage.judge(&commit(10, 2)), Verdict::Admitted(Generation(2)));
+    assert_eq!(
+        lineage.judge(&commit(9, 1)),
+        Verdict::Admitted(Generation(1))
+    );
+    assert_eq!(
+        lineage.judge(&commit(10, 1)),
+        Verdict::CutOff(claim(2, 9, 2))
+    );
+    assert_eq!(
+        lineage.judge(&commit(10, 2)),
+        Verdict::Admitted(Generation(2))
+    );
     assert_eq!(lineage.judge(&commit(10, 3)), Verdict::Unclaimed);
 }
 
@@ -46,7 +58,10 @@ fn commits_beyond_a_later_claims_beginning_are_not_history() {
 fn a_third_claim_does_not_bring_back_what_the_second_cut_off() {
     let lineage = lineage(&[claim(1, 0, 1), claim(2, 9, 2), claim(3, 20, 3)]);
     assert!(matches!(lineage.judge(&commit(15, 1)), Verdict::CutOff(_)));
-    assert_eq!(lineage.judge(&commit(15, 2)), Verdict::Admitted(Generation(2)));
+    assert_eq!(
+        lineage.judge(&commit(15, 2)),
+        Verdict::Admitted(Generation(2))
+    );
     assert!(matches!(lineage.judge(&commit(21, 2)), Verdict::CutOff(_)));
 }
 
@@ -58,13 +73,19 @@ fn two_claims_of_one_generation_have_one_winner() {
     assert_eq!(lineage.later_than(VOLUME, &b), Some(&a));
     assert_eq!(lineage.later_than(VOLUME, &a), None);
     assert!(matches!(lineage.judge(&commit(10, 2)), Verdict::CutOff(_)));
-    assert!(matches!(lineage.judge(&commit(10, 1)), Verdict::Admitted(_)));
+    assert!(matches!(
+        lineage.judge(&commit(10, 1)),
+        Verdict::Admitted(_)
+    ));
 }
 
 #[test]
 fn a_claim_that_vanished_is_still_fenced_by_a_later_one() {
     let lineage = lineage(&[claim(5, 3, 5)]);
-    assert_eq!(lineage.later_than(VOLUME, &claim(4, 2, 4)), Some(&claim(5, 3, 5)));
+    assert_eq!(
+        lineage.later_than(VOLUME, &claim(4, 2, 4)),
+        Some(&claim(5, 3, 5))
+    );
     assert_eq!(lineage.later_than(VOLUME, &claim(6, 9, 6)), None);
     assert!(matches!(
         lineage.judge_unclaimed(Generation(4), Seq(4)),
@@ -91,7 +112,9 @@ fn the_fast_judgement_is_the_plain_definition() {
             for seq in 0..32 {
                 let name = commit(seq, mine.session.0[0]);
                 let key = |claim: &ClaimName| layout::claim(VOLUME, claim);
-                let cut = claims.iter().any(|c| key(c) < key(mine) && c.base_seq.0 < seq);
+                let cut = claims
+                    .iter()
+                    .any(|c| key(c) < key(mine) && c.base_seq.0 < seq);
                 let admitted = matches!(lineage.judge(&name), Verdict::Admitted(_));
                 assert_eq!(admitted, !cut, "seed {seed}, {name:?}, {claims:?}");
             }

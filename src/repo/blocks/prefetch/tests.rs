@@ -32,7 +32,10 @@ fn neighbours_share_a_get_whatever_their_order() {
         wanted("b", 0, 64, 1000),
         wanted("a", 1, 1064, 1000),
     ]);
-    let found: Vec<_> = gets.iter().map(|g| (g.object.as_str(), g.range.clone())).collect();
+    let found: Vec<_> = gets
+        .iter()
+        .map(|g| (g.object.as_str(), g.range.clone()))
+        .collect();
     assert_eq!(found, [("a", 64..4000), ("b", 64..1064)]);
     assert_eq!(gets[0].places.len(), 3);
 }
@@ -43,8 +46,14 @@ fn far_apart_is_apart_and_no_get_is_too_large() {
     let frames = (0..20).map(|n| wanted("a", n, u64::from(n) * mib, mib as u32));
     let gets = plan(frames.collect());
     assert_eq!(gets.len(), 3);
-    assert!(gets.iter().all(|get| get.range.end - get.range.start <= GET_LEN_MAX));
-    let gap = plan(vec![wanted("a", 0, 0, 10), wanted("a", 1, 11 + GAP_MAX, 10)]);
+    assert!(
+        gets.iter()
+            .all(|get| get.range.end - get.range.start <= GET_LEN_MAX)
+    );
+    let gap = plan(vec![
+        wanted("a", 0, 0, 10),
+        wanted("a", 1, 11 + GAP_MAX, 10),
+    ]);
     assert_eq!(gap.len(), 2);
 }
 
