@@ -1,4 +1,15 @@
 //! Real kernel mounts. Needs `/dev/fuse` and the right to mount; without them each test says so aloud and counts as skipped.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should fail where it stands"
+)]
+#![allow(missing_docs, reason = "a test's name says what it shows")]
+
 mod live;
 mod scene;
+
+mod listing;
+mod world;
+
+mod model;
