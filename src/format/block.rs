@@ -246,7 +246,7 @@ pub(super) fn hash_clear(header: &[u8], pad: &[u8]) -> [u8; 32] {
 }
 
 fn is_frame_len(len: u32) -> bool {
-    (ENCRYPTED_LEN_MIN..=ENCRYPTED_LEN_MAX).contains(&(len as usize)) && len % 16 == 0
+    (ENCRYPTED_LEN_MIN..=ENCRYPTED_LEN_MAX).contains(&(len as usize)) && len.is_multiple_of(16)
 }
 
 /// The length to which an object of `len` bytes is padded: at most 12 % more, and lengths keep only as many leading
