@@ -163,7 +163,7 @@ impl<'a> Guard<'a> {
         if new_len < old_len {
             return self.dirty(inode, new_len..old_len);
         }
-        if new_len > old_len && old_len % PAGE_LEN != 0 {
+        if new_len > old_len && !old_len.is_multiple_of(PAGE_LEN) {
             self.dirty(inode, old_len - 1..old_len)?;
         }
         Ok(())
