@@ -1,0 +1,200 @@
+//! O_PATH descriptors of inodes: a bounded number kept, the rest found again.
+//!
+//! With CAP_DAC_READ_SEARCH an inode is found by its file handle alone. Without it (an ordinary user, or a file system
+//! without handles) it is found by walking from the root through remembered (directory, name) pairs, and the handle proves that the right
+//! one was found. An inode that has lost its last name cannot always be found at all, so its descriptor is pinned.
+
+use std::collections::HashMap;
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use super::handle::Territory;
+use super::identity::Identity;
+use super::{Handle, Node};
+use crate::id::FileId;
+use crate::sys;
+
+/// Descriptors kept at most, even where the system would allow more: a directory and its files in use, many times over.
+const KEPT_MAX: u64 = 4096;
+/// And at least, however tight the limit is.
+const KEPT_MIN: u64 = 64;
+/// The part of the process's descriptors used here; the rest is for files that programs have open, and for the flusher.
+const SHARE: u64 = 4;
+/// Levels walked from the root: a path of PATH_MAX bytes has at most half as many components.
+const DEPTH_MAX: usize = libc::PATH_MAX as usize / 2;
+/// Opening for reference only; a symlink is itself.
+const BY_REFERENCE: i32 = libc::O_PATH | libc::O_NOFOLLOW;
+
+/// How inodes are found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Access {
+    /// open_by_handle_at(2).
+    ByHandle,
+    /// Remembered names.
+    ByName,
+}
+
+/// The descriptors.
+pub(super) struct Descriptors {
+    root: Arc<OwnedFd>,
+    access: Access,
+    kept: Mutex<LruCache<FileId, Arc<OwnedFd>>>,
+    pinned: Mutex<HashMap<FileId, Arc<OwnedFd>>>,
+    pinned_max: usize,
+}
+
+impl Descriptors {
+    /// `root` stays open for good, and stands for the mount in open_by_handle_at(2).
+    pub(super) fn new(root: Arc<OwnedFd>, access: Access) -> io::Result<Self> {
+        let share = sys::open_files_max()? / SHARE;
+        let kept = usize::try_from(share.clamp(KEPT_MIN, KEPT_MAX)).unwrap_or(usize::MAX);
+        Ok(Self {
+            root,
+            access,
+            kept: Mutex::new(LruCache::new(NonZeroUsize::new(kept).expect("at least 64"))),
+            pinned: Mutex::new(HashMap::new()),
+            pinned_max: kept,
+        })
+    }
+
+    /// Finds out whether handles can be opened here.
+    pub(super) fn access_of(root: &OwnedFd, handle: &Handle) -> Access {
+        let opened = handle
+            .for_kernel()
+            .map(|(kind, bytes)| sys::open_handle(root, kind, bytes, BY_REFERENCE));
+        match opened {
+            Some(Ok(_)) => Access::ByHandle,
+            _ => Access::ByName,
+        }
+    }
+
+    pub(super) fn access(&self) -> Access {
+        self.access
+    }
+
+    /// A descriptor of `node`. `ESTALE` if the inode is gone, or not where it was last seen; `EXDEV` for a submount.
+    pub(super) fn get(
+        &self,
+        node: &Node,
+        territory: &Territory,
+        identity: &Identity,
+    ) -> io::Result<Arc<OwnedFd>> {
+        if node.id == FileId::ROOT {
+            return Ok(Arc::clone(&self.root));
+        }
+        if node.handle.is_submount() {
+            return Err(io::Error::from_raw_os_error(libc::EXDEV));
+        }
+        if let Some(fd) = self.at_hand(node.id) {
+            return Ok(fd);
+        }
+        let fd = match self.access {
+            Access::ByHandle => Arc::new(self.open_handle(&node.handle, BY_REFERENCE)?),
+            Access::ByName => self.walk(node.id, territory, identity)?,
+        };
+        self.keep(node.id, Arc::clone(&fd));
+        Ok(fd)
+    }
+
+    /// Opens `node` for I/O.
+    pub(super) fn open(
+        &self,
+        node: &Node,
+        flags: i32,
+        territory: &Territory,
+        identity: &Identity,
+    ) -> io::Result<OwnedFd> {
+        let direct = self.access == Access::ByHandle
+            && node.id != FileId::ROOT
+            && !node.handle.is_submount();
+        if direct {
+            match self.open_handle(&node.handle, flags) {
+                Err(error) if error.raw_os_error() == Some(libc::ESTALE) => {}
+                opened => return opened,
+            }
+        }
+        sys::reopen(&*self.get(node, territory, identity)?, flags)
+    }
+
+    /// Keeps a descriptor for later.
+    pub(super) fn keep(&self, id: FileId, fd: Arc<OwnedFd>) {
+        // What falls out is closed after the lock is free.
+        let _fallen = self.kept.lock().push(id, fd);
+    }
+
+    /// Lets go of a descriptor that would keep a removed inode's space in use.
+    pub(super) fn drop_kept(&self, id: FileId) {
+        let _closed = self.kept.lock().pop(&id);
+    }
+
+    /// Holds the inode until [`Self::unpin`]: its last name goes. With too many of them it is let go instead, and
+    /// found again only as long as somebody has it open.
+    pub(super) fn pin(&self, id: FileId, fd: Arc<OwnedFd>) {
+        self.drop_kept(id);
+        let mut pinned = self.pinned.lock();
+        if pinned.len() < self.pinned_max {
+            pinned.insert(id, fd);
+        }
+    }
+
+    /// Lets go of a pinned inode.
+    pub(super) fn unpin(&self, id: FileId) {
+        let closed = self.pinned.lock().remove(&id);
+        drop(closed);
+        self.drop_kept(id);
+    }
+
+    fn at_hand(&self, id: FileId) -> Option<Arc<OwnedFd>> {
+        if let Some(fd) = self.kept.lock().get(&id) {
+            return Some(Arc::clone(fd));
+        }
+        self.pinned.lock().get(&id).cloned()
+    }
+
+    fn open_handle(&self, handle: &Handle, flags: i32) -> io::Result<OwnedFd> {
+        let (kind, bytes) = handle
+            .for_kernel()
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::ESTALE))?;
+        sys::open_handle(&*self.root, kind, bytes, flags)
+    }
+
+    /// From the nearest directory at hand down to `id`.
+    fn walk(
+        &self,
+        id: FileId,
+        territory: &Territory,
+        identity: &Identity,
+    ) -> io::Result<Arc<OwnedFd>> {
+        let stale = || io::Error::from_raw_os_error(libc::ESTALE);
+        let mut trail = Vec::new();
+        let mut at = id;
+        let mut dir = loop {
+            if at == FileId::ROOT {
+                break Arc::clone(&self.root);
+            }
+            if let Some(fd) = self.at_hand(at) {
+                break fd;
+            }
+            let (parent, name) = identity.place(at)?.ok_or_else(stale)?;
+            trail.push((at, name));
+            if trail.len() > DEPTH_MAX {
+                return Err(stale());
+            }
+            at = parent;
+        };
+        for (id, name) in trail.into_iter().rev() {
+            let fd = sys::open_at(&*dir, &name, BY_REFERENCE, 0).map_err(|_| stale())?;
+            if identity.known(&territory.handle(&fd, b"")?)? != Some(id) {
+                return Err(stale());
+            }
+            dir = Arc::new(fd);
+            self.keep(id, Arc::clone(&dir));
+        }
+        Ok(dir)
+    }
+}

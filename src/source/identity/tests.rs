@@ -1,0 +1,116 @@
+//! The identity map over several lives, and damaged.
+
+use super::*;
+
+fn handle(number: u8) -> Handle {
+    Handle(vec![1, 0, 0, 0, number].into())
+}
+
+#[test]
+fn a_handle_keeps_its_number_over_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let map = Identity::open(dir.path(), FileId(2)).expect("opens");
+    let ids: Vec<_> = (0..100)
+        .map(|n| map.number(&handle(n), FileId::ROOT).expect("numbered"))
+        .collect();
+    drop(map);
+    let map = Identity::open(dir.path(), FileId(2)).expect("opens again");
+    for (n, id) in ids.iter().enumerate() {
+        assert_eq!(map.known(&handle(n as u8)).expect("read"), Some(*id));
+        assert!(*id < map.next_id());
+    }
+    assert_eq!(map.known(&handle(200)).expect("read"), None);
+}
+
+#[test]
+fn one_handle_gets_one_number_from_many_threads() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let map = Identity::open(dir.path(), FileId(2)).expect("opens");
+    let all: Vec<Vec<FileId>> = std::thread::scope(|threads| {
+        let numbering = || {
+            (0..=255)
+                .map(|n| map.number(&handle(n), FileId::ROOT).expect("numbered"))
+                .collect()
+        };
+        let threads: Vec<_> = (0..4).map(|_| threads.spawn(numbering)).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic"))
+            .collect()
+    });
+    assert!(all.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+#[test]
+fn adopting_gives_a_number_back_but_never_changes_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let map = Identity::open(dir.path(), FileId(2)).expect("opens");
+    map.adopt(FileId(5000), &handle(1)).expect("adopted");
+    map.adopt(FileId(5000), &handle(1))
+        .expect("again is the same");
+    assert_eq!(
+        map.number(&handle(1), FileId::ROOT).expect("read"),
+        FileId(5000)
+    );
+    let refused = map.adopt(FileId(5001), &handle(1)).expect_err("it has one");
+    assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+    assert!(map.number(&handle(2), FileId::ROOT).expect("new") > FileId(5001));
+}
+
+#[test]
+fn a_forgotten_handle_gets_a_new_number() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let map = Identity::open(dir.path(), FileId(2)).expect("opens");
+    let before = map.number(&handle(1), FileId::ROOT).expect("numbered");
+    map.forget_best_effort(before, &handle(1));
+    assert_ne!(
+        map.number(&handle(1), FileId::ROOT).expect("numbered"),
+        before
+    );
+}
+
+#[test]
+fn a_damaged_map_is_set_aside_and_no_number_comes_twice() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let map = Identity::open(dir.path(), FileId(2)).expect("opens");
+    let before: Vec<_> = (0..50)
+        .map(|n| map.number(&handle(n), FileId::ROOT).expect("numbered"))
+        .collect();
+    drop(map);
+    let database = dir.path().join("handles");
+    for file in std::fs::read_dir(&database).expect("listed") {
+        let file = file.expect("an entry").path();
+        if file.is_file() {
+            let len = std::fs::metadata(&file).expect("stat").len();
+            std::fs::write(&file, vec![0xa5; len as usize]).expect("overwritten");
+        }
+    }
+    let map = Identity::open(dir.path(), FileId(2)).expect("opens in spite of it");
+    assert!(dir.path().join("handles.damaged").exists());
+    for n in 0..50 {
+        assert_eq!(map.known(&handle(n)).expect("read"), None);
+        let id = map.number(&handle(n), FileId::ROOT).expect("numbered");
+        assert!(!before.contains(&id));
+    }
+}
+
+#[test]
+fn a_map_in_use_is_an_error_and_not_damage() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let _map = Identity::open(dir.path(), FileId(2)).expect("opens");
+    assert!(Identity::open(dir.path(), FileId(2)).is_err());
+    assert!(!dir.path().join("handles.damaged").exists());
+}
+
+#[test]
+fn places_are_remembered_and_replaced() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let map = Identity::open(dir.path(), FileId(2)).expect("opens");
+    assert_eq!(map.place(FileId(9)).expect("read"), None);
+    for name in [&b"old"[..], b"new", b"new"] {
+        map.remember_place(FileId(9), FileId(1), name)
+            .expect("kept");
+        let place = map.place(FileId(9)).expect("read");
+        assert_eq!(place, Some((FileId(1), name.to_vec())));
+    }
+}
