@@ -20,7 +20,6 @@ use crate::flusher::spool::FrameBytes;
 use crate::flusher::upload::Job;
 use crate::format::entry::Inode;
 use crate::id::FileId;
-use crate::source::Source;
 
 /// Copied extents that wait for their seal: at most about 100 MiB of memory. Beyond it nothing more is copied ahead.
 const EXTENTS_MAX: usize = 500_000;
@@ -28,8 +27,12 @@ const EXTENTS_MAX: usize = 500_000;
 const ROUND_BYTES: u64 = 256 << 20;
 /// Taken from one file at once: a logical block, so that a fully dirty one stays whole.
 const COPY_BYTES: u64 = crate::journal::LOGICAL_BLOCK_LEN;
-/// While a scan runs, copying ahead begins at a block.
-const HELD_COPY_BYTES: u64 = 64 << 20;
+/// Each copy holds its file open until its round is safe in the spool, so that it could be given back.
+const ROUND_FILES: usize = 512;
+/// Files taken from the open epoch at once.
+const BATCH_FILES: usize = 64;
+/// While a scan runs, copying ahead begins here. Small trees are left to the seal, which packs them better.
+const HELD_COPY_BYTES: u64 = 256 << 20;
 
 /// What has been copied and waits for its seal.
 #[derive(Default)]
@@ -157,9 +160,15 @@ impl Flow {
         let mut laid = Vec::new();
         let block_len = self.volume.config().block_len;
         let mut packer = Packer::for_epoch(&self.session, self.pipeline.clone(), block_len);
-        while packer.plain_len() < ROUND_BYTES {
-            let Some(copy) = self.epochs.copy_ahead(COPY_BYTES) else {
-                break;
+        let mut batch = Vec::new().into_iter();
+        while packer.plain_len() < ROUND_BYTES && copies.len() < ROUND_FILES {
+            let Some(copy) = batch.next() else {
+                let more = self.epochs.copy_ahead_batch(BATCH_FILES, COPY_BYTES);
+                if more.is_empty() {
+                    break;
+                }
+                batch = more.into_iter();
+                continue;
             };
             let mut cutter = Cutter {
                 keys: &self.pipeline.keys,
@@ -175,7 +184,7 @@ impl Flow {
             let old = runtime.block_on(parent.inode(copy.inode.node.id));
             let copied = old
                 .map_err(Error::from)
-                .and_then(|old| copy_one(&copy, old.as_ref(), &self.source, &mut cutter));
+                .and_then(|old| copy_one(&copy, old.as_ref(), &mut cutter));
             copies.push(copy);
             copied?;
         }
@@ -187,7 +196,6 @@ impl Flow {
 fn copy_one(
     copy: &CopyAhead,
     old: Option<&Inode>,
-    source: &Source,
     cutter: &mut Cutter<'_, '_>,
 ) -> Result<(), Error> {
     let id = copy.inode.node.id;
@@ -203,5 +211,5 @@ fn copy_one(
         // Asking for holes costs nothing beside copying this much.
         sparse: true,
     };
-    cutter.file(&plan, Vec::new(), &AheadReader { copy, source })
+    cutter.file(&plan, Vec::new(), &AheadReader { copy })
 }

@@ -4,7 +4,6 @@
 //! time. Nothing here looks at what it reads.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 
@@ -16,7 +15,6 @@ use crate::flusher::entries::{NameChange, Touched};
 use crate::flusher::error::Error;
 use crate::format::entry::{Inode, Kind};
 use crate::id::FileId;
-use crate::source::{Node, Source};
 
 /// The longest stretch asked for at once: what [`Sealed::take`] gives.
 pub(crate) const READ_LEN: u64 = 1 << 20;
@@ -117,34 +115,26 @@ pub(crate) fn plan(touched: &Touched, old: Option<&Inode>, ahead_end: u64) -> Op
 pub(crate) trait Reader {
     /// The bytes of `range`, at most [`READ_LEN`]; shorter where the file ends.
     fn read(&self, range: Range<u64>) -> Result<Bytes, Error>;
-    /// The parts of `range` that are not holes; all of it when that cannot be told for certain.
-    fn data(&self, range: Range<u64>) -> Vec<Range<u64>>;
+    /// Where data may lie at or after the beginning of `range`; its end if there is none in it. The hole before that
+    /// need not be read.
+    fn skip_hole(&self, range: Range<u64>) -> Result<u64, Error>;
 }
 
 /// Reads a sealed file.
 pub(crate) struct SealedReader<'a> {
     /// The epoch.
     pub(crate) sealed: &'a Sealed,
-    /// The source, for finding holes.
-    pub(crate) source: &'a Source,
     /// The file.
-    pub(crate) node: &'a Node,
+    pub(crate) id: FileId,
 }
 
 impl Reader for SealedReader<'_> {
     fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
-        Ok(self.sealed.take(self.node.id, range)?)
+        Ok(self.sealed.take(self.id, range)?)
     }
 
-    fn data(&self, range: Range<u64>) -> Vec<Range<u64>> {
-        // Holes as they are now are holes as at the seal only if nobody has changed the file since; asking for no
-        // further pages tells that, if it is asked afterwards.
-        let found = open(self.source, self.node)
-            .and_then(|file| self.source.data_ranges(&file, range.clone()));
-        match found {
-            Ok(ranges) if self.sealed.also_needs(self.node.id, &[]) => ranges,
-            _ => vec![range],
-        }
+    fn skip_hole(&self, range: Range<u64>) -> Result<u64, Error> {
+        Ok(self.sealed.skip_hole(self.id, range)?)
     }
 }
 
@@ -152,27 +142,25 @@ impl Reader for SealedReader<'_> {
 pub(crate) struct AheadReader<'a> {
     /// What may be copied.
     pub(crate) copy: &'a CopyAhead,
-    /// The source, for finding holes. A hole that is filled meanwhile has been marked dirty again.
-    pub(crate) source: &'a Source,
+}
+
+impl AheadReader<'_> {
+    fn failed(&self, source: io::Error) -> Error {
+        let id = self.copy.inode.node.id;
+        Error::Source { id, source }
+    }
 }
 
 impl Reader for AheadReader<'_> {
     fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
-        let id = self.copy.inode.node.id;
-        self.copy
-            .read(range)
-            .map_err(|source| Error::Source { id, source })
+        self.copy.read(range).map_err(|source| self.failed(source))
     }
 
-    fn data(&self, range: Range<u64>) -> Vec<Range<u64>> {
-        open(self.source, &self.copy.inode.node)
-            .and_then(|file| self.source.data_ranges(&file, range.clone()))
-            .unwrap_or_else(|_| vec![range])
+    fn skip_hole(&self, range: Range<u64>) -> Result<u64, Error> {
+        let data = self.copy.data_ranges(range.clone());
+        let data = data.map_err(|source| self.failed(source))?;
+        Ok(data.first().map_or(range.end, |first| first.start.max(range.start)))
     }
-}
-
-fn open(source: &Source, node: &Node) -> io::Result<File> {
-    source.open_node(node, libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK)
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use std::ops::Range;
 use crate::chunk::{CHUNK_LEN_MAX, Gear};
 use crate::crypto::VolumeKeys;
 use crate::flusher::capture::{ContentPlan, READ_LEN, Reader};
-use crate::flusher::consolidate::clip;
 use crate::flusher::dedup::DedupIndex;
 use crate::flusher::error::Error;
 use crate::flusher::pack::{FrameSize, Packer, SHARED_FRAME_LEN, Spot};
@@ -105,20 +104,19 @@ impl Cutter<'_, '_> {
             self.lay(plan.id, range, piece);
         }
         for range in &plan.ranges {
-            let data = match plan.sparse {
-                true => clip(&reader.data(range.clone()), range.clone()),
-                false => vec![range.clone()],
-            };
             let mut at = range.start;
-            for stretch in data {
-                self.hole(plan, at..stretch.start);
-                at = stretch.end;
-                match plan.by_content {
-                    true => self.by_content(plan, stretch, reader)?,
-                    false => self.in_place(plan, stretch, reader)?,
-                }
+            while at < range.end {
+                let data = match plan.sparse {
+                    true => reader.skip_hole(at..range.end)?,
+                    false => at,
+                };
+                self.hole(plan, at..data);
+                at = match plan.by_content {
+                    _ if data >= range.end => range.end,
+                    true => self.by_content(plan, data..range.end, reader)?,
+                    false => self.in_place(plan, data..range.end, reader)?,
+                };
             }
-            self.hole(plan, at..range.end);
         }
         if plan.cut_off {
             self.lay(plan.id, plan.size..u64::MAX, Piece::Hole);
@@ -137,30 +135,34 @@ impl Cutter<'_, '_> {
         }
     }
 
-    /// A new or rewritten stretch: content-defined chunks.
+    /// A new or rewritten stretch: content-defined chunks. Says where it stopped, which is at a hole or at the end.
     fn by_content(
         &mut self,
         plan: &ContentPlan,
         stretch: Range<u64>,
         reader: &dyn Reader,
-    ) -> Result<(), Error> {
-        if stretch.end - stretch.start <= READ_LEN {
+    ) -> Result<u64, Error> {
+        if !plan.sparse && stretch.end - stretch.start <= READ_LEN {
             // Most files: no window, no copy.
             let bytes = read_exactly(plan.id, stretch.clone(), reader)?;
-            return self.chunks(plan, stretch.start, &bytes, true).map(drop);
+            self.chunks(plan, stretch.start, &bytes, true)?;
+            return Ok(stretch.end);
         }
         let mut window: Vec<u8> = Vec::with_capacity(2 * READ_LEN as usize);
         let mut window_at = stretch.start;
-        let mut read_at = stretch.start;
-        while read_at < stretch.end {
-            let end = (read_at + READ_LEN).min(stretch.end);
-            window.extend_from_slice(&read_exactly(plan.id, read_at..end, reader)?);
-            read_at = end;
-            let used = self.chunks(plan, window_at, &window, end == stretch.end)?;
+        let mut at = stretch.start;
+        loop {
+            let end = (at + READ_LEN).min(stretch.end);
+            window.extend_from_slice(&read_exactly(plan.id, at..end, reader)?);
+            at = end;
+            let last = at == stretch.end || (plan.sparse && reader.skip_hole(at..stretch.end)? > at);
+            let used = self.chunks(plan, window_at, &window, last)?;
+            if last {
+                return Ok(at);
+            }
             window.drain(..used);
             window_at += used as u64;
         }
-        Ok(())
     }
 
     /// Cuts what can be cut off the front of `bytes`; the rest waits for more unless this is the `end`.
@@ -226,28 +228,24 @@ impl Cutter<'_, '_> {
     }
 
     /// An increment: pages as they are, each contiguous stretch of a frame one extent. A logical block that is dirty as a
-    /// whole becomes a block of its own.
+    /// whole becomes a block of its own. Does one logical block and says where it ended.
     fn in_place(
         &mut self,
         plan: &ContentPlan,
         stretch: Range<u64>,
         reader: &dyn Reader,
-    ) -> Result<(), Error> {
-        let mut at = stretch.start;
-        while at < stretch.end {
-            let logical_end = (at / LOGICAL_BLOCK_LEN + 1) * LOGICAL_BLOCK_LEN;
-            let end = logical_end.min(stretch.end);
-            let whole = end - at == LOGICAL_BLOCK_LEN;
-            if whole {
-                self.packer.end_block()?;
-            }
-            self.increment(plan, at..end, reader, whole)?;
-            if whole {
-                self.packer.end_block()?;
-            }
-            at = end;
+    ) -> Result<u64, Error> {
+        let logical_end = (stretch.start / LOGICAL_BLOCK_LEN + 1) * LOGICAL_BLOCK_LEN;
+        let range = stretch.start..logical_end.min(stretch.end);
+        let whole = range.end - range.start == LOGICAL_BLOCK_LEN;
+        if whole {
+            self.packer.end_block()?;
         }
-        Ok(())
+        self.increment(plan, range.clone(), reader, whole)?;
+        if whole {
+            self.packer.end_block()?;
+        }
+        Ok(range.end)
     }
 
     fn increment(
@@ -263,6 +261,14 @@ impl Cutter<'_, '_> {
         };
         let mut at = range.start;
         while at < range.end {
+            if plan.sparse {
+                let data = reader.skip_hole(at..range.end)?;
+                if data > at {
+                    self.lay(plan.id, at..data, Piece::Hole);
+                    at = data;
+                    continue;
+                }
+            }
             // Aligned, so that later increments hide whole pieces where they can.
             let end = ((at / piece_len + 1) * piece_len).min(range.end);
             let bytes = read_exactly(plan.id, at..end, reader)?;

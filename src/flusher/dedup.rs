@@ -21,13 +21,13 @@ const BUCKET_LEN: usize = WAYS * SLOT_LEN;
 const BUCKETS: u64 = 1 << 18;
 
 /// The open index.
-pub struct DedupIndex {
+pub(crate) struct DedupIndex {
     file: Option<File>,
 }
 
 impl DedupIndex {
     /// Opens or creates the index in `dir`. One that cannot be opened is as good as an empty one.
-    pub fn open_best_effort(dir: &Path) -> Self {
+    pub(crate) fn open_best_effort(dir: &Path) -> Self {
         let open = || {
             std::fs::create_dir_all(dir)?;
             let file = OpenOptions::new()
@@ -46,7 +46,7 @@ impl DedupIndex {
     }
 
     /// Where `content` was seen last, if the index still knows.
-    pub fn find(&self, content: &ContentId) -> Option<(FileId, u64)> {
+    pub(crate) fn find(&self, content: &ContentId) -> Option<(FileId, u64)> {
         let bucket = self.bucket(content)?;
         bucket
             .chunks_exact(SLOT_LEN)
@@ -56,7 +56,7 @@ impl DedupIndex {
     }
 
     /// Remembers that the extent of `id` that ends at `end` holds `content`.
-    pub fn remember_best_effort(&mut self, content: &ContentId, id: FileId, end: u64) {
+    pub(crate) fn remember_best_effort(&mut self, content: &ContentId, id: FileId, end: u64) {
         let (Some(mut bucket), Some(file)) = (self.bucket(content), self.file.as_ref()) else {
             return;
         };

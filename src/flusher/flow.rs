@@ -48,7 +48,8 @@ const SYNCFS_INTERVAL: Duration = Duration::from_secs(180);
 
 /// What the flusher works with.
 pub struct Parts {
-    /// The volume, for reading trees: its store must show the spool's objects too ([`crate::flusher::file_name`]).
+    /// The volume, for reading trees: its store must show the spool's objects too
+    /// ([`crate::store::overlay`]).
     pub volume: Arc<Volume>,
     /// The store that is uploaded to, without the spool laid over it.
     pub store: Store,
@@ -176,7 +177,8 @@ impl Flow {
         let keys = parts.volume.keys().clone();
         let now = parts.clock.now();
         let follows = parts.base.as_ref().map(follows);
-        let session = Session::new(parts.writership.session(), keys.key_epoch(), follows, now);
+        let (id, era) = (parts.writership.session(), parts.writership.era());
+        let session = Session::new(id, era, keys.key_epoch(), follows, now);
         let queue = Arc::new(Queue::default());
         for manifest in parts.resumed {
             let (name, tag) = manifest.name.parse().ok_or_else(|| Error::Unusable {

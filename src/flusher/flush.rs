@@ -1,6 +1,7 @@
 //! One seal: a sealed epoch through all stages until it is CAPTURED.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::clock::Stamp;
 use crate::epoch::{Attributes, Sealed};
@@ -13,11 +14,12 @@ use crate::flusher::error::Error;
 use crate::flusher::flow::{Flow, mark};
 use crate::flusher::manifest::{Manifest, SpooledName};
 use crate::flusher::pack::{Packed, Packer, SmallPlaces};
-use crate::flusher::spool::SpooledBlock;
+use crate::flusher::progress::Who;
+use crate::flusher::spool::{Spool, SpooledBlock};
 use crate::flusher::upload::Job;
 use crate::format::commit::TreeRoot;
 use crate::format::entry::{Change, Contents, Extent, HistoryEntry, Kind, Totals};
-use crate::id::{EpochNo, FileId, SessionId};
+use crate::id::{FileId, SessionId};
 use crate::journal::LOGICAL_BLOCK_LEN;
 use crate::repo::blocks::Blocks;
 use crate::repo::commits::Found;
@@ -25,6 +27,8 @@ use crate::repo::tree::Tree;
 
 /// Files up to this size are captured first: each is one read, and it frees whoever would have to wait for it.
 const SMALL_FILE: u64 = 64 << 10;
+/// Between attempts at the last step of a capture.
+const INSIST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Flow {
     /// Seals and takes the epoch all the way to CAPTURED; then those who wait are told when it is in the store.
@@ -43,17 +47,14 @@ impl Flow {
             self.last_epoch = Some(sealed.epoch());
         }
         if sealed.is_some() || !label.is_empty() {
-            let flushed = self.flush(sealed.as_ref(), wall, since, &label);
+            let flushed = self.flush(sealed, wall, since, &label);
             self.recent = Recent::default();
             if flushed.is_err() {
                 self.progress.unsealed(since);
             }
             flushed?;
         }
-        if let Some(sealed) = sealed {
-            sealed.finish();
-        }
-        self.last_seal = std::time::Instant::now();
+        self.last_seal = Instant::now();
         if !self.held {
             self.answer_waiters(&label);
         }
@@ -63,12 +64,12 @@ impl Flow {
     /// From a sealed epoch (or from nothing, for a mere label) to a captured one, stage by stage.
     fn flush(
         &mut self,
-        sealed: Option<&Sealed>,
+        sealed: Option<Sealed>,
         wall: Stamp,
         since: Stamp,
         label: &str,
     ) -> Result<(), Error> {
-        let mut captured = match sealed {
+        let mut captured = match &sealed {
             Some(sealed) => capture(sealed, &self.progress.refused())?,
             None => Captured::default(),
         };
@@ -79,12 +80,12 @@ impl Flow {
         let (inodes, names) = (&captured.inodes, &captured.names);
         let outcome = self.runtime.block_on(outcome(&parent, inodes, names, wall))?;
 
-        if let Some(sealed) = sealed {
+        if let Some(sealed) = &sealed {
             self.consolidate(&parent, sealed, &mut captured, &outcome)?;
         }
-        let (packed, laid) = self.contents(&parent, sealed, &captured, &outcome)?;
+        let (packed, laid) = self.contents(&parent, sealed.as_ref(), &captured, &outcome)?;
         let written = self.write_commit(&parent, &outcome, &packed, &laid, wall, label)?;
-        self.make_captured(sealed.map(Sealed::epoch), packed, written, since)?;
+        self.make_captured(sealed, packed, written, since)?;
         self.remember_chunks(&laid);
         Ok(())
     }
@@ -179,8 +180,7 @@ impl Flow {
             let Some(sealed) = sealed else { break };
             let reader = SealedReader {
                 sealed,
-                source: &self.source,
-                node: &touched.node,
+                id: touched.node.id,
             };
             let mut cutter = Cutter {
                 keys: &self.pipeline.keys,
@@ -243,10 +243,11 @@ impl Flow {
         self.runtime.block_on(writing)
     }
 
-    /// The point of no return: once the manifest is durable, the epoch is never folded and the commit is final.
+    /// The point of no return. Everything that can fail for want of space has been done when the epoch is asked whether a writer
+    /// has given it up meanwhile; if not, the manifest makes it CAPTURED: never folded, its commit final.
     fn make_captured(
         &mut self,
-        epoch: Option<EpochNo>,
+        sealed: Option<Sealed>,
         mut packed: Packed,
         mut written: Written,
         since: Stamp,
@@ -256,7 +257,6 @@ impl Flow {
         own.push(&mut written.object);
         let mut objects = self.ahead.blocks().to_vec();
         objects.extend(own.iter().map(|block| block.object.clone()));
-
         let found = written.found;
         let named = |found: &Found| SpooledName::new(&found.commit.name, &found.tag);
         let manifest = Manifest {
@@ -264,11 +264,14 @@ impl Flow {
             previous: self.base.as_ref().map(named),
             objects,
             wall: found.commit.wall.0,
-            epoch: epoch.map(|epoch| epoch.0),
+            epoch: sealed.as_ref().map(|sealed| sealed.epoch().0),
         };
-        self.spool.sync_dir()?;
-        manifest.write(&self.spool)?;
+        let prepared = manifest.prepare(&self.spool)?;
+        if let Some(sealed) = sealed {
+            sealed.finish().map_err(|_| Error::Folded)?;
+        }
         own.into_iter().for_each(SpooledBlock::keep);
+        self.insist(|spool| prepared.publish(spool));
 
         self.session.confirm(&found.commit.name, found.commit.wall);
         self.progress.captured(mark(&found), since, written.bytes);
@@ -277,6 +280,15 @@ impl Flow {
         self.base = Some(found);
         self.ahead.clear();
         Ok(())
+    }
+
+    /// Two renames and an fsync of a directory, which must succeed, since the epoch cannot be folded any more: they are tried
+    /// until they do. Should the process end before, the journal still owes all of it.
+    fn insist(&self, publish: impl Fn(&Spool) -> Result<(), Error>) {
+        while let Err(error) = publish(&self.spool) {
+            self.progress.failed(Who::Flow, error.to_string(), self.clock.now());
+            std::thread::sleep(INSIST_PAUSE);
+        }
     }
 
     /// Chunks are looked for where they were seen last: the file that held them before may be gone with this commit.
@@ -297,8 +309,9 @@ impl Flow {
         let (base, lease) = (self.base.as_ref(), self.options.lease);
         let claim = self.volume.claim(session, &self.options.owner, base, lease, &*self.clock);
         let writership = self.runtime.block_on(claim)?;
+        let era = writership.era();
         self.runtime.block_on(self.right.replace(writership));
-        self.session.begin_era(session, wall);
+        self.session.begin_era(session, era, wall);
         tracing::warn!("the clock stepped back; a new era begins");
         Ok(())
     }

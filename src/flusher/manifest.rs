@@ -15,11 +15,11 @@ use crate::flusher::spool::Spool;
 use crate::format::entry::CommitName;
 use crate::id::{Era, ObjectKey, Seq, SessionId, Tag};
 
-/// Manifests begin with this and end with [`SUFFIX`]; object files never do, since their keys begin with `v/`.
-const PREFIX: &str = "manifest.";
+/// Manifests begin with this and end with [`SUFFIX`]. What begins with a dot is no object to readers of the spool.
+const PREFIX: &str = ".manifest.";
 const SUFFIX: &str = ".json";
 /// A manifest under construction; deleted as a leftover at the next start.
-const TEMPORARY: &str = "manifest.new";
+const TEMPORARY: &str = ".new.manifest";
 
 /// A finished object in the spool.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -97,27 +97,24 @@ impl Manifest {
         format!("{PREFIX}{:016x}{SUFFIX}", self.name.seq)
     }
 
-    /// Makes it durable. Everything that it names must be durable already but for the directory.
-    pub(crate) fn write(&self, spool: &Spool) -> Result<(), Error> {
-        let temporary = spool.dir().join(TEMPORARY);
-        let path = spool.dir().join(self.file_name());
+    /// Writes it aside, durably, so that nothing is left to be done that needs space.
+    pub(crate) fn prepare(&self, spool: &Spool) -> Result<Prepared, Error> {
+        let path = spool.dir().join(TEMPORARY);
         let write = || {
-            let mut file = File::create(&temporary)?;
+            let mut file = File::create(&path)?;
             file.write_all(&serde_json::to_vec(self)?)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)
+            file.sync_all()
         };
-        let written = write().map_err(|source| Error::Spool {
+        write().map_err(|source| Error::Spool {
             doing: "write",
             path: path.clone(),
             source,
-        });
-        let durable = written.and_then(|()| spool.sync_dir());
-        if durable.is_err() && fs::remove_file(&path).is_err() {
-            // Its epoch will be folded; the next manifest has the same name and takes its place.
-            tracing::debug!(path = %path.display(), "a manifest that never counted was not there");
-        }
-        durable
+        })?;
+        spool.sync_dir()?;
+        Ok(Prepared {
+            name: self.file_name(),
+            commit: self.commit().key.clone(),
+        })
     }
 
     /// Removes the objects and then the manifest: everything is in the store.
@@ -173,6 +170,28 @@ impl Manifest {
             return Err(unusable("it names no commit".to_owned()));
         }
         Ok(manifest)
+    }
+}
+
+/// A manifest that is durable but for its name. Should it be given up, the next one takes its place.
+pub(crate) struct Prepared {
+    name: String,
+    commit: ObjectKey,
+}
+
+impl Prepared {
+    /// Makes the epoch CAPTURED and lets its commit be seen. May be repeated if it fails.
+    pub(crate) fn publish(&self, spool: &Spool) -> Result<(), Error> {
+        let (temporary, path) = (spool.dir().join(TEMPORARY), spool.dir().join(&self.name));
+        spool.show(&self.commit)?;
+        match fs::rename(&temporary, &path) {
+            Err(source) if temporary.exists() => Err(Error::Spool {
+                doing: "rename",
+                path: temporary,
+                source,
+            }),
+            _ => spool.sync_dir(),
+        }
     }
 }
 

@@ -66,4 +66,7 @@ pub use handle::{Handle, Stopped};
 pub use manifest::{Manifest, Resume, SpooledName, SpooledObject, resume};
 pub use policy::{Event, Mode, Policy};
 pub use progress::{CommitMark, Phase, Status};
-pub use spool::{FrameBytes, Spool, file_name};
+pub use spool::{FrameBytes, Spool};
+
+#[cfg(test)]
+mod tests;

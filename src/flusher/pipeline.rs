@@ -239,6 +239,7 @@ fn sync(unsynced: &Receiver<SpooledBlock>) -> Result<Vec<SpooledBlock>, Error> {
     let mut blocks = Vec::new();
     for mut block in unsynced {
         block.sync()?;
+        block.show()?;
         blocks.push(block);
     }
     Ok(blocks)

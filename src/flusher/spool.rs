@@ -1,6 +1,6 @@
 //! The spool: finished, encrypted objects on the local disk that wait for upload.
 //!
-//! An object lies in one file named after its key ([`file_name`]), written progressively: header, frames as they are
+//! An object lies in one file named after its key ([`overlay::file_name`](crate::store::overlay::file_name)), written progressively: header, frames as they are
 //! encrypted, then directory and trailer. Files that no manifest names are leftovers of an epoch that never became
 //! CAPTURED; [`Spool::open`] deletes them. Only [`Ciphertext`] is accepted, so plaintext cannot get here by mistake.
 
@@ -16,14 +16,14 @@ use crate::flusher::manifest::{Manifest, SpooledObject};
 use crate::format::block::{BlockLayout, FramePlace, HEADER_LEN};
 use crate::format::frame::{Envelope, FrameKind};
 use crate::id::{BlockId, ObjectKey};
+use crate::store::overlay::file_name;
 
 /// Small frames (tree pages, commits) are gathered to writes of this many bytes; data frames pass by it.
 const WRITE_BUFFER_LEN: usize = 64 << 10;
 
-/// The name of the file in the spool's directory that holds the object `key`: its slashes become commas, which no key has.
-pub fn file_name(key: &ObjectKey) -> String {
-    key.as_str().replace('/', ",")
-}
+/// A file that is not whole, or that no manifest names yet, has this before its name: whoever reads objects out of the spool
+/// ([`crate::store::overlay`]) does not see it.
+const HIDDEN: &str = ".new.";
 
 /// The directory, and how many bytes lie in it.
 #[derive(Debug)]
@@ -67,6 +67,20 @@ impl Spool {
         self.dir.join(file_name(key))
     }
 
+    fn hidden_path(&self, key: &ObjectKey) -> PathBuf {
+        self.dir.join(format!("{HIDDEN}{}", file_name(key)))
+    }
+
+    /// Lets an object be seen that was hidden. Doing it again is no error.
+    pub(crate) fn show(&self, key: &ObjectKey) -> Result<(), Error> {
+        let (hidden, path) = (self.hidden_path(key), self.path(key));
+        match fs::rename(&hidden, &path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.exists() => Ok(()),
+            Err(source) => Err(self.failed("rename", &hidden, source)),
+            Ok(()) => Ok(()),
+        }
+    }
+
     /// Makes names in the directory durable.
     pub(crate) fn sync_dir(&self) -> Result<(), Error> {
         File::open(&self.dir)
@@ -76,15 +90,16 @@ impl Spool {
 
     /// Removes an object that is in the store, or that nothing names. Success if it was gone already.
     pub(crate) fn remove(&self, object: &SpooledObject) -> Result<(), Error> {
-        let path = self.path(&object.key);
-        match fs::remove_file(&path) {
-            Ok(()) => {
-                self.used.fetch_sub(object.len, Ordering::Relaxed);
-                Ok(())
+        for path in [self.path(&object.key), self.hidden_path(&object.key)] {
+            match fs::remove_file(&path) {
+                Ok(()) => {
+                    self.used.fetch_sub(object.len, Ordering::Relaxed);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(self.failed("remove", &path, source)),
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(self.failed("remove", &path, source)),
         }
+        Ok(())
     }
 
     /// Moves everything that `manifests` name into a directory of its own beside the others and returns that: a writer
@@ -208,9 +223,14 @@ impl SpooledBlock {
         let Some(file) = self.file.take() else {
             return Ok(());
         };
-        let path = self.spool.path(&self.object.key);
+        let path = self.spool.hidden_path(&self.object.key);
         file.sync_data()
             .map_err(|source| self.spool.failed("fdatasync", &path, source))
+    }
+
+    /// Lets readers of the spool see it: anything but a commit may be seen as soon as it is whole.
+    pub(crate) fn show(&self) -> Result<(), Error> {
+        self.spool.show(&self.object.key)
     }
 
     /// From now on the file stays until it is uploaded.
@@ -231,7 +251,7 @@ impl Drop for SpooledBlock {
 impl BlockFile {
     /// Begins the block `id` as the object `key`.
     pub(crate) fn create(spool: &Arc<Spool>, id: BlockId, key: ObjectKey) -> Result<Self, Error> {
-        let path = spool.path(&key);
+        let path = spool.hidden_path(&key);
         let file = File::create_new(&path).map_err(|source| spool.failed("create", &path, source))?;
         Ok(Self {
             spool: Arc::clone(spool),
@@ -293,7 +313,7 @@ impl BlockFile {
         });
         self.write_all(&end)?;
         let spool = Arc::clone(&self.spool);
-        let path = spool.path(&self.key);
+        let path = spool.hidden_path(&self.key);
         let end_file = |file: &mut BufWriter<File>| {
             file.flush()?;
             let file = file.get_ref().try_clone()?;
@@ -331,14 +351,14 @@ impl BlockFile {
     fn write_all(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.file
             .write_all(bytes)
-            .map_err(|source| self.spool.failed("write", &self.spool.path(&self.key), source))
+            .map_err(|source| self.spool.failed("write", &self.spool.hidden_path(&self.key), source))
     }
 }
 
 impl Drop for BlockFile {
     /// An unfinished block is of no use to anybody. If removing it fails, the next start deletes it as a leftover.
     fn drop(&mut self) {
-        if !self.finished && fs::remove_file(self.spool.path(&self.key)).is_err() {
+        if !self.finished && fs::remove_file(self.spool.hidden_path(&self.key)).is_err() {
             tracing::debug!(object = %self.key, "left for the next start to delete");
         }
     }

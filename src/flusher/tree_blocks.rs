@@ -50,6 +50,7 @@ impl<'a> TreeBlocks<'a> {
         self.end_block()?;
         for block in &mut self.done {
             block.sync()?;
+            block.show()?;
         }
         Ok(self.done)
     }

@@ -45,7 +45,7 @@ fn a_restart_finds_what_was_captured_and_deletes_what_was_not() {
     assert!(none.is_empty());
     for seq in [1, 2, 10] {
         put_objects(&spool, &manifest(seq));
-        manifest(seq).write(&spool).unwrap();
+        manifest(seq).prepare(&spool).unwrap().publish(&spool).unwrap();
     }
     put_objects(&spool, &manifest(11));
     fs::write(dir.path().join(TEMPORARY), "{").unwrap();
@@ -104,7 +104,7 @@ fn what_is_set_aside_is_kept_and_no_longer_found() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = Spool::open(dir.path()).unwrap();
     put_objects(&spool, &manifest(4));
-    manifest(4).write(&spool).unwrap();
+    manifest(4).prepare(&spool).unwrap().publish(&spool).unwrap();
     let (spool, found) = Spool::open(dir.path()).unwrap();
     let aside = spool.set_aside(&found).unwrap();
     assert_eq!(spool.used_bytes(), 0);
