@@ -110,7 +110,10 @@ impl Repository {
             }),
             Ok(Some(marker)) => {
                 if marker.repository != self.id || marker.features != self.contents.features {
-                    damage.push(Error::damaged(&layout::format(), "it is that of another repository"));
+                    damage.push(Error::damaged(
+                        &layout::format(),
+                        "it is that of another repository",
+                    ));
                 }
             }
             Err(error) => note::<()>(&mut damage, Err(error))?,
@@ -119,8 +122,13 @@ impl Repository {
             match name {
                 KeyName::Slot(name) => note(&mut damage, self.check_slot(name).await)?,
                 KeyName::Volume { volume, epoch } => {
-                    let loaded =
-                        keys::load_volume(&self.store, self.id, &self.contents, volume, vec![epoch]);
+                    let loaded = keys::load_volume(
+                        &self.store,
+                        self.id,
+                        &self.contents,
+                        volume,
+                        vec![epoch],
+                    );
                     note(&mut damage, loaded.await)?;
                 }
             }
@@ -139,7 +147,10 @@ impl Repository {
         };
         match same {
             true => Ok(()),
-            false => Err(Error::damaged(&object, "it opens with another kind of secret than its name says")),
+            false => Err(Error::damaged(
+                &object,
+                "it opens with another kind of secret than its name says",
+            )),
         }
     }
 }

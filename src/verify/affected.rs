@@ -65,7 +65,9 @@ pub(super) async fn find(
     }
     for (index, marks) in touched {
         let seq = kept[index].commit.name.seq;
-        each(findings, marks, |damage| damage.snapshots.add(format!("@{seq}")));
+        each(findings, marks, |damage| {
+            damage.snapshots.add(format!("@{seq}"))
+        });
     }
     for (index, marks) in newest {
         let found = &kept[index];
@@ -73,7 +75,11 @@ pub(super) async fn find(
         let paths = paths(volume, found, &lost, stop).await?;
         for (at, inodes) in lost {
             let sample = Sample {
-                first: inodes.first.iter().filter_map(|id| paths.get(id).cloned()).collect(),
+                first: inodes
+                    .first
+                    .iter()
+                    .filter_map(|id| paths.get(id).cloned())
+                    .collect(),
                 count: inodes.count,
             };
             if let Some(damage) = findings.report.damage.get_mut(at) {
@@ -84,7 +90,11 @@ pub(super) async fn find(
     Ok(())
 }
 
-fn each(findings: &mut Findings, marks: Marks, mut does: impl FnMut(&mut crate::verify::report::Damage)) {
+fn each(
+    findings: &mut Findings,
+    marks: Marks,
+    mut does: impl FnMut(&mut crate::verify::report::Damage),
+) {
     for (at, damage) in findings.report.damage.iter_mut().enumerate() {
         if marks & mark(at) != 0 {
             does(damage);
@@ -141,7 +151,9 @@ impl Below<'_> {
 
     fn of_leaf(&self, page: &Page) -> Marks {
         let (extents, _) = extents_of(page);
-        let marks = extents.iter().filter_map(|(_, extent)| lost(self.findings, &extent.contents));
+        let marks = extents
+            .iter()
+            .filter_map(|(_, extent)| lost(self.findings, &extent.contents));
         marks.fold(0, |all, at| all | mark(at))
     }
 }
@@ -221,7 +233,11 @@ async fn lost_inodes(
 /// The inode that an entry belongs to: for a name its directory.
 fn owner(key: &[u8]) -> Option<FileId> {
     match Key::parse(key)? {
-        Key::Inode(id) | Key::Name(id, _) | Key::Extent(id, _) | Key::Xattrs(id) | Key::Xattr(id, _, _) => Some(id),
+        Key::Inode(id)
+        | Key::Name(id, _)
+        | Key::Extent(id, _)
+        | Key::Xattrs(id)
+        | Key::Xattr(id, _, _) => Some(id),
         Key::History(_) => None,
     }
 }
@@ -233,7 +249,10 @@ async fn paths(
     lost: &BTreeMap<usize, Inodes>,
     stop: &AtomicBool,
 ) -> Result<HashMap<FileId, String>, Error> {
-    let sought: BTreeSet<FileId> = lost.values().flat_map(|inodes| inodes.first.iter().copied()).collect();
+    let sought: BTreeSet<FileId> = lost
+        .values()
+        .flat_map(|inodes| inodes.first.iter().copied())
+        .collect();
     let mut names: HashMap<FileId, (FileId, Vec<u8>)> = HashMap::new();
     let mut wanted = sought.clone();
     wanted.remove(&FileId::ROOT);
@@ -242,11 +261,18 @@ async fn paths(
             break;
         }
         let met = names_of(volume, found, &wanted, stop).await?;
-        wanted = met.values().map(|(dir, _)| *dir).filter(|dir| *dir != FileId::ROOT).collect();
+        wanted = met
+            .values()
+            .map(|(dir, _)| *dir)
+            .filter(|dir| *dir != FileId::ROOT)
+            .collect();
         names.extend(met);
         wanted.retain(|dir| !names.contains_key(dir));
     }
-    Ok(sought.into_iter().map(|id| (id, path_of(id, &names))).collect())
+    Ok(sought
+        .into_iter()
+        .map(|id| (id, path_of(id, &names)))
+        .collect())
 }
 
 /// Where `wanted` have a name.
@@ -291,7 +317,9 @@ fn names_in(page: &Arc<Page>, wanted: &BTreeSet<FileId>) -> Vec<(FileId, FileId,
     let mut names = Vec::new();
     for i in (0..page.len()).filter(|&i| page.op(i) == Op::Put) {
         let key = page.key(i);
-        let (Some(Key::Name(dir, name)), Ok(entry)) = (Key::parse(&key), NameEntry::decode(page.value(i))) else {
+        let (Some(Key::Name(dir, name)), Ok(entry)) =
+            (Key::parse(&key), NameEntry::decode(page.value(i)))
+        else {
             continue;
         };
         if wanted.contains(&entry.id) {
@@ -313,6 +341,9 @@ fn path_of(id: FileId, names: &HashMap<FileId, (FileId, Vec<u8>)>) -> String {
             _ => return format!("inode {id}, whose path cannot be read"),
         }
     }
-    let path = components.iter().rev().fold(RepoPath::root(), |path, name| path.join(name));
+    let path = components
+        .iter()
+        .rev()
+        .fold(RepoPath::root(), |path, name| path.join(name));
     path.to_string()
 }

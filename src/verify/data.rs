@@ -30,7 +30,11 @@ const STRETCHES_MAX: usize = 1 << 20;
 /// Reads every byte of every object of `volume` once and proves it: frames, directories, padding, headers and trailers; and that each
 /// stretch of a file lies within its frame, and is the chunk that its content id names. Memory is bounded but for about 50 bytes a tree
 /// page and 30 a block. Set `stop` to end early.
-pub async fn data(volume: &Arc<Volume>, progress: &Progress, stop: &AtomicBool) -> Result<Report, Error> {
+pub async fn data(
+    volume: &Arc<Volume>,
+    progress: &Progress,
+    stop: &AtomicBool,
+) -> Result<Report, Error> {
     let mut findings = Findings::default();
     for error in volume.damaged_claims().await? {
         findings.note(volume, error)?;
@@ -46,16 +50,22 @@ pub async fn data(volume: &Arc<Volume>, progress: &Progress, stop: &AtomicBool) 
         kind: None,
     };
     for found in &kept {
-        needs.commits.insert(layout::commit(volume.info().id, &found.commit.name));
+        needs
+            .commits
+            .insert(layout::commit(volume.info().id, &found.commit.name));
         let mut lost = Vec::new();
         let mut met = |met: Met| {
             match met {
-                Met::Leaf(page) => extents_of(&page).0.into_iter().for_each(|(_, extent)| needs.add(extent)),
+                Met::Leaf(page) => extents_of(&page)
+                    .0
+                    .into_iter()
+                    .for_each(|(_, extent)| needs.add(extent)),
                 Met::Lost { error, .. } => lost.push(error),
             }
             Ok(())
         };
-        walk.tree(&found.commit.tree, Some(&mut visited), &mut met).await?;
+        walk.tree(&found.commit.tree, Some(&mut visited), &mut met)
+            .await?;
         for error in lost {
             findings.note(volume, error)?;
         }
@@ -64,7 +74,9 @@ pub async fn data(volume: &Arc<Volume>, progress: &Progress, stop: &AtomicBool) 
     needs.blocks.extend(visited.iter().map(|(block, _)| *block));
     findings.report.pages = visited.len() as u64;
     findings.report.stretches_not_compared = needs.left_out;
-    needs.stretches.sort_unstable_by_key(|stretch| (stretch.block, stretch.frame));
+    needs
+        .stretches
+        .sort_unstable_by_key(|stretch| (stretch.block, stretch.frame));
     read_all(volume, needs, &mut findings, progress, stop).await?;
     affected::find(volume, &kept, &mut findings, stop).await?;
     Ok(findings.report)
@@ -93,7 +105,9 @@ struct Stretch {
 
 impl Needs {
     fn add(&mut self, extent: Extent) {
-        let Contents::Data { place, content } = extent.contents else { return };
+        let Contents::Data { place, content } = extent.contents else {
+            return;
+        };
         self.blocks.insert(place.at.block);
         if self.stretches.len() == STRETCHES_MAX {
             self.left_out += 1;
@@ -112,8 +126,12 @@ impl Needs {
     }
 
     fn of_block(&self, block: BlockId) -> &[Stretch] {
-        let from = self.stretches.partition_point(|stretch| stretch.block < block);
-        let to = self.stretches.partition_point(|stretch| stretch.block <= block);
+        let from = self
+            .stretches
+            .partition_point(|stretch| stretch.block < block);
+        let to = self
+            .stretches
+            .partition_point(|stretch| stretch.block <= block);
         &self.stretches[from..to]
     }
 
@@ -161,7 +179,15 @@ async fn read_all(
         for (object, len) in page.objects {
             go_on(stop)?;
             while reading.len() >= OBJECTS_AT_ONCE {
-                take(volume, reading.join_next().await, &needs, findings, progress, &mut seen).await?;
+                take(
+                    volume,
+                    reading.join_next().await,
+                    &needs,
+                    findings,
+                    progress,
+                    &mut seen,
+                )
+                .await?;
             }
             let (volume, needs) = (volume.clone(), needs.clone());
             reading.spawn(async move { read(&volume, object, len, &needs).await });
@@ -173,10 +199,16 @@ async fn read_all(
     while let Some(done) = reading.join_next().await {
         take(volume, Some(done), &needs, findings, progress, &mut seen).await?;
     }
-    let mut missing: Vec<&Stretch> = needs.stretches.iter().filter(|stretch| !seen.contains_key(&stretch.block)).collect();
+    let mut missing: Vec<&Stretch> = needs
+        .stretches
+        .iter()
+        .filter(|stretch| !seen.contains_key(&stretch.block))
+        .collect();
     missing.dedup_by_key(|stretch| stretch.block);
     for stretch in missing {
-        let Some(object) = layout::block(volume.info().id, stretch.block) else { continue };
+        let Some(object) = layout::block(volume.info().id, stretch.block) else {
+            continue;
+        };
         let at = findings.note(volume, RepoError::Missing { object })?;
         findings.lose_block(stretch.block, at);
     }
@@ -184,10 +216,16 @@ async fn read_all(
 }
 
 /// Reads one object whole.
-async fn read(volume: &Volume, object: ObjectKey, len: u64, needs: &Needs) -> Result<Read, RepoError> {
+async fn read(
+    volume: &Volume,
+    object: ObjectKey,
+    len: u64,
+    needs: &Needs,
+) -> Result<Read, RepoError> {
     let kind = volume.kind_of(&object);
     let mut read = Read {
-        needed: needs.commits.contains(&object) || matches!(kind, ObjectKind::Claim | ObjectKind::Lease),
+        needed: needs.commits.contains(&object)
+            || matches!(kind, ObjectKind::Claim | ObjectKind::Lease),
         object,
         len,
         kind,
@@ -199,10 +237,18 @@ async fn read(volume: &Volume, object: ObjectKey, len: u64, needs: &Needs) -> Re
     };
     if let ObjectKind::Block(_) = kind {
         let object = read.object.clone();
-        let proven = volume.prove_block(&object, len, |entry, plain| read.frame(volume, needs, entry, plain)).await;
+        let proven = volume
+            .prove_block(&object, len, |entry, plain| {
+                read.frame(volume, needs, entry, plain)
+            })
+            .await;
         match proven {
-            Ok(directory) => read.blocks.extend(directory.entries().iter().map(|entry| entry.block)),
-            Err(error) if error.is_damage() || matches!(error, RepoError::NewerFormat { .. }) => read.whole = Err(error),
+            Ok(directory) => read
+                .blocks
+                .extend(directory.entries().iter().map(|entry| entry.block)),
+            Err(error) if error.is_damage() || matches!(error, RepoError::NewerFormat { .. }) => {
+                read.whole = Err(error)
+            }
             Err(error) => return Err(error),
         }
         if let Some(id) = read.id(volume, needs) {
@@ -226,17 +272,20 @@ impl Read {
             Err(why) => Some(why.to_string()),
             Ok(plain) => {
                 self.frames += 1;
-                needs.of_frame(block, frame).iter().find_map(|stretch| match misfit(volume, stretch, &plain) {
-                    Some(why) => Some(why),
-                    None => {
-                        self.chunks += u64::from(stretch.content.is_some());
-                        None
+                needs.of_frame(block, frame).iter().find_map(|stretch| {
+                    match misfit(volume, stretch, &plain) {
+                        Some(why) => Some(why),
+                        None => {
+                            self.chunks += u64::from(stretch.content.is_some());
+                            None
+                        }
                     }
                 })
             }
         };
         if let Some(why) = wrong {
-            self.bad.push((block, frame, format!("frame {frame}: {why}")));
+            self.bad
+                .push((block, frame, format!("frame {frame}: {why}")));
         }
     }
 
@@ -258,10 +307,14 @@ impl Read {
 fn misfit(volume: &Volume, stretch: &Stretch, plain: &[u8]) -> Option<String> {
     let (from, len) = (stretch.inner as usize, stretch.len as usize);
     let Some(bytes) = plain.get(from..from + len) else {
-        return Some(format!("it has {} bytes where a file needs {len} from {from} on", plain.len()));
+        return Some(format!(
+            "it has {} bytes where a file needs {len} from {from} on",
+            plain.len()
+        ));
     };
     let wanted = stretch.content?;
-    (volume.keys().content_id(bytes) != wanted).then(|| "a chunk in it is not the one that its content id names".to_owned())
+    (volume.keys().content_id(bytes) != wanted)
+        .then(|| "a chunk in it is not the one that its content id names".to_owned())
 }
 
 /// Takes what came of one object into the report.
@@ -297,8 +350,12 @@ async fn take(
         report.unreferenced_objects += 1;
         report.unreferenced_bytes += read.len;
         let wrong = read.whole.err().map(|error| error.to_string());
-        let wrong = wrong.into_iter().chain(read.bad.into_iter().map(|(_, _, why)| why));
-        wrong.for_each(|why| report.add_note(format!("{}, which no snapshot needs: {why}", read.object)));
+        let wrong = wrong
+            .into_iter()
+            .chain(read.bad.into_iter().map(|(_, _, why)| why));
+        wrong.for_each(|why| {
+            report.add_note(format!("{}, which no snapshot needs: {why}", read.object))
+        });
         return Ok(());
     }
     for (block, frame, why) in read.bad {

@@ -24,7 +24,11 @@ pub(super) struct Findings {
 impl Findings {
     /// Lists `error` as damage; where it is none but a store that cannot be reached, it ends the check. Says where in the report
     /// it stands, `None` if the list is full.
-    pub(super) fn note(&mut self, volume: &Volume, error: Error) -> Result<Option<usize>, verify::Error> {
+    pub(super) fn note(
+        &mut self,
+        volume: &Volume,
+        error: Error,
+    ) -> Result<Option<usize>, verify::Error> {
         if !error.is_damage() && !matches!(error, Error::NewerFormat { .. }) {
             return Err(error.into());
         }
@@ -35,7 +39,11 @@ impl Findings {
     /// Lists damage in words of our own.
     pub(super) fn add(&mut self, object: String, what: String) -> Option<usize> {
         if !self.known.insert((object.clone(), what.clone())) {
-            return self.report.damage.iter().position(|one| one.object == object && one.what == what);
+            return self
+                .report
+                .damage
+                .iter()
+                .position(|one| one.object == object && one.what == what);
         }
         let at = self.report.damage.len();
         self.objects.entry(object.clone()).or_insert(at);
@@ -70,7 +78,11 @@ impl Findings {
     /// Which damage a page could not be read for.
     pub(super) fn of_page(&self, volume: &Volume, error: &Error) -> Option<usize> {
         let (object, what) = describe(volume, error);
-        let same = self.report.damage.iter().position(|one| one.object == object && one.what == what);
+        let same = self
+            .report
+            .damage
+            .iter()
+            .position(|one| one.object == object && one.what == what);
         same.or_else(|| self.objects.get(&object).copied())
     }
 }
@@ -83,7 +95,10 @@ fn describe(volume: &Volume, error: &Error) -> (String, String) {
         Error::Tree(TreeError::Structure { at, why }) => {
             let object = layout::block(volume.info().id, at.block);
             let object = object.map_or_else(String::new, |object| object.to_string());
-            (object, format!("frame {}: tree page does not fit: {why}", at.frame))
+            (
+                object,
+                format!("frame {}: tree page does not fit: {why}", at.frame),
+            )
         }
         other => (format!("volume {}", volume.info().name), other.to_string()),
     }

@@ -3,8 +3,8 @@
 //! Inodes are taken a window at a time, and all names are read for each window, so that memory does not grow with the number of files;
 //! only directories are kept all at once, 16 bytes each.
 
-use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::format::entry::{Kind, NameEntry};
 use crate::id::FileId;
@@ -49,7 +49,11 @@ impl<'a> Graph<'a> {
 
     /// Compares, and notes what does not fit. A tree with pages that cannot be read is not compared: `damage_before` is how much
     /// damage there was before its pages were read.
-    pub(super) async fn compare(self, findings: &mut Findings, damage_before: usize) -> Result<(), Error> {
+    pub(super) async fn compare(
+        self,
+        findings: &mut Findings,
+        damage_before: usize,
+    ) -> Result<(), Error> {
         let mut wrong = Vec::new();
         match self.find(&mut wrong).await {
             Ok(()) => findings.report.snapshots_compared += 1,
@@ -80,7 +84,8 @@ impl<'a> Graph<'a> {
                 false => window.last().map_or(u64::MAX, |last| last.id.0),
             };
             let collect = is_first.then_some(&mut parents);
-            self.count(&mut window, from..=until, collect, wrong).await?;
+            self.count(&mut window, from..=until, collect, wrong)
+                .await?;
             window.iter().for_each(|inode| wrong.extend(misfit(inode)));
             if is_last {
                 break;
@@ -96,7 +101,10 @@ impl<'a> Graph<'a> {
         let mut after = after;
         while window.len() < WINDOW {
             go_on(self.stop)?;
-            let batch = self.tree.inodes(after, BATCH.min(WINDOW - window.len())).await?;
+            let batch = self
+                .tree
+                .inodes(after, BATCH.min(WINDOW - window.len()))
+                .await?;
             let Some((last, _)) = batch.last() else { break };
             after = Some(*last);
             window.extend(batch.into_iter().map(|(id, inode)| Counted {
@@ -124,7 +132,10 @@ impl<'a> Graph<'a> {
             let batch = self.names(after).await?;
             for (dir, name, entry) in &batch {
                 let begins_directory = last.as_ref().is_none_or(|(before, _)| before != dir);
-                if begins_directory && ids.contains(&dir.0) && kind_of(window, *dir) != Some(Kind::Dir) {
+                if begins_directory
+                    && ids.contains(&dir.0)
+                    && kind_of(window, *dir) != Some(Kind::Dir)
+                {
                     wrong.push(format!("there are names in {dir}, which is no directory"));
                 }
                 last = Some((*dir, name.clone()));
@@ -138,8 +149,16 @@ impl<'a> Graph<'a> {
                 }
                 match window.binary_search_by_key(&entry.id, |inode| inode.id) {
                     Ok(at) if window[at].kind == entry.kind => window[at].names += 1,
-                    Ok(_) => wrong.push(format!("{} is not of the kind that its inode {} is", shown(*dir, name), entry.id)),
-                    Err(_) => wrong.push(format!("{} leads to inode {}, which does not exist", shown(*dir, name), entry.id)),
+                    Ok(_) => wrong.push(format!(
+                        "{} is not of the kind that its inode {} is",
+                        shown(*dir, name),
+                        entry.id
+                    )),
+                    Err(_) => wrong.push(format!(
+                        "{} leads to inode {}, which does not exist",
+                        shown(*dir, name),
+                        entry.id
+                    )),
                 }
             }
             if batch.len() < BATCH {
@@ -148,7 +167,10 @@ impl<'a> Graph<'a> {
         }
     }
 
-    async fn names(&self, after: Option<(FileId, &[u8])>) -> Result<Vec<(FileId, Vec<u8>, NameEntry)>, repo::Error> {
+    async fn names(
+        &self,
+        after: Option<(FileId, &[u8])>,
+    ) -> Result<Vec<(FileId, Vec<u8>, NameEntry)>, repo::Error> {
         self.tree.all_names(after, BATCH).await
     }
 }
@@ -166,7 +188,8 @@ fn misfit(inode: &Counted) -> Option<String> {
         (_, FileId::ROOT) => Some("the root is no directory".to_owned()),
         (_, _) if names == 0 => Some(format!("inode {id} has no name")),
         (Kind::Dir, _) => (names > 1).then(|| format!("directory {id} has {names} names")),
-        _ => (names != inode.links).then(|| format!("inode {id} has {names} names and counts {}", inode.links)),
+        _ => (names != inode.links)
+            .then(|| format!("inode {id} has {names} names and counts {}", inode.links)),
     }
 }
 
@@ -193,7 +216,9 @@ fn unreachable(mut parents: Parents) -> Vec<String> {
                 }
                 Some(next) => at = next,
                 None => {
-                    wrong.push(format!("directory {child} lies in {parent}, which hangs on nothing"));
+                    wrong.push(format!(
+                        "directory {child} lies in {parent}, which hangs on nothing"
+                    ));
                     break;
                 }
             }
@@ -203,5 +228,8 @@ fn unreachable(mut parents: Parents) -> Vec<String> {
 }
 
 fn shown(dir: FileId, name: &[u8]) -> String {
-    format!("name {:?} in directory {dir}", String::from_utf8_lossy(name))
+    format!(
+        "name {:?} in directory {dir}",
+        String::from_utf8_lossy(name)
+    )
 }

@@ -36,7 +36,10 @@ pub(super) fn extents_of(page: &Page) -> (Vec<(u64, Extent)>, Vec<String>) {
         match Extent::decode(end, page.value(i)) {
             Ok(extent) => {
                 if last.is_some_and(|(file, before)| file == id.0 && extent.range.start < before) {
-                    wrong.push(format!("extents of inode {id} overlap at byte {}", extent.range.start));
+                    wrong.push(format!(
+                        "extents of inode {id} overlap at byte {}",
+                        extent.range.start
+                    ));
                 }
                 last = Some((id.0, extent.range.end));
                 if extent.contents != Contents::Hole {
@@ -72,12 +75,18 @@ impl References {
     }
 
     /// Looks up all that waits. A frame that is asked for again later is looked up again.
-    pub(super) async fn look_up(&mut self, volume: &Volume, findings: &mut Findings) -> Result<(), Error> {
+    pub(super) async fn look_up(
+        &mut self,
+        volume: &Volume,
+        findings: &mut Findings,
+    ) -> Result<(), Error> {
         self.seen.clear();
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.sort_by_key(|place| (place.at.block, place.at.frame));
-        let by_block: Vec<Vec<Place>> =
-            waiting.chunk_by(|a, b| a.at.block == b.at.block).map(<[_]>::to_vec).collect();
+        let by_block: Vec<Vec<Place>> = waiting
+            .chunk_by(|a, b| a.at.block == b.at.block)
+            .map(<[_]>::to_vec)
+            .collect();
         let blocks: &Arc<Blocks> = volume.blocks();
         let mut directories = stream::iter(by_block.into_iter().map(|places| async move {
             let directory = match places.first() {
@@ -100,7 +109,12 @@ impl References {
 }
 
 /// Compares what is asked of a block with what it has.
-fn compare(volume: &Volume, directory: &Directory, places: &[Place], findings: &mut Findings) -> Result<(), Error> {
+fn compare(
+    volume: &Volume,
+    directory: &Directory,
+    places: &[Place],
+    findings: &mut Findings,
+) -> Result<(), Error> {
     let mut ends = Vec::with_capacity(places.len());
     for place in places {
         let entries = directory.entries();
@@ -111,14 +125,18 @@ fn compare(volume: &Volume, directory: &Directory, places: &[Place], findings: &
         match guess.filter(fits).or_else(|| entries.iter().find(fits)) {
             Some(entry) => {
                 findings.report.frames += 1;
-                let is_there = entry.place.offset == place.hint.offset && entry.place.len == place.hint.len;
+                let is_there =
+                    entry.place.offset == place.hint.offset && entry.place.len == place.hint.len;
                 if !is_there {
                     ends.push(place.at.frame);
                 }
             }
             None => {
                 let object = volume.blocks().object(place)?;
-                let why = format!("frame {}: it is not in the object's directory", place.at.frame);
+                let why = format!(
+                    "frame {}: it is not in the object's directory",
+                    place.at.frame
+                );
                 let at = findings.note(volume, RepoError::Damaged { object, why })?;
                 findings.lose_frame(place.at.block, place.at.frame, at);
             }
@@ -137,10 +155,17 @@ fn compare(volume: &Volume, directory: &Directory, places: &[Place], findings: &
 
 /// The directory cannot be read. What lies within the object may still be read by its address; what lies beyond its end, or in an
 /// object that is gone, cannot.
-async fn lose(volume: &Volume, error: repo::Error, places: &[Place], findings: &mut Findings) -> Result<(), Error> {
+async fn lose(
+    volume: &Volume,
+    error: repo::Error,
+    places: &[Place],
+    findings: &mut Findings,
+) -> Result<(), Error> {
     let missing = matches!(error, RepoError::Missing { .. });
     let at = findings.note(volume, error)?;
-    let Some(first) = places.first() else { return Ok(()) };
+    let Some(first) = places.first() else {
+        return Ok(());
+    };
     if missing {
         findings.lose_block(first.at.block, at);
         return Ok(());

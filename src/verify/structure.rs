@@ -39,7 +39,11 @@ pub async fn keys(repository: &Repository) -> Result<Report, Error> {
 /// Checks that `volume` hangs together: claims and lease, every commit that history keeps and the chain between them, every page of
 /// their trees (a page that many share is read once), names against inodes, and that every frame that is pointed to is where it is
 /// said to be. Memory is bounded but for about 50 bytes a tree page and 30 a directory. Set `stop` to end early.
-pub async fn structure(volume: &Volume, progress: &Progress, stop: &AtomicBool) -> Result<Report, Error> {
+pub async fn structure(
+    volume: &Volume,
+    progress: &Progress,
+    stop: &AtomicBool,
+) -> Result<Report, Error> {
     let mut findings = Findings::default();
     for error in volume.damaged_claims().await? {
         findings.note(volume, error)?;
@@ -57,11 +61,21 @@ pub async fn structure(volume: &Volume, progress: &Progress, stop: &AtomicBool) 
     for (index, found) in kept.iter().enumerate() {
         go_on(stop)?;
         let before = findings.report.damage.len();
-        pages(volume, found, &walk, &mut visited, &mut references, &mut findings).await?;
+        pages(
+            volume,
+            found,
+            &walk,
+            &mut visited,
+            &mut references,
+            &mut findings,
+        )
+        .await?;
         let cost = entries(found);
         if index == 0 || cost <= budget {
             budget = budget.saturating_sub(cost);
-            Graph::new(volume, found, stop).compare(&mut findings, before).await?;
+            Graph::new(volume, found, stop)
+                .compare(&mut findings, before)
+                .await?;
         }
         progress.snapshots.fetch_add(1, Ordering::Relaxed);
     }
@@ -73,7 +87,11 @@ pub async fn structure(volume: &Volume, progress: &Progress, stop: &AtomicBool) 
 
 fn entries(found: &Found) -> u64 {
     let tree = &found.commit.tree;
-    tree.base.iter().chain(&tree.runs).map(|root| root.entries).sum()
+    tree.base
+        .iter()
+        .chain(&tree.runs)
+        .map(|root| root.entries)
+        .sum()
 }
 
 /// All commits of history that are kept and whole, newest first; the damage of the others is noted.
@@ -91,7 +109,9 @@ pub(super) async fn chain(
             findings.report.damage[at].snapshots.add(format!("@{seq}"));
         }
     }
-    let Some(head) = head else { return Ok(Vec::new()) };
+    let Some(head) = head else {
+        return Ok(Vec::new());
+    };
     let history = match volume.history(&head).await {
         Ok(history) => history,
         Err(error) => {
@@ -99,14 +119,18 @@ pub(super) async fn chain(
             return by_links(volume, head, findings, progress, stop).await;
         }
     };
-    progress.snapshots_total.store(history.len() as u64, Ordering::Relaxed);
+    progress
+        .snapshots_total
+        .store(history.len() as u64, Ordering::Relaxed);
     let mut kept = Vec::new();
     for (index, entry) in history.iter().enumerate().rev() {
         go_on(stop)?;
         if entry.forgotten.is_some() {
             continue;
         }
-        let before = index.checked_sub(1).map(|before| (history[before].name, history[before].tag));
+        let before = index
+            .checked_sub(1)
+            .map(|before| (history[before].name, history[before].tag));
         if let Some(found) = link(volume, entry, before, &head, findings).await? {
             kept.push(found);
         }
@@ -131,7 +155,9 @@ async fn link(
     };
     let wrong = match read {
         Ok(found) if found.tag != entry.tag => "it is not the commit that later ones remember",
-        Ok(found) if found.commit.previous != before => "the commit before it is not the one that history has there",
+        Ok(found) if found.commit.previous != before => {
+            "the commit before it is not the one that history has there"
+        }
         Ok(found) => return Ok(Some(found)),
         Err(error) => {
             let at = findings.note(volume, error)?;
@@ -165,12 +191,17 @@ async fn by_links(
             Ok(found) if found.tag == tag => kept.push(found),
             Ok(_) => {
                 let object = layout::commit(volume.info().id, &name).to_string();
-                findings.add(object, "it is not the commit that the next one names".to_owned());
+                findings.add(
+                    object,
+                    "it is not the commit that the next one names".to_owned(),
+                );
                 break;
             }
             // Retention may have removed it; the history that would tell cannot be read.
             Err(RepoError::Missing { object }) => {
-                findings.report.add_note(format!("{object} is missing, and the history that would say why cannot be read"));
+                findings.report.add_note(format!(
+                    "{object} is missing, and the history that would say why cannot be read"
+                ));
                 break;
             }
             Err(error) => {
@@ -200,14 +231,17 @@ async fn pages(
         match met {
             Met::Leaf(page) => {
                 let (extents, malformed) = extents_of(&page);
-                extents.iter().for_each(|(_, extent)| references.add(extent));
+                extents
+                    .iter()
+                    .for_each(|(_, extent)| references.add(extent));
                 wrong.extend(malformed);
             }
             Met::Lost { error, .. } => lost.push(error),
         }
         Ok(())
     };
-    walk.tree(&found.commit.tree, Some(visited), &mut met).await?;
+    walk.tree(&found.commit.tree, Some(visited), &mut met)
+        .await?;
     for error in lost {
         findings.note(volume, error)?;
     }

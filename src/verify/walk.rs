@@ -99,7 +99,10 @@ impl Walk<'_> {
             key: None,
             until: None,
         };
-        let mut stack: Vec<Ahead> = Some(first).into_iter().filter(|ahead| is_new(ahead)).collect();
+        let mut stack: Vec<Ahead> = Some(first)
+            .into_iter()
+            .filter(|ahead| is_new(ahead))
+            .collect();
         while let Some(ahead) = stack.pop() {
             go_on(self.stop)?;
             let (ahead, page) = self.load(ahead).await;
@@ -111,14 +114,17 @@ impl Walk<'_> {
                 }
             };
             let children = children(&ahead, &page);
-            let wanted = children.into_iter().filter(|child| self.wants(child) && is_new(child));
+            let wanted = children
+                .into_iter()
+                .filter(|child| self.wants(child) && is_new(child));
             if ahead.level > 1 {
                 let wanted: Vec<Ahead> = wanted.collect();
                 stack.extend(wanted.into_iter().rev());
                 continue;
             }
             let wanted: Vec<Ahead> = wanted.collect();
-            let mut leaves = stream::iter(wanted.into_iter().map(|leaf| self.load(leaf))).buffered(LEAVES_AT_ONCE);
+            let mut leaves = stream::iter(wanted.into_iter().map(|leaf| self.load(leaf)))
+                .buffered(LEAVES_AT_ONCE);
             while let Some((leaf, page)) = leaves.next().await {
                 met(meeting(leaf, page))?;
             }
@@ -129,14 +135,23 @@ impl Walk<'_> {
     /// Whether a page may hold keys of the wanted kind.
     fn wants(&self, ahead: &Ahead) -> bool {
         let Some(kind) = self.kind else { return true };
-        let begins_behind = ahead.key.as_ref().is_some_and(|key| key.first() > Some(&kind));
-        let ends_before = ahead.until.as_ref().is_some_and(|until| until.as_slice() <= [kind].as_slice());
+        let begins_behind = ahead
+            .key
+            .as_ref()
+            .is_some_and(|key| key.first() > Some(&kind));
+        let ends_before = ahead
+            .until
+            .as_ref()
+            .is_some_and(|until| until.as_slice() <= [kind].as_slice());
         !begins_behind && !ends_before
     }
 
     async fn load(&self, ahead: Ahead) -> (Ahead, Result<Arc<Page>, repo::Error>) {
         let page = self.blocks.page(&ahead.place).await.and_then(|page| {
-            let misfit = |why| TreeError::Structure { at: ahead.place.at, why };
+            let misfit = |why| TreeError::Structure {
+                at: ahead.place.at,
+                why,
+            };
             if page.level() != ahead.level {
                 return Err(misfit("wrong level").into());
             }

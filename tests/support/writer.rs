@@ -3,6 +3,11 @@
 //! Written against the public interface alone, so that the tests inside the library (`repo/fixture.rs`) and those outside it share
 //! it. The including crate sees to it that `rewindfs` names the library.
 
+#![allow(
+    dead_code,
+    reason = "each program that includes this uses another part of it"
+)]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -38,17 +38,20 @@ impl Volume {
         let tail = piece.clone();
         let header = self.at(object, &mut piece, 0..HEADER_LEN, len).await?;
         let id = self.id_of(object, &header)?;
-        let of_directory = tail.slice(&directory_range).ok_or_else(|| Error::damaged(object, "its directory is too long"))?;
-        let directory = Directory::open(&of_directory, &trailer, len, &self.keys().block(id)).map_err(damaged)?;
+        let of_directory = tail
+            .slice(&directory_range)
+            .ok_or_else(|| Error::damaged(object, "its directory is too long"))?;
+        let directory = Directory::open(&of_directory, &trailer, len, &self.keys().block(id))
+            .map_err(damaged)?;
         for entry in directory.entries() {
             let place = entry.place;
             let range = place.offset..place.offset + u64::from(place.len);
             let bytes = self.at(object, &mut piece, range, len).await?;
             let named = (entry.kind == FrameKind::Commit).then_some(object);
-            let plain = self
-                .keys()
-                .block(entry.block)
-                .decrypt(place.frame, entry.kind, named, &bytes);
+            let plain =
+                self.keys()
+                    .block(entry.block)
+                    .decrypt(place.frame, entry.kind, named, &bytes);
             on_frame(entry, plain);
         }
         let pad = self.at(object, &mut piece, directory.pad(), len).await?;
@@ -58,7 +61,9 @@ impl Volume {
 
     /// The block's id, as its header says it: it must be the one that the object is named by.
     fn id_of(&self, object: &ObjectKey, header: &Bytes) -> Result<BlockId, Error> {
-        let id = Header::decode(header).map_err(|why| of_block(object, why))?.id;
+        let id = Header::decode(header)
+            .map_err(|why| of_block(object, why))?
+            .id;
         let volume = self.info().id;
         let fits = match id.class {
             BlockClass::Commit => {
@@ -68,7 +73,10 @@ impl Volume {
         };
         match fits {
             true => Ok(id),
-            false => Err(Error::damaged(object, "its header is that of another object")),
+            false => Err(Error::damaged(
+                object,
+                "its header is that of another object",
+            )),
         }
     }
 
@@ -88,7 +96,9 @@ impl Volume {
             begin: range.start,
             bytes: self.piece(object, range.start..end).await?,
         };
-        piece.slice(&range).ok_or_else(|| Error::damaged(object, "it is shorter than it was listed"))
+        piece
+            .slice(&range)
+            .ok_or_else(|| Error::damaged(object, "it is shorter than it was listed"))
     }
 
     async fn piece(&self, object: &ObjectKey, range: Range<u64>) -> Result<Bytes, Error> {
