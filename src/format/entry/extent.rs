@@ -55,7 +55,7 @@ impl Extent {
                 put_varint(&mut out, len);
             }
             Contents::Data { place, content } => {
-                out.push(DATA | u8::from(content.is_some()) * CONTENT);
+                out.push(DATA | (u8::from(content.is_some()) * CONTENT));
                 put_varint(&mut out, len);
                 place.encode_into(&mut out);
                 if let Some(content) = content {

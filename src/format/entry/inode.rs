@@ -54,7 +54,7 @@ impl Inode {
         if !self.handle.is_empty() {
             fields.push((HANDLE, self.handle.clone()));
         }
-        let flags = u8::from(self.racy) * RACY | u8::from(self.in_place) * IN_PLACE;
+        let flags = (u8::from(self.racy) * RACY) | (u8::from(self.in_place) * IN_PLACE);
         if flags != 0 {
             fields.push((FLAGS, vec![flags]));
         }

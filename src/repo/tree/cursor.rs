@@ -21,10 +21,13 @@ const DECODED_PAGES: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
 
 type RepoError = crate::repo::Error;
 
+/// Decoded pages by address.
+type Decoded = LruCache<(BlockId, FrameNo), Arc<Page>>;
+
 /// Loads pages and keeps the latest ones decoded.
 pub(super) struct Loader<P> {
     pages: P,
-    decoded: Arc<Mutex<LruCache<(BlockId, FrameNo), Arc<Page>>>>,
+    decoded: Arc<Mutex<Decoded>>,
 }
 
 impl<P: Clone> Clone for Loader<P> {

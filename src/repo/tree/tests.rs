@@ -75,14 +75,20 @@ fn an_empty_tree_has_nothing() {
     let tree = tree_of(Vec::new());
     assert_eq!(*tree.root(), TreeRoot::default());
     block_on(async {
-        assert_eq!(tree.inode(FileId::ROOT).await.unwrap(), None);
-        assert_eq!(tree.names(FileId::ROOT, None, 9).await.unwrap(), []);
-        assert_eq!(tree.xattrs(FileId::ROOT).await.unwrap(), []);
-        assert_eq!(tree.extents(FileId(1), 0..5).await.unwrap(), [hole(0..5)]);
-        assert_eq!(tree.extents(FileId(1), 5..5).await.unwrap(), []);
-        assert_eq!(tree.inodes(Some(FileId(u64::MAX)), 9).await.unwrap(), []);
-        assert_eq!(tree.resolve(&RepoPath::root()).await.unwrap(), None);
-        assert_eq!(tree.pages().await.unwrap(), []);
+        assert_eq!(tree.inode(FileId::ROOT).await.expect("reads"), None);
+        assert_eq!(tree.names(FileId::ROOT, None, 9).await.expect("reads"), []);
+        assert_eq!(tree.xattrs(FileId::ROOT).await.expect("reads"), []);
+        assert_eq!(
+            tree.extents(FileId(1), 0..5).await.expect("reads"),
+            [hole(0..5)]
+        );
+        assert_eq!(tree.extents(FileId(1), 5..5).await.expect("reads"), []);
+        assert_eq!(
+            tree.inodes(Some(FileId(u64::MAX)), 9).await.expect("reads"),
+            []
+        );
+        assert_eq!(tree.resolve(&RepoPath::root()).await.expect("reads"), None);
+        assert_eq!(tree.pages().await.expect("reads"), []);
     });
 }
 
@@ -106,10 +112,10 @@ fn later_extents_of_one_list_win_over_earlier() {
             hole((1 << 40) + 10..u64::MAX),
         ];
         assert_eq!(
-            tree.extents(FileId(9), 0..u64::MAX).await.unwrap(),
+            tree.extents(FileId(9), 0..u64::MAX).await.expect("reads"),
             expected
         );
-        let part = tree.extents(FileId(9), 5000..10_000).await.unwrap();
+        let part = tree.extents(FileId(9), 5000..10_000).await.expect("reads");
         assert_eq!(
             part,
             [
@@ -120,7 +126,7 @@ fn later_extents_of_one_list_win_over_earlier() {
         let end = tree
             .extents(FileId(8), u64::MAX - 6..u64::MAX)
             .await
-            .unwrap();
+            .expect("reads");
         assert_eq!(
             end,
             [
@@ -131,7 +137,7 @@ fn later_extents_of_one_list_win_over_earlier() {
         let holds = async |end, content| {
             let content = ContentId([content; 16]);
             let found = tree.holds_chunk(FileId(9), end, &content).await;
-            found.unwrap().is_some()
+            found.expect("reads").is_some()
         };
         assert!(holds(8192, 6).await);
         assert!(!holds(8192, 5).await, "another content");
@@ -172,7 +178,10 @@ fn names_of_any_bytes_are_listed_in_pages_of_their_own_directory() {
     block_on(async {
         let (mut listed, mut after) = (Vec::new(), None);
         loop {
-            let some = tree.names(FileId(5), after.as_deref(), 7).await.unwrap();
+            let some = tree
+                .names(FileId(5), after.as_deref(), 7)
+                .await
+                .expect("reads");
             assert!(some.len() <= 7);
             let Some((last, _)) = some.last() else { break };
             after = Some(last.clone());
@@ -181,11 +190,11 @@ fn names_of_any_bytes_are_listed_in_pages_of_their_own_directory() {
         let expected: Vec<_> = names.into_iter().zip((0..).map(name_entry)).collect();
         assert_eq!(listed, expected);
         assert_eq!(
-            tree.name(FileId(5), b"ab").await.unwrap(),
+            tree.name(FileId(5), b"ab").await.expect("reads"),
             expected.iter().find(|(n, _)| n == b"ab").map(|(_, e)| *e)
         );
-        assert_eq!(tree.name(FileId(5), b"abc").await.unwrap(), None);
-        assert_eq!(tree.names(FileId(5), None, 0).await.unwrap(), []);
+        assert_eq!(tree.name(FileId(5), b"abc").await.expect("reads"), None);
+        assert_eq!(tree.names(FileId(5), None, 0).await.expect("reads"), []);
     });
 }
 
@@ -207,19 +216,19 @@ fn xattrs_of_every_size_are_replaced_as_a_whole() {
         Change::SetXattrs(FileId(3), all),
         Change::SetXattrs(FileId(4), vec![(b"user.z".to_vec(), value(1))]),
     ]);
-    assert_eq!(block_on(tree.xattrs(FileId(3))).unwrap(), sorted);
+    assert_eq!(block_on(tree.xattrs(FileId(3))).expect("reads"), sorted);
     let few = vec![
         (b"user.a".to_vec(), value(9000)),
         (b"user.a".to_vec(), value(5)),
     ];
     let tree = apply(&tree, vec![Change::SetXattrs(FileId(3), few)]);
     assert_eq!(
-        block_on(tree.xattrs(FileId(3))).unwrap(),
+        block_on(tree.xattrs(FileId(3))).expect("reads"),
         [(b"user.a".to_vec(), value(5))]
     );
     let tree = apply(&tree, vec![Change::DropInode(FileId(3))]);
-    assert_eq!(block_on(tree.xattrs(FileId(3))).unwrap(), []);
-    assert_eq!(block_on(tree.xattrs(FileId(4))).unwrap().len(), 1);
+    assert_eq!(block_on(tree.xattrs(FileId(3))).expect("reads"), []);
+    assert_eq!(block_on(tree.xattrs(FileId(4))).expect("reads").len(), 1);
 }
 
 #[test]
@@ -240,8 +249,9 @@ fn a_path_is_walked_from_the_root() {
         name(FileId::ROOT, b"d", 2),
         name(FileId(2), b"f", 3),
     ]);
-    let resolve =
-        |path: &[u8]| block_on(tree.resolve(&RepoPath::parse(path).expect("a path"))).unwrap();
+    let resolve = |path: &[u8]| {
+        block_on(tree.resolve(&RepoPath::parse(path).expect("a path"))).expect("reads")
+    };
     assert_eq!(resolve(b"/"), Some((FileId::ROOT, dir)));
     assert_eq!(resolve(b"d/f"), Some((FileId(3), file(7))));
     assert_eq!(resolve(b"d/g"), None);
@@ -298,4 +308,22 @@ fn what_no_tree_can_hold_is_refused() {
             "{change:?}"
         );
     }
+}
+
+#[test]
+fn readers_and_writers_can_move_between_threads() {
+    fn is_send<T: Send>(future: T) {
+        drop(future);
+    }
+    let tree = tree_of(Vec::new());
+    let mut sink = Memory::default();
+    is_send(tree.inode(FileId(1)));
+    is_send(tree.names(FileId(1), None, 1));
+    is_send(tree.xattrs(FileId(1)));
+    is_send(tree.extents(FileId(1), 0..1));
+    is_send(tree.holds_chunk(FileId(1), 1, &ContentId([0; 16])));
+    is_send(tree.history());
+    is_send(tree.pages());
+    is_send(tree.inodes(None, 1));
+    is_send(tree.apply(Vec::new(), &mut sink));
 }

@@ -37,13 +37,13 @@ fn a_hundred_thousand_files_are_read_back_with_few_pages() {
     assert!(tree.root().runs.is_empty() && tree.root().inline.is_empty());
     let memory = tree.loader.pages().clone();
     assert_eq!(
-        block_on(tree.pages()).unwrap().len() as u64,
+        block_on(tree.pages()).expect("reads").len() as u64,
         memory.written().0
     );
     block_on(async {
         let before = memory.read();
         assert_eq!(
-            tree.inode(FileId(50_000)).await.unwrap(),
+            tree.inode(FileId(50_000)).await.expect("reads"),
             Some(file(50_000))
         );
         assert!(
@@ -52,7 +52,7 @@ fn a_hundred_thousand_files_are_read_back_with_few_pages() {
         );
         let before = memory.read();
         for id in 50_001..50_020 {
-            assert_eq!(tree.inode(FileId(id)).await.unwrap(), Some(file(id)));
+            assert_eq!(tree.inode(FileId(id)).await.expect("reads"), Some(file(id)));
         }
         assert!(
             memory.read() - before <= 1,
@@ -62,11 +62,14 @@ fn a_hundred_thousand_files_are_read_back_with_few_pages() {
         let names = tree
             .names(FileId(1_000_000_050), Some(b"file-050499.txt"), 10)
             .await
-            .unwrap();
+            .expect("reads");
         assert_eq!(names[0], (b"file-050500.txt".to_vec(), name_entry(50_500)));
         assert_eq!(names.len(), 10);
         assert!(memory.read() - before <= 4, "a listing reads what it lists");
-        assert_eq!(tree.inodes(None, usize::MAX).await.unwrap().len(), 100_000);
+        assert_eq!(
+            tree.inodes(None, usize::MAX).await.expect("reads").len(),
+            100_000
+        );
     });
 }
 
@@ -84,7 +87,9 @@ fn a_small_commit_writes_no_page_and_a_dense_one_little_more_than_itself() {
     assert!(written < own * 3 / 2, "{written} bytes for {own}");
     assert!(dense.root().runs.is_empty());
     assert_eq!(
-        block_on(dense.inodes(None, usize::MAX)).unwrap().len(),
+        block_on(dense.inodes(None, usize::MAX))
+            .expect("reads")
+            .len(),
         25_000
     );
 }
@@ -130,14 +135,14 @@ fn a_directory_of_long_names_is_deep_and_still_searched_by_few_pages() {
     block_on(async {
         for n in [0, 12_345, 29_999] {
             let before = memory.read();
-            let found = tree.name(FileId(1), &long_name(n)).await.unwrap();
+            let found = tree.name(FileId(1), &long_name(n)).await.expect("reads");
             assert_eq!(found, Some(name_entry(n)));
             assert!(memory.read() - before <= 3);
         }
         let some = tree
             .names(FileId(1), Some(&long_name(9_999)), 20_000)
             .await
-            .unwrap();
+            .expect("reads");
         assert!(
             some.into_iter()
                 .eq((10_000..30_000).map(|n| (long_name(n), name_entry(n))))
@@ -165,9 +170,9 @@ fn a_deep_base_keeps_the_pages_that_no_change_touches() {
             }
         }
         let before = memory.written().0;
-        let old: HashSet<_> = block_on(tree.pages()).unwrap().into_iter().collect();
+        let old: HashSet<_> = block_on(tree.pages()).expect("reads").into_iter().collect();
         tree = apply(&tree, changes);
-        let new: HashSet<_> = block_on(tree.pages()).unwrap().into_iter().collect();
+        let new: HashSet<_> = block_on(tree.pages()).expect("reads").into_iter().collect();
         let written = memory.written().0 - before;
         assert_eq!(
             new.difference(&old).count() as u64,
@@ -178,7 +183,7 @@ fn a_deep_base_keeps_the_pages_that_no_change_touches() {
             written <= len / 100 + 12,
             "round {round}: {written} pages for {len} changes"
         );
-        let names = block_on(tree.names(FileId(1), None, usize::MAX)).unwrap();
+        let names = block_on(tree.names(FileId(1), None, usize::MAX)).expect("reads");
         assert!(
             names
                 .into_iter()
@@ -200,7 +205,10 @@ fn a_file_of_fifty_thousand_extents_is_overwritten_and_cut() {
         assert!(tree.root().runs.len() <= RUNS_MAX);
     }
     block_on(async {
-        let all = tree.extents(FileId(5), 0..50_000 * 4096).await.unwrap();
+        let all = tree
+            .extents(FileId(5), 0..50_000 * 4096)
+            .await
+            .expect("reads");
         let (mut at, mut new) = (0, 0);
         for extent in all {
             assert_eq!(extent.range.start, at);
@@ -217,11 +225,11 @@ fn a_file_of_fifty_thousand_extents_is_overwritten_and_cut() {
         assert_eq!((at, new), (50_000 * 4096, 2000 * 4096));
     });
     let cut = apply(&tree, vec![put(5, hole(100 * 4096..u64::MAX))]);
-    let left = block_on(cut.extents(FileId(5), 99 * 4096..u64::MAX)).unwrap();
+    let left = block_on(cut.extents(FileId(5), 99 * 4096..u64::MAX)).expect("reads");
     assert_eq!(left.last(), Some(&hole(100 * 4096..u64::MAX)));
     let gone = apply(&cut, vec![Change::DropInode(FileId(5))]);
     assert_eq!(
-        block_on(gone.extents(FileId(5), 0..1 << 40)).unwrap(),
+        block_on(gone.extents(FileId(5), 0..1 << 40)).expect("reads"),
         [hole(0..1 << 40)]
     );
 }

@@ -190,7 +190,7 @@ async fn compare(tree: &Tree<Memory>, model: &Model, random: &mut Random) {
         let some = tree
             .inodes(inodes.last().map(|(id, _)| *id), page)
             .await
-            .unwrap();
+            .expect("reads");
         let done = some.len() < page;
         inodes.extend(some);
         if done {
@@ -210,7 +210,7 @@ async fn compare(tree: &Tree<Memory>, model: &Model, random: &mut Random) {
             let some = tree
                 .names(FileId(dir), after.as_deref(), page)
                 .await
-                .unwrap();
+                .expect("reads");
             let done = some.is_empty();
             names.extend(some);
             if done {
@@ -226,17 +226,20 @@ async fn compare(tree: &Tree<Memory>, model: &Model, random: &mut Random) {
         );
     }
     let entries: Vec<_> = model.history.values().cloned().collect();
-    assert!(tree.history().await.unwrap() == entries, "history differs");
+    assert!(
+        tree.history().await.expect("reads") == entries,
+        "history differs"
+    );
     for _ in 0..10 {
         let id = random.below(IDS) + 1;
         assert_eq!(
-            tree.inode(FileId(id)).await.unwrap(),
+            tree.inode(FileId(id)).await.expect("reads"),
             model.inodes.get(&id).cloned()
         );
         let name = random_name(random);
-        let found = tree.name(FileId(id % 5 + 1), &name).await.unwrap();
+        let found = tree.name(FileId(id % 5 + 1), &name).await.expect("reads");
         assert_eq!(found, model.names.get(&(id % 5 + 1, name)).copied());
-        let xattrs = tree.xattrs(FileId(id)).await.unwrap();
+        let xattrs = tree.xattrs(FileId(id)).await.expect("reads");
         let expected: Vec<_> = model
             .xattrs
             .get(&id)
@@ -261,7 +264,10 @@ async fn compare(tree: &Tree<Memory>, model: &Model, random: &mut Random) {
         else {
             continue;
         };
-        let held = tree.holds_chunk(FileId(*id), *end, content).await.unwrap();
+        let held = tree
+            .holds_chunk(FileId(*id), *end, content)
+            .await
+            .expect("reads");
         assert_eq!(held.as_ref(), Some(extent));
     }
 }
@@ -269,7 +275,11 @@ async fn compare(tree: &Tree<Memory>, model: &Model, random: &mut Random) {
 async fn compare_file(tree: &Tree<Memory>, model: &Model, id: u64, range: Range<u64>) {
     let bytes = model.files.get(&id);
     let mut at = range.start;
-    for extent in tree.extents(FileId(id), range.clone()).await.unwrap() {
+    for extent in tree
+        .extents(FileId(id), range.clone())
+        .await
+        .expect("reads")
+    {
         assert_eq!(extent.range.start, at, "a gap or an overlap");
         assert!(extent.is_valid());
         for at in extent.range.start..extent.range.end.min(file_len(id)) {
@@ -297,7 +307,7 @@ async fn check_structure(tree: &Tree<Memory>) {
         let (mut entries, mut bytes) = (0, 0);
         let mut level = vec![(root.place.clone(), root.height - 1)];
         while let Some((place, at)) = level.pop() {
-            let page = tree.loader.load(&place, at, None).await.unwrap();
+            let page = tree.loader.load(&place, at, None).await.expect("reads");
             if at == 0 {
                 entries += page.len() as u64;
                 bytes += page.bytes().len() as u64;
@@ -318,6 +328,26 @@ async fn check_structure(tree: &Tree<Memory>) {
     }
 }
 
+/// Makes a run of few changes, as other policies might, so that all layers are seen to work together.
+fn force_run(tree: &Tree<Memory>, list: Vec<Change>) -> Tree<Memory> {
+    let fresh = changes::sorted(list).expect("valid changes");
+    let layers = Layers {
+        base: None,
+        runs: &[],
+        inline: tree.inline().expect("readable"),
+        fresh: &fresh,
+    };
+    let mut sink = tree.loader.pages().clone();
+    let mut root = tree.root().clone();
+    root.inline.clear();
+    let run = block_on(async {
+        let scan = Scan::new(&tree.loader, layers, b"", Overlay::new(Absence::Kept)).await?;
+        base::update(&tree.loader, None, scan, Absence::Kept, &mut sink).await
+    });
+    root.runs.extend(run.expect("builds"));
+    Tree::new(root, sink)
+}
+
 fn run(seed: u64, commits: usize) {
     let mut random = Random(seed);
     let mut model = Model::default();
@@ -335,7 +365,10 @@ fn run(seed: u64, commits: usize) {
             .map(|_| random_change(&mut random, &mut counter))
             .collect();
         changes.iter().for_each(|change| model.apply(change));
-        let next = apply(&tree, changes);
+        let next = match tree.root().runs.len() < RUNS_MAX && random.one_in(8) {
+            true => force_run(&tree, changes),
+            false => apply(&tree, changes),
+        };
         bases += usize::from(next.root().base != tree.root().base);
         runs_max = runs_max.max(next.root().runs.len());
         tree = next;
