@@ -83,7 +83,14 @@ impl Writership {
 
     /// Writes the lease over if it is still ours, or of one who has lost against our claim.
     async fn write_lease(&self, expires: Stamp) -> Result<(), Error> {
-        let held = self.claims.read_lease().await?;
+        let held = match self.claims.read_lease().await {
+            // It holds nothing that our claim does not prove better: written anew, it is whole again.
+            Err(Error::Damaged { .. }) => {
+                self.verify().await?;
+                return self.claims.replace_lease(&self.lease_until(expires)).await;
+            }
+            held => held?,
+        };
         if held
             .as_ref()
             .is_none_or(|(lease, _)| lease.session != self.claim.session)
@@ -91,11 +98,8 @@ impl Writership {
             self.verify().await?;
         }
         let lease = self.lease_until(expires);
-        match self
-            .claims
-            .put_lease(&lease, held.map(|(_, version)| version))
-            .await?
-        {
+        let over = held.map(|(_, version)| version);
+        match self.claims.put_lease(&lease, over).await? {
             PutOutcome::Done => Ok(()),
             // Somebody wrote it between our two requests. Either he has claimed the volume by now, or the next renewal tells.
             PutOutcome::Refused => self.verify().await,
@@ -112,12 +116,16 @@ impl Writership {
         }
     }
 
-    /// Lease, claim, and then the look whether it is really ours: none of the three answers is believed alone.
-    async fn take(&self, held: Option<Version>, claim: &Claim) -> Result<(), Error> {
+    async fn take_lease(&self, held: Option<Version>) -> Result<(), Error> {
         let lease = self.lease_until(end(self.since, self.lease));
-        if self.claims.put_lease(&lease, held).await? == PutOutcome::Refused {
-            return Err(self.claims.busy("another writer that has just started"));
+        match self.claims.put_lease(&lease, held).await? {
+            PutOutcome::Done => Ok(()),
+            PutOutcome::Refused => Err(self.claims.busy("another writer that has just started")),
         }
+    }
+
+    /// Puts the claim, and looks whether it is the latest and the lease still ours: no answer to a put is believed alone.
+    async fn take(&self, claim: &Claim) -> Result<(), Error> {
         if self.claims.put(claim).await? == PutOutcome::Refused {
             return Err(self.claims.busy("a writer of the same session"));
         }
@@ -137,7 +145,8 @@ impl Writership {
 
 impl Volume {
     /// Takes the lease and claims the volume from `base` on (its head, or none). [`Error::Busy`] names the holder if
-    /// another's lease is still running; a lease of the same `owner` (machine and state directory) is taken over at once.
+    /// another's lease is still running or the volume has moved on from `base`; a lease of the same `owner` (machine and state
+    /// directory) is taken over at once.
     /// `base` may be a commit that lies only in the spool yet. A session claims once: [`Error::Invalid`] for a second time.
     pub async fn claim(
         &self,
@@ -181,8 +190,33 @@ impl Volume {
             since: now,
             lease,
         };
-        writership.take(version, &claim).await?;
+        writership.take_lease(version).await?;
+        if let Err(moved_on) = self.check_base(base).await {
+            writership.release().await?;
+            return Err(moved_on);
+        }
+        writership.take(&claim).await?;
         Ok(writership)
+    }
+
+    /// Whether `base` is still where the volume stands, asked while the lease is ours. A claim that began before the newest commit
+    /// would cut off what another has published since the base was read.
+    async fn check_base(&self, base: Option<&Found>) -> Result<(), Error> {
+        let Some(head) = self.head().await? else {
+            return Ok(());
+        };
+        let seq = head.commit.name.seq;
+        let stands = base.is_some_and(|base| {
+            // Commits that lie only in the spool come after the newest that is in the store.
+            base.commit.name.seq > seq || base.tag == head.tag
+        });
+        match stands {
+            true => Ok(()),
+            false => Err(self.claims.busy(&format!(
+                "{}, which has just published @{seq}",
+                head.commit.host
+            ))),
+        }
     }
 }
 
