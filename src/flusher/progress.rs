@@ -145,7 +145,12 @@ impl Progress {
             spool_bytes,
             spool_commits: inner.waiting.len(),
             last_error: inner.errors.iter().flatten().min_by_key(|e| e.1).cloned(),
-            refused: inner.refused.iter().take(REFUSED_NAMED_MAX).copied().collect(),
+            refused: inner
+                .refused
+                .iter()
+                .take(REFUSED_NAMED_MAX)
+                .copied()
+                .collect(),
             ..inner.status.clone()
         }
     }

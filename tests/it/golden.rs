@@ -20,12 +20,9 @@ use crate::golden_files::maker::{MINUTE, PASSWORD, TEN, make};
 /// Names a directory, which must not exist yet, in which the files of a new version are to be made and kept.
 const MAKE: &str = "REWINDFS_MAKE_GOLDEN";
 /// The configurations that a version's files cover: name of the directory, AES key length, compression.
-const CONFIGURATIONS: [(&str, AesKeyLen, Compression); 2] = [
-    (
-        "aes256-zstd",
-        AesKeyLen::Aes256,
-        Compression::Zstd(19),
-    ),
+const CONFIGURATIONS: [(&str, AesKeyLen, Compression); 3] = [
+    ("aes256", AesKeyLen::Aes256, Compression::Zstd(19)),
+    ("aes192", AesKeyLen::Aes192, Compression::Zstd(1)),
     ("aes128-plain", AesKeyLen::Aes128, Compression::Off),
 ];
 
@@ -65,7 +62,7 @@ async fn version_1_is_read_whole() {
     for (name, _, _) in CONFIGURATIONS {
         let files = fixtures().join("v1").join(name);
         let copy = copy_of(&files.join("repository"));
-        let expected = fs::read_to_string(fixtures().join("v1/listing.txt")).unwrap();
+        let expected = fs::read_to_string(files.join("listing.txt")).unwrap();
         let recovery = fs::read_to_string(files.join("recovery-key")).unwrap();
         for secret in [
             Secret::Password(PASSWORD.to_owned().into()),
@@ -88,11 +85,16 @@ fn assert_same(found: &str, expected: &str, name: &str) {
 
 #[tokio::test]
 async fn version_1_is_found_by_time_number_and_name() {
-    let copy = copy_of(&fixtures().join("v1/aes256-zstd/repository"));
+    let copy = copy_of(&fixtures().join("v1/aes256/repository"));
     let repository = open(copy.path(), Secret::Password(PASSWORD.to_owned().into())).await;
     let volumes = repository.volumes().await.unwrap();
     let volume = repository.volume(volumes[0].id).await.unwrap();
-    let seq = async |point| volume.find(&point).await.map(|found| found.commit.name.seq.0);
+    let seq = async |point| {
+        volume
+            .find(&point)
+            .await
+            .map(|found| found.commit.name.seq.0)
+    };
     assert_eq!(seq(Point::Latest).await.unwrap(), 7);
     assert_eq!(seq(Point::Back(1)).await.unwrap(), 6);
     let named = Point::Named("before the move".into());
@@ -116,17 +118,19 @@ async fn the_maker_makes_what_the_newest_listing_says() {
         .clone()
         .unwrap_or_else(|| temporary.path().join("version"));
     for (name, aes, compression) in CONFIGURATIONS {
-        let folder = target.join(name).join("repository");
+        let files = target.join(name);
+        let folder = files.join("repository");
         assert!(!folder.exists(), "golden files are never made anew");
         Local::create(&folder).unwrap();
         let recovery = make(&open_store(&folder), aes, compression).await;
-        fs::write(target.join(name).join("recovery-key"), recovery + "\n").unwrap();
+        fs::write(files.join("recovery-key"), recovery + "\n").unwrap();
         let password = Secret::Password(PASSWORD.to_owned().into());
         let listing = listing::of(&open(&folder, password).await).await;
         match &kept {
-            Some(_) => fs::write(target.join("listing.txt"), listing).unwrap(),
+            Some(_) => fs::write(files.join("listing.txt"), listing).unwrap(),
             None => {
-                let expected = fs::read_to_string(fixtures().join("v1/listing.txt")).unwrap();
+                let expected = fixtures().join("v1").join(name).join("listing.txt");
+                let expected = fs::read_to_string(expected).unwrap();
                 assert_same(&listing, &expected, name);
             }
         }
