@@ -166,6 +166,19 @@ impl Repository {
         }
     }
 
+    /// The same repository, read through a store that shows the same objects and perhaps more: the spool laid over the store.
+    /// No key is derived again.
+    pub fn through(&self, store: Store) -> Self {
+        Self {
+            store,
+            cache: self.cache.clone(),
+            id: self.id,
+            contents: self.contents.clone(),
+            listed: Mutex::default(),
+            loaded: Mutex::new(self.loaded.lock().clone()),
+        }
+    }
+
     /// Its id.
     pub fn id(&self) -> RepositoryId {
         self.id

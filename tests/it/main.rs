@@ -5,6 +5,8 @@
     reason = "a test that cannot go on stops best where it stands"
 )]
 
+mod architecture;
+
 mod store;
 mod store_contract;
 
