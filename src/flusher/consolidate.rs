@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn a_stretch_that_pieces_half_cover_is_written_whole_within_the_size() {
         let half = 0..WHOLE_LEN / 2 - PAGE;
-        let dirty = [WHOLE_LEN / 2..WHOLE_LEN / 2 + PAGE];
+        let dirty = vec![page(WHOLE_LEN / 2 / PAGE)];
         let wanted = plan(BLOCK, WHOLE_LEN - 100, &[piece(half.clone(), 0)], &dirty);
         let gaps = vec![0..dirty[0].start, dirty[0].end..WHOLE_LEN - 100];
         assert_eq!(wanted, gaps);

@@ -3,6 +3,7 @@
 mod world;
 
 use crate::clock::{Clock, ManualClock, Stamp, SystemClock};
+use crate::format::entry::Contents;
 use crate::store::Kind;
 use crate::store::fault::{Fault, Rule};
 use crate::store::metered::Operation;
@@ -78,6 +79,48 @@ async fn one_overwritten_page_costs_one_small_object() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn random_overwrites_are_gathered_and_stay_exact() {
+    let world = World::new().await;
+    let writer = world.start().await;
+    writer.create("base", &noise(9, 6 << 20));
+    writer.sync().await;
+    let mut marks = Vec::new();
+    for round in 0..6u64 {
+        for n in 0..50u64 {
+            // Spread over the file, half of them unaligned, some twice.
+            let at = (round * 7919 + n * 104_729) * 37 % (5 << 20);
+            writer.write("base", at, &noise(round * 100 + n, 3000));
+        }
+        marks.push((writer.sync().await, writer.now()));
+    }
+    for (mark, then) in &marks {
+        assert_eq!(world.snapshot(mark).await, *then);
+    }
+    let volume = world.volume(false).await;
+    let head = volume.head().await.unwrap().unwrap();
+    let id = writer.inode("base").id();
+    let extents = volume
+        .tree(&head.commit)
+        .extents(id, 0..6 << 20)
+        .await
+        .unwrap();
+    let frames: std::collections::HashSet<_> = extents
+        .iter()
+        .filter_map(|extent| match &extent.contents {
+            Contents::Data { place, .. } => Some((place.at.block, place.at.frame)),
+            Contents::Hole => None,
+        })
+        .collect();
+    assert!(
+        frames.len() < 100,
+        "{} frames for {} extents",
+        frames.len(),
+        extents.len()
+    );
+    writer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_byte_put_in_front_uploads_little_and_equal_files_are_stored_once() {
     let world = World::new().await;
     let writer = world.start().await;
@@ -142,7 +185,7 @@ async fn sparse_files_are_not_read_and_come_back_sparse() {
     let extents = tree.extents(id, around).await.unwrap();
     assert!(matches!(
         extents.last().unwrap().contents,
-        crate::format::entry::Contents::Data { .. }
+        Contents::Data { .. }
     ));
     assert!(world.meter.bytes_put() < 64 << 10);
     writer.stop().await;
