@@ -69,11 +69,15 @@ impl Writer {
 
     fn block_id(&mut self, class: BlockClass) -> BlockId {
         self.blocks += 1;
+        self.id_of(class, self.blocks)
+    }
+
+    fn id_of(&self, class: BlockClass, number: u32) -> BlockId {
         BlockId {
             key_epoch: self.volume.keys().key_epoch(),
             class,
             session: self.writership.session(),
-            number: self.blocks,
+            number,
         }
     }
 
@@ -98,45 +102,109 @@ impl Writer {
     /// The same with small data that rides in the commit's own object from frame 1 on.
     pub(crate) async fn commit_with(
         &mut self,
-        mut changes: Vec<Change>,
+        changes: Vec<Change>,
         special: Special,
         small_data: &[Vec<u8>],
     ) -> Found {
-        let head = self.head.take();
-        changes.extend(
-            head.as_ref()
-                .map(|head| Change::PutHistory(head.history_entry())),
-        );
+        let commit = self.draft(changes, &special).await;
+        self.publish(&commit, Compression::default(), small_data).await
+    }
+
+    /// The same where `make` says what lies in the small data, whose places it is told. The changes must be few enough to stay in the
+    /// commit itself, since they are made several times over until the places no longer move.
+    pub(crate) async fn commit_carrying(
+        &mut self,
+        small_data: &[Vec<u8>],
+        special: Special,
+        make: impl Fn(&[Place]) -> Vec<Change>,
+    ) -> Found {
+        let mut body_len = 0;
+        loop {
+            let blocks = self.blocks;
+            let places = self.small_places(body_len, small_data);
+            let commit = self.draft(make(&places), &special).await;
+            let needed = Envelope::pack(&commit.encode(), Compression::Off).encrypted_len();
+            if needed == body_len {
+                return self.publish(&commit, Compression::Off, small_data).await;
+            }
+            body_len = needed;
+            self.blocks = blocks;
+        }
+    }
+
+    /// Where small data will lie behind a body of so many bytes.
+    fn small_places(&self, body_len: u32, small_data: &[Vec<u8>]) -> Vec<Place> {
+        let mut offset = 64 + u64::from(body_len);
+        // The tree's block is named first, and then the commit's own.
+        let block = self.id_of(BlockClass::Commit, self.blocks + 2);
+        let places = (1..).zip(small_data).map(|(frame, plain)| {
+            let len = Envelope::pack(plain, Compression::default()).encrypted_len();
+            let place = Place {
+                at: Address {
+                    block,
+                    frame: FrameNo(frame),
+                    inner: 0,
+                },
+                hint: Hint {
+                    offset,
+                    len,
+                    commit: Some(self.next_name()),
+                },
+            };
+            offset += u64::from(len);
+            place
+        });
+        places.collect()
+    }
+
+    /// What the next commit is called.
+    fn next_name(&self) -> CommitName {
+        let now = self.clock.now();
+        let before = self.head.as_ref().map(|head| head.commit.name);
+        CommitName {
+            era: self.writership.era(),
+            stamp: match before {
+                Some(before) if before.era == self.writership.era() => {
+                    now.max(Stamp(before.stamp.0 + 1))
+                }
+                _ => now,
+            },
+            seq: Seq(before.map_or(0, |before| before.seq.0) + 1),
+            session: self.writership.session(),
+        }
+    }
+
+    async fn draft(&mut self, mut changes: Vec<Change>, special: &Special) -> Commit {
+        let head = self.head.clone();
+        changes.extend(head.as_ref().map(|head| Change::PutHistory(head.history_entry())));
         let before = head
             .as_ref()
             .map_or_else(TreeRoot::default, |head| head.commit.tree.clone());
-        let now = self.clock.now();
-        let name = CommitName {
-            era: self.writership.era(),
-            stamp: head.as_ref().map_or(now, |head| match head.commit.name {
-                before if before.era == self.writership.era() => now.max(Stamp(before.stamp.0 + 1)),
-                _ => now,
-            }),
-            seq: Seq(head.as_ref().map_or(0, |head| head.commit.name.seq.0) + 1),
-            session: self.writership.session(),
-        };
-        let commit = Commit {
-            name,
+        Commit {
+            name: self.next_name(),
             previous: head.as_ref().map(|head| (head.commit.name, head.tag)),
-            wall: now,
+            wall: self.clock.now(),
             generation: self.writership.generation(),
             condemned_seen: 0,
             tree: self.tree(before, changes).await,
             totals: Totals::default(),
             host: "host".into(),
             source: b"/source".to_vec(),
-            label: special.label,
+            label: special.label.clone(),
             incomplete: special.incomplete,
             next_file_id: 2,
-        };
-        self.put_commit(&commit, small_data).await;
-        let found = self.volume.read_commit(&name).await.unwrap();
-        assert_eq!(found.commit, commit);
+        }
+    }
+
+    async fn publish(
+        &mut self,
+        commit: &Commit,
+        body: Compression,
+        small_data: &[Vec<u8>],
+    ) -> Found {
+        self.put_commit(commit, body, small_data).await;
+        let found = self.volume.read_commit(&commit.name).await.unwrap();
+        assert_eq!(found.commit, *commit);
         self.head = Some(found.clone());
         found
     }
@@ -168,11 +236,11 @@ impl Writer {
         root
     }
 
-    async fn put_commit(&mut self, commit: &Commit, small_data: &[Vec<u8>]) {
+    async fn put_commit(&mut self, commit: &Commit, body: Compression, small_data: &[Vec<u8>]) {
         let id = self.block_id(BlockClass::Commit);
         let key = layout::commit(self.volume.info().id, &commit.name);
         let mut layout = BlockLayout::new(id);
-        let body = Envelope::pack(&commit.encode(), Compression::default());
+        let body = Envelope::pack(&commit.encode(), body);
         layout.add(FrameKind::Commit, &body);
         let data: Vec<_> = small_data
             .iter()
