@@ -323,4 +323,4 @@ fn is_racy(mtime: Timespec, ctime: Timespec, sealed_at: Stamp) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -117,6 +117,7 @@ impl Flusher {
             progress: Arc::clone(&progress),
             spool: Arc::clone(&parts.spool),
             clock: Arc::clone(&parts.clock),
+            epochs: Arc::clone(&parts.epochs),
         };
         let flow = Flow::new(parts, options, progress, stop)?;
         let uploader = flow.uploader();
@@ -290,7 +291,10 @@ impl Flow {
     }
 
     fn wants_seal(&self, open: ChangeSize) -> bool {
-        if !self.has_room() {
+        // What does not fit is sealed only when there is nothing to wait for.
+        let used = self.spool.used_bytes();
+        let fits = used.saturating_add(open.bytes) <= self.options.spool_bytes;
+        if !self.has_room() || !(fits || self.progress.waiting() == 0) {
             return false;
         }
         let since = self.last_seal.elapsed();
@@ -315,10 +319,10 @@ impl Flow {
             // Not a failure: the changes are in the open epoch again, and the epochs see to it that this ends.
             Err(Error::Folded) => {}
             Err(error) => {
-                if let Error::Source { id, source } = &error {
-                    if is_refusal(source) {
-                        self.progress.refuse(*id);
-                    }
+                if let Error::Source { id, source } = &error
+                    && is_refusal(source)
+                {
+                    self.progress.refuse(*id);
                 }
                 let now = self.clock.now();
                 self.progress.failed(Who::Flow, error.to_string(), now);
@@ -390,7 +394,8 @@ impl Flow {
         let deadline = Instant::now() + patience;
         for _ in 0..LAST_SEALS {
             let open = self.epochs.open_size() != ChangeSize::default();
-            if self.progress.is_fenced() || !(open || !self.waiters.is_empty()) {
+            let owed = open || !self.waiters.is_empty();
+            if self.progress.is_fenced() || !owed {
                 break;
             }
             let sealed = self.seal();
@@ -415,9 +420,10 @@ impl Flow {
         }
         self.progress.stop("the mount is being stopped", false);
         if let Some(reply) = reply {
+            let folds = self.epochs.counters().folds;
             let status = self
                 .progress
-                .status(self.clock.now(), self.spool.used_bytes());
+                .status(self.clock.now(), self.spool.used_bytes(), folds);
             let stopped = Stopped {
                 published: published && captured,
                 captured,

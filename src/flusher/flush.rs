@@ -310,10 +310,10 @@ impl Flow {
     /// Chunks are looked for where they were seen last: the file that held them before may be gone with this commit.
     fn remember_chunks(&mut self, laid: &[Laid]) {
         for (id, range, piece) in laid {
-            if let Piece::New { content, .. } | Piece::Held { content, .. } = piece {
-                if let Some(content) = content {
-                    self.index.remember_best_effort(content, *id, range.end);
-                }
+            if let Piece::New { content, .. } | Piece::Held { content, .. } = piece
+                && let Some(content) = content
+            {
+                self.index.remember_best_effort(content, *id, range.end);
             }
         }
     }

@@ -286,6 +286,3 @@ fn not_there(key: &ObjectKey) -> Error {
     }
     .into()
 }
-
-#[cfg(test)]
-mod tests;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::cache::Cache;
 use crate::crypto::VolumeKeys;
+use crate::format::directory::Directory;
 use crate::format::entry::Place;
 use crate::format::frame::FrameKind;
 use crate::format::page::Page;
@@ -95,6 +96,13 @@ impl Blocks {
     /// The object that `place` lies in; [`Error::Damaged`] if it is said to lie in a commit and does not say in which.
     pub fn object(&self, place: &Place) -> Result<ObjectKey, Error> {
         self.fetch.object(place)
+    }
+
+    /// The authenticated directory of the object that `place` lies in, for `check` and `debug`: which frames lie where in it.
+    /// [`Error::Missing`] and [`Error::Damaged`] name the object. Three requests.
+    pub async fn directory(&self, place: &Place) -> Result<Directory, Error> {
+        let object = self.object(place)?;
+        self.fetch.directory(&object, place.at.block).await
     }
 
     /// Keeps a frame that has just been written, so that it need not be fetched: on disk as it is, or decoded in memory

@@ -43,6 +43,8 @@ pub mod layout;
 
 mod listing;
 
+pub mod inspect;
+
 pub mod keys;
 
 pub mod lease;

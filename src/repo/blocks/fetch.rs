@@ -230,7 +230,11 @@ impl Fetch {
     }
 
     /// The directory of an object that was written as block `id`.
-    async fn directory(&self, object: &ObjectKey, id: BlockId) -> Result<Directory, Error> {
+    pub(super) async fn directory(
+        &self,
+        object: &ObjectKey,
+        id: BlockId,
+    ) -> Result<Directory, Error> {
         let len = self.store.head(object).await?;
         let len = len.ok_or_else(|| Error::Missing {
             object: object.clone(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rewindfs::fuse::session;
 use rewindfs::mount::Event;
 
-use crate::scene::{Place, Scene, everywhere};
+use crate::scene::{Place, Scene, everywhere, unmount};
 
 #[test]
 fn a_mount_in_use_is_busy_and_a_lazy_unmount_takes_it_off() {
@@ -42,8 +42,7 @@ fn what_was_there_before_is_shown_and_stays() {
         assert_eq!(fs::read(scene.at("old/file")).expect("read"), b"before");
         fs::write(scene.at("old/file"), b"after").expect("written");
         let below = scene.below("old/file");
-        scene.session.unmount().expect("unused");
-        scene.session.wait();
+        unmount(&scene.session);
         assert_eq!(fs::read(below).expect("read"), b"after");
     }
 }
@@ -57,8 +56,7 @@ fn a_second_mount_at_the_same_place_survives_the_end_of_the_first_session() {
         return;
     };
     // The first session ends while another mount lies at its place.
-    first.session.unmount().expect("unused");
-    first.session.wait();
+    unmount(&first.session);
     let place = first.session.place().to_owned();
     struct Nothing;
     impl fuser::Filesystem for Nothing {}
@@ -69,8 +67,7 @@ fn a_second_mount_at_the_same_place_survives_the_end_of_the_first_session() {
     let mounts = fs::read_to_string("/proc/self/mounts").expect("read");
     let ours = format!("second {} fuse.rewindfs", place.display());
     assert!(mounts.contains(&ours), "{mounts}");
-    second.unmount().expect("unused");
-    second.wait();
+    unmount(&second);
     other.unmount();
 }
 
@@ -117,8 +114,7 @@ fn a_handler_that_panics_answers_and_the_mount_lives_on() {
         assert_eq!(error.raw_os_error(), Some(libc::EIO));
     }
     assert!(session.is_alive());
-    session.unmount().expect("unused");
-    session.wait();
+    unmount(&session);
     scene.unmount();
 }
 
@@ -191,6 +187,6 @@ fn every_change_is_recorded_in_the_open_epoch() {
             .expect("preserved")
             .expect("it was there");
         assert_eq!(attributes.stat.size, 10_000);
-        sealed.finish();
+        sealed.finish().expect("nobody folded it");
     });
 }
