@@ -383,6 +383,31 @@ async fn prefetching_takes_few_gets_and_saves_all_later_ones() {
 }
 
 #[tokio::test]
+async fn tree_pages_are_prefetched_like_data() {
+    let store = memory();
+    let mut writer = Writer::new(&store).await;
+    let changes = (2..30_000).map(|id| crate::format::entry::Change::PutName {
+        dir: crate::id::FileId::ROOT,
+        name: format!("file {id}").into_bytes(),
+        entry: crate::format::entry::NameEntry {
+            id: crate::id::FileId(id),
+            kind: crate::format::entry::Kind::File,
+        },
+    });
+    let found = writer.commit(changes.collect(), Special::default()).await;
+    let (counted, meter) = metered(&store);
+    let volume = reopen(&counted, Cache::in_memory(ROOMY)).await;
+    let tree = writer.volume.tree(&found.commit);
+    let pages = tree.pages().await.unwrap();
+    assert!(pages.len() > 10);
+    volume.blocks().prefetch_best_effort(pages.clone()).await;
+    let before = meter.requests();
+    assert_eq!(volume.tree(&found.commit).pages().await.unwrap(), pages);
+    volume.blocks().prefetch_best_effort(pages).await;
+    assert_eq!(meter.requests(), before);
+}
+
+#[tokio::test]
 async fn a_reader_joins_the_prefetch_that_is_under_way() {
     let store = memory();
     let (places, frames, _) = four_frames(&store).await;
