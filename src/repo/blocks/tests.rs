@@ -105,22 +105,33 @@ async fn readers_of_one_frame_at_one_time_fetch_it_once() {
 async fn readers_that_share_a_fetch_share_its_failure_and_the_next_one_tries_again() {
     let store = memory();
     let (places, frames, _) = four_frames(&store).await;
-    let plan = Plan::new();
-    let faulty: Store = Arc::new(Faulty::new(store, plan.clone()));
-    let volume = reopen(&faulty, no_cache()).await;
-    plan.add(Rule {
-        on: Some(Operation::GetRange),
-        skip: 0,
-        times: 1,
-        fault: Fault::FailBefore(Kind::Retry),
-    });
-    let reads = (0..5).map(|_| volume.blocks().read(&places[0], 10));
-    let failed = futures::future::join_all(reads).await;
-    assert!(matches!(&failed[0], Err(Error::Store(error)) if error.kind == Kind::Retry));
-    assert_eq!(
-        volume.blocks().read(&places[0], 10).await.unwrap(),
-        frames[0][..10]
-    );
+    let (failing, holding) = (Plan::new(), Plan::new());
+    let failing_store: Store = Arc::new(Faulty::new(store, failing.clone()));
+    let slow: Store = Arc::new(Faulty::new(failing_store, holding.clone()));
+    let volume = reopen(&slow, no_cache()).await;
+    for (plan, fault) in [
+        (&holding, Fault::Hang),
+        (&failing, Fault::FailBefore(Kind::Retry)),
+    ] {
+        plan.add(Rule {
+            on: Some(Operation::GetRange),
+            skip: 0,
+            times: 1,
+            fault,
+        });
+    }
+    let mut readers: Vec<_> = (0..5)
+        .map(|_| Box::pin(volume.blocks().read(&places[0], 10)))
+        .collect();
+    for reader in &mut readers {
+        assert!(futures::poll!(reader).is_pending());
+    }
+    holding.release();
+    for failed in futures::future::join_all(readers).await {
+        assert!(matches!(failed, Err(Error::Store(error)) if error.kind == Kind::Retry));
+    }
+    let again = volume.blocks().read(&places[0], 10).await;
+    assert_eq!(again.unwrap(), frames[0][..10]);
 }
 
 #[tokio::test]
