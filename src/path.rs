@@ -39,6 +39,17 @@ impl RepoPath {
         Self(components)
     }
 
+    /// The last component; `None` for the root.
+    pub fn name(&self) -> Option<&[u8]> {
+        self.0.last().map(Vec::as_slice)
+    }
+
+    /// The directory that holds it; `None` for the root.
+    pub fn parent(&self) -> Option<Self> {
+        let (_, above) = self.0.split_last()?;
+        Some(Self(above.to_vec()))
+    }
+
     /// Whether this is the volume's root.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()

@@ -169,12 +169,11 @@ impl<const N: usize> BlockCipherEncClosure for Interleaved<'_, N> {
             mut blocks,
         } = self;
         for step in 0..steps {
-            for lane in 0..N {
-                let block = &mut blocks[lane][step];
-                let mut mixed = xor(block, &chains[lane]);
-                backend.encrypt_block((&mut mixed).into());
-                chains[lane] = mixed;
-                *block = mixed;
+            for (lane, chain) in blocks.iter_mut().zip(chains.iter_mut()) {
+                let mut block = xor(&lane[step], chain);
+                backend.encrypt_block((&mut block).into());
+                *chain = block;
+                lane[step] = block;
             }
         }
     }

@@ -5,6 +5,27 @@ use std::ops::Range;
 use crate::clock::{Stamp, Timespec};
 use crate::id::{BlockId, ContentId, Era, FileId, FrameNo, Seq, SessionId, Tag};
 
+mod inode;
+
+mod place;
+
+mod extent;
+
+mod history;
+
+pub use history::LABEL_MAX;
+
+#[cfg(test)]
+mod tests;
+
+/// Bytes that are none of what they should be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("malformed {0}")]
+pub struct Malformed(
+    /// What they should be.
+    pub &'static str,
+);
+
 /// What an extent or a page pointer holds: a byte offset inside the plaintext of one frame. Never changes,
 /// whatever object the frame lies in.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -1,8 +1,10 @@
 #![doc = include_str!("FORMAT.md")]
 
-pub mod marker;
-
 mod tlv;
+
+mod wire;
+
+pub mod marker;
 
 pub mod slot;
 
@@ -15,6 +17,8 @@ pub mod frame;
 pub mod commit;
 
 pub mod entry;
+
+pub mod key;
 
 pub mod page;
 

@@ -275,9 +275,10 @@ impl Header {
             passes: word(16),
             lanes: word(20),
         };
-        let kind = match (bytes[8], bytes[9]) {
-            (KIND_PASSWORD, KDF_ARGON2ID) => SlotKind::Password(cost),
-            (KIND_RECOVERY, KDF_NONE) => SlotKind::Recovery,
+        let no_cost = bytes[12..24].iter().all(|&byte| byte == 0);
+        let kind = match bytes[8..12] {
+            [KIND_PASSWORD, KDF_ARGON2ID, 0, 0] => SlotKind::Password(cost),
+            [KIND_RECOVERY, KDF_NONE, 0, 0] if no_cost => SlotKind::Recovery,
             _ => return Err(Error::UnknownKind),
         };
         let mut salt = [0; SALT_LEN];

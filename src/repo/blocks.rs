@@ -1,40 +1,163 @@
 //! From an address to bytes: cache, else one ranged GET; then verify, decrypt, decompress.
+//!
+//! [`Blocks`] is what trees, snapshots, `restore` and `check` read through. It joins callers that want the same frame
+//! (`flights.rs`), fetches ahead (`prefetch.rs`) and leaves the way of one frame to `fetch.rs`. Nothing leaves here that has not been
+//! authenticated; nothing is written here but caches.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::cache::Cache;
+use crate::crypto::VolumeKeys;
+use crate::format::directory::Directory;
 use crate::format::entry::Place;
 use crate::format::frame::FrameKind;
+use crate::format::page::Page;
+use crate::id::{BlockClass, ObjectKey};
 use crate::repo::Error;
+use crate::store::Store;
 
-/// Reads frames of one volume. Memory use is bounded by the cache it shares.
-pub struct Blocks {/* store, cache, keys, volume */}
+mod fetch;
+
+mod flights;
+
+mod prefetch;
+
+mod windows;
+
+use fetch::Fetch;
+use flights::Flights;
+use prefetch::Prefetch;
+
+/// What a decoded page costs beside its bytes.
+const PAGE_OVERHEAD: usize = 128;
+
+/// Reads frames of one volume. Memory use is bounded by the cache it shares, and by a fixed 64 MiB for what is under way.
+pub struct Blocks {
+    fetch: Arc<Fetch>,
+    flights: Flights,
+    prefetch: Prefetch,
+}
 
 impl Blocks {
-    /// The plaintext of the frame that holds `place`. Concurrent calls for one frame fetch it once.
-    pub async fn frame(&self, _place: &Place, _kind: FrameKind) -> Result<Bytes, Error> {
-        todo!()
+    pub(super) fn new(store: Store, cache: Cache, keys: VolumeKeys) -> Self {
+        let fetch = Arc::new(Fetch::new(store, cache, keys));
+        let flights = Flights::default();
+        Self {
+            prefetch: Prefetch::new(fetch.clone(), flights.clone()),
+            fetch,
+            flights,
+        }
     }
-    /// `len` bytes from `place` on.
-    pub async fn read(&self, _place: &Place, _len: usize) -> Result<Bytes, Error> {
-        todo!()
+
+    /// The plaintext of the frame that holds `place`. Concurrent calls for one frame fetch it once, and share a failure too.
+    /// [`Error::Missing`] names an object that is gone, [`Error::Damaged`] object and frame.
+    pub async fn frame(&self, place: &Place, kind: FrameKind) -> Result<Bytes, Error> {
+        let key = self.fetch.key(place);
+        if let Some(plain) = self.fetch.cache().plain(&key) {
+            return Ok(plain);
+        }
+        let flight = self.flights.join_or_start(key, || {
+            let (fetch, place) = (self.fetch.clone(), place.clone());
+            async move { fetch.frame(&place, kind).await }
+        });
+        flight.await
     }
+
+    /// `len` bytes of file contents from `place` on; [`Error::Damaged`] if the frame ends before them.
+    pub async fn read(&self, place: &Place, len: usize) -> Result<Bytes, Error> {
+        let frame = self.frame(place, FrameKind::Data).await?;
+        let begin = place.at.inner as usize;
+        match begin.checked_add(len) {
+            Some(end) if end <= frame.len() => Ok(frame.slice(begin..end)),
+            _ => Err(self.fetch.damaged(
+                place,
+                format!("it has {} bytes, not {len} from {begin} on", frame.len()),
+            )),
+        }
+    }
+
     /// Fetches frames into the cache in as few ranged GETs as their places allow (8 MiB at most each),
     /// several at a time. Best effort: a failure is found again by the read itself.
-    pub async fn prefetch_best_effort(&self, _places: Vec<Place>) {
-        todo!()
+    pub async fn prefetch_best_effort(&self, places: Vec<Place>) {
+        self.prefetch.run_best_effort(places).await;
     }
+
     /// The fetched object bytes that overlap `range` of the object that `place` lies in, for `check --read-data` and `debug`.
-    pub async fn raw(&self, _place: &Place, _range: Range<u64>) -> Result<Bytes, Error> {
-        todo!()
+    /// As the store gives them: nothing about them is proven.
+    pub async fn raw(&self, place: &Place, range: Range<u64>) -> Result<Bytes, Error> {
+        let object = self.object(place)?;
+        let got = self.fetch.store().get_range(&object, range).await;
+        got.map_err(|error| Error::of_store(&object, error))
+    }
+
+    /// The object that `place` lies in; [`Error::Damaged`] if it is said to lie in a commit and does not say in which.
+    pub fn object(&self, place: &Place) -> Result<ObjectKey, Error> {
+        self.fetch.object(place)
+    }
+
+    /// The authenticated directory of the object that `place` lies in, for `check` and `debug`: which frames lie where in it.
+    /// [`Error::Missing`] and [`Error::Damaged`] name the object. Three requests.
+    pub async fn directory(&self, place: &Place) -> Result<Directory, Error> {
+        let object = self.object(place)?;
+        self.fetch.directory(&object, place.at.block).await
+    }
+
+    /// Keeps a frame that has just been written, so that it need not be fetched: on disk as it is, or decoded in memory
+    /// where there is no disk cache. Blocks on the disk; what does not verify is not kept.
+    pub fn remember(&self, place: &Place, kind: FrameKind, ciphertext: &Bytes) {
+        let key = self.fetch.key(place);
+        if self.fetch.cache().has_disk() {
+            self.fetch.cache().put_encrypted(&key, ciphertext);
+        } else if let Ok(plain) = self.fetch.decrypt(place, kind, ciphertext) {
+            match (kind, Page::decode(plain.clone())) {
+                (FrameKind::Page, Ok(page)) => {
+                    self.keep_page(place, page);
+                }
+                _ => self.fetch.cache().put_plain(key, plain),
+            }
+        }
+    }
+
+    /// Keeps bytes of an object from its beginning that have been fetched anyway, for frames that lie there.
+    pub(super) fn remember_beginning(&self, object: &ObjectKey, bytes: Bytes) {
+        self.fetch.windows().put(object.clone(), 0, bytes);
+    }
+
+    fn keep_page(&self, place: &Place, page: Page) -> Arc<Page> {
+        let bytes = page.bytes().len() + PAGE_OVERHEAD;
+        let page = Arc::new(page);
+        self.fetch
+            .cache()
+            .put_page(self.fetch.key(place), page.clone(), bytes);
+        page
     }
 }
 
 #[async_trait::async_trait]
 impl crate::repo::tree::Pages for Arc<Blocks> {
-    async fn page(&self, _place: &Place) -> Result<Arc<crate::format::page::Page>, Error> {
-        todo!()
+    async fn page(&self, place: &Place) -> Result<Arc<Page>, Error> {
+        if let Some(page) = self.fetch.cache().page(&self.fetch.key(place)) {
+            return Ok(page);
+        }
+        let plain = self.frame(place, FrameKind::Page).await?;
+        // Decoded pages are kept instead of their plaintext, so that no lookup decodes twice.
+        match Page::decode(plain) {
+            Ok(page) => Ok(self.keep_page(place, page)),
+            Err(error) => Err(self.fetch.damaged(place, error)),
+        }
     }
 }
+
+/// What frames of a block's own class hold, where the address alone is known.
+fn kind_of(place: &Place) -> FrameKind {
+    match place.at.block.class {
+        BlockClass::Tree => FrameKind::Page,
+        BlockClass::Data | BlockClass::Commit => FrameKind::Data,
+    }
+}
+
+#[cfg(test)]
+mod tests;

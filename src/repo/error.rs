@@ -1,13 +1,18 @@
-//! What can go wrong in a repository, in its own words.
+//! What can go wrong in a repository, in its own words. Clones, because readers that wait for one fetch share its outcome.
+
+use std::sync::Arc;
 
 use crate::id::ObjectKey;
 
 /// A failed repository operation.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The store failed.
     #[error(transparent)]
-    Store(#[from] crate::store::Error),
+    Store(Arc<crate::store::Error>),
+    /// A tree does not hang together, or a change cannot be put into one.
+    #[error(transparent)]
+    Tree(#[from] crate::repo::tree::Error),
     /// There is no repository at this place.
     #[error("{0} holds no repository; `rewindfs init {0}` makes one")]
     NoRepository(String),
@@ -17,14 +22,25 @@ pub enum Error {
     /// No slot fits the password or key.
     #[error("wrong password: no key slot of {0} opens with it")]
     WrongPassword(String),
+    /// The text is no recovery key at all.
+    #[error("{0}")]
+    BadRecoveryKey(#[from] crate::crypto::RecoveryKeyError),
+    /// A slot would cost more to try than this program spends on something that is not proven.
+    #[error("{object}: {why}")]
+    SlotTooCostly {
+        /// The slot.
+        object: ObjectKey,
+        /// What it asks for.
+        why: String,
+    },
     /// A newer version wrote it.
     #[error(
         "{what} was written by a newer version of RewindFS (needs feature {feature}); update to read it"
     )]
     NewerFormat {
-        /// what
+        /// What was written.
         what: String,
-        /// which
+        /// Which feature bit, or which version, it needs.
         feature: u32,
     },
     /// An object is damaged, swapped or replayed.
@@ -55,4 +71,45 @@ pub enum Error {
     /// No such volume, commit, path.
     #[error("{0}")]
     NotFound(String),
+    /// A request that makes no sense: a volume name that is taken, the last slot removed.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl From<crate::store::Error> for Error {
+    fn from(error: crate::store::Error) -> Self {
+        Self::Store(Arc::new(error))
+    }
+}
+
+impl Error {
+    /// That `object` is damaged, and how it shows.
+    pub(crate) fn damaged(object: &ObjectKey, why: impl std::fmt::Display) -> Self {
+        Self::Damaged {
+            object: object.clone(),
+            why: why.to_string(),
+        }
+    }
+
+    /// Whether something in the repository is not as it was written, or is gone: no use in trying again, and no reason to give
+    /// up on what lies elsewhere. False for a store that cannot be reached and for a request that makes no sense.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::Missing { .. } => true,
+            Self::Tree(error) => !matches!(error, crate::repo::tree::Error::Refused { .. }),
+            Self::Store(error) => error.kind == crate::store::Kind::Corrupt,
+            _ => false,
+        }
+    }
+
+    /// The same failure of the store, but naming a missing or impossible `object` as what it is.
+    pub(crate) fn of_store(object: &ObjectKey, error: crate::store::Error) -> Self {
+        match error.kind {
+            crate::store::Kind::Missing => Self::Missing {
+                object: object.clone(),
+            },
+            crate::store::Kind::Corrupt => Self::damaged(object, error),
+            _ => error.into(),
+        }
+    }
 }

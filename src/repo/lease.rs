@@ -1,50 +1,280 @@
-//! Who may write: claims, generations and the lease.
+//! Who may write: claims, generations and the lease. FORMAT.md, "Claims and lease".
+//!
+//! The lease is politeness: it keeps a second machine from taking a volume over by accident, and it goes by clocks. Safety is
+//! the claims alone, which go by no clock and by no condition of the store: each is an object of its own name, the latest wins,
+//! and what an earlier writer publishes beyond it is not history (`lineage.rs`). Conditional writes make the race for a
+//! lease clean where a store has them; where it ignores them, both writers read back and only one goes on.
+//! Called by the one who is going to publish. The objects themselves are put and proven in `claims.rs`.
 
 use std::time::Duration;
 
-use crate::clock::Clock;
-use crate::id::{Generation, SessionId};
+use crate::clock::{Clock, Stamp};
+use crate::format::claim::{ADOPTED_MAX, Claim, ClaimName, Lease, owner_text};
+use crate::id::{Era, Generation, Seq, SessionId};
+use crate::repo::claims::Claims;
 use crate::repo::commits::Found;
-use crate::repo::{Error, Volume};
+use crate::repo::lineage::Lineage;
+use crate::repo::{Error, Volume, show_time};
+use crate::store::{PutOutcome, Version};
+
+/// The clock may be this far behind the last commit's stamp without beginning a new era: stamps then simply count on.
+const STEP_BACK_MAX: Duration = Duration::from_secs(60);
+/// A lease that claims to run longer than this from now was written by a clock that is wrong. It is not waited for: its
+/// holder, if alive, is fenced by the claim, which is safe and told.
+const LEASE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The right to publish into a volume.
-pub struct Writership {/* generation, session, store handles */}
+pub struct Writership {
+    claims: Claims,
+    claim: ClaimName,
+    owner: String,
+    since: Stamp,
+    lease: Duration,
+}
+
+impl std::fmt::Debug for Writership {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writership")
+            .field("claim", &self.claim)
+            .finish_non_exhaustive()
+    }
+}
 
 impl Writership {
     /// The generation that commits of this writer carry.
     pub fn generation(&self) -> Generation {
-        todo!()
+        self.claim.generation
     }
+
     /// The session it writes under.
     pub fn session(&self) -> SessionId {
-        todo!()
+        self.claim.session
     }
+
+    /// The era that all its commits are named with. If the clock steps back by more than a minute, a new session with a new claim
+    /// is needed.
+    pub fn era(&self) -> Era {
+        self.claim.era
+    }
+
     /// Makes the lease longer. [`Error::Fenced`] if somebody has taken it: publishing must stop for good.
-    pub async fn renew(&self, _clock: &dyn Clock) -> Result<(), Error> {
-        todo!()
+    pub async fn renew(&self, clock: &dyn Clock) -> Result<(), Error> {
+        self.write_lease(end(clock.now(), self.lease)).await
     }
+
     /// Whether nobody has claimed a higher generation, asked of the store (one LIST): called before each commit is put
     /// when the lease may have run out.
     pub async fn verify(&self) -> Result<(), Error> {
-        todo!()
+        let lineage = self.claims.lineage().await?;
+        match lineage.later_than(self.claims.volume(), &self.claim) {
+            None => Ok(()),
+            Some(later) => {
+                // A name alone must not be able to stop a writer for good.
+                self.claims.read(later).await?;
+                Err(Error::Fenced(later.generation.0))
+            }
+        }
     }
-    /// Gives the lease back.
+
+    /// Gives the lease back. The claim stays: it is part of the volume's history.
     pub async fn release(&self) -> Result<(), Error> {
-        todo!()
+        self.write_lease(Stamp(0)).await
+    }
+
+    /// Writes the lease over if it is still ours, or of one who has lost against our claim.
+    async fn write_lease(&self, expires: Stamp) -> Result<(), Error> {
+        let held = match self.claims.read_lease().await {
+            // It holds nothing that our claim does not prove better: written anew, it is whole again.
+            Err(Error::Damaged { .. }) => {
+                self.verify().await?;
+                return self.claims.replace_lease(&self.lease_until(expires)).await;
+            }
+            held => held?,
+        };
+        if held
+            .as_ref()
+            .is_none_or(|(lease, _)| lease.session != self.claim.session)
+        {
+            self.verify().await?;
+        }
+        let lease = self.lease_until(expires);
+        let over = held.map(|(_, version)| version);
+        match self.claims.put_lease(&lease, over).await? {
+            PutOutcome::Done => Ok(()),
+            // Somebody wrote it between our two requests. Either he has claimed the volume by now, or the next renewal tells.
+            PutOutcome::Refused => self.verify().await,
+        }
+    }
+
+    fn lease_until(&self, expires: Stamp) -> Lease {
+        Lease {
+            generation: self.claim.generation,
+            session: self.claim.session,
+            owner: self.owner.clone(),
+            since: self.since,
+            expires,
+        }
+    }
+
+    async fn take_lease(&self, held: Option<Version>) -> Result<(), Error> {
+        let lease = self.lease_until(end(self.since, self.lease));
+        match self.claims.put_lease(&lease, held).await? {
+            PutOutcome::Done => Ok(()),
+            PutOutcome::Refused => Err(self.claims.busy("another writer that has just started")),
+        }
+    }
+
+    /// Puts the claim, and looks whether it is the latest and the lease still ours: no answer to a put is believed alone.
+    async fn take(&self, claim: &Claim) -> Result<(), Error> {
+        if self.claims.put(claim).await? == PutOutcome::Refused {
+            return Err(self.claims.busy("a writer of the same session"));
+        }
+        let (lineage, held) = futures::try_join!(self.claims.lineage(), self.claims.read_lease())?;
+        match lineage.later_than(self.claims.volume(), &self.claim) {
+            None => Ok(()),
+            // The other put its claim first, or wins by its name. What ours leaves behind cuts nothing off that his admits.
+            Some(_) => Err(match held {
+                Some((lease, _)) if lease.session != self.claim.session => {
+                    self.claims.busy(&holder(&lease))
+                }
+                _ => self.claims.busy("another writer that has just started"),
+            }),
+        }
     }
 }
 
 impl Volume {
     /// Takes the lease and claims the volume from `base` on (its head, or none). [`Error::Busy`] names the holder if
-    /// another's lease is still running; a lease of the same `owner` (machine and state directory) is taken over at once.
+    /// another's lease is still running or the volume has moved on from `base`; a lease of the same `owner` (machine and state
+    /// directory) is taken over at once.
+    /// `base` may be a commit that lies only in the spool yet. A session claims once: [`Error::Invalid`] for a second time.
     pub async fn claim(
         &self,
-        _session: SessionId,
-        _owner: &str,
-        _base: Option<&Found>,
-        _lease: Duration,
-        _clock: &dyn Clock,
+        session: SessionId,
+        owner: &str,
+        base: Option<&Found>,
+        lease: Duration,
+        clock: &dyn Clock,
     ) -> Result<Writership, Error> {
-        todo!()
+        let claims = self.claims.clone();
+        let (owner, now) = (owner_text(owner), clock.now());
+        let (lineage, held) = futures::try_join!(claims.lineage(), claims.read_lease())?;
+        if lineage.knows(session) {
+            return Err(Error::Invalid(format!(
+                "session {session} has claimed this volume before"
+            )));
+        }
+        let (held, version) = held.unzip();
+        if let Some(held) = held
+            .as_ref()
+            .filter(|held| keeps_out(held, owner, now, &lineage))
+        {
+            return Err(claims.busy(&holder(held)));
+        }
+        let claim = Claim {
+            name: ClaimName {
+                generation: next_generation(&lineage, held.as_ref())?,
+                era: era(base, now),
+                base_seq: base.map_or(Seq(0), |base| base.commit.name.seq),
+                session,
+            },
+            base_tag: base.map(|base| base.tag),
+            made: now,
+            owner: owner.to_owned(),
+            adopted: adopted(&claims, &lineage, owner).await?,
+        };
+        let writership = Writership {
+            claims,
+            claim: claim.name,
+            owner: claim.owner.clone(),
+            since: now,
+            lease,
+        };
+        writership.take_lease(version).await?;
+        if let Err(moved_on) = self.check_base(base).await {
+            writership.release().await?;
+            return Err(moved_on);
+        }
+        writership.take(&claim).await?;
+        Ok(writership)
+    }
+
+    /// Whether `base` is still where the volume stands, asked while the lease is ours. A claim that began before the newest commit
+    /// would cut off what another has published since the base was read.
+    async fn check_base(&self, base: Option<&Found>) -> Result<(), Error> {
+        let Some(head) = self.head().await? else {
+            return Ok(());
+        };
+        let seq = head.commit.name.seq;
+        let stands = base.is_some_and(|base| {
+            // Commits that lie only in the spool come after the newest that is in the store.
+            base.commit.name.seq > seq || base.tag == head.tag
+        });
+        match stands {
+            true => Ok(()),
+            false => Err(self.claims.busy(&format!(
+                "{}, which has just published @{seq}",
+                head.commit.host
+            ))),
+        }
     }
 }
+
+/// Whether a lease of another's must be waited for.
+fn keeps_out(held: &Lease, owner: &str, now: Stamp, lineage: &Lineage) -> bool {
+    let superseded = lineage
+        .latest()
+        .is_some_and(|latest| latest.generation > held.generation);
+    held.owner != owner && !superseded && held.expires > now && held.expires <= end(now, LEASE_MAX)
+}
+
+/// One more than anybody has had. A lease may be of a writer who died before it put its claim.
+fn next_generation(lineage: &Lineage, held: Option<&Lease>) -> Result<Generation, Error> {
+    let claimed = lineage.latest().map(|latest| latest.generation);
+    let leased = held.map(|held| held.generation);
+    let highest = claimed.max(leased).map_or(0, |highest| highest.0);
+    let next = highest.checked_add(1).map(Generation);
+    next.ok_or_else(|| Error::Invalid("all generations of this volume are used up".into()))
+}
+
+/// The era in which commits go on: the base's, or the next if the clock has stepped back since.
+fn era(base: Option<&Found>, now: Stamp) -> Era {
+    match base.map(|base| base.commit.name) {
+        None => Era(0),
+        Some(base) if end(now, STEP_BACK_MAX) < base.stamp => Era(base.era.0.saturating_add(1)),
+        Some(base) => base.era,
+    }
+}
+
+/// The sessions whose unfinished uploads the same owner goes on with: that of the latest claim, and those which it had adopted.
+async fn adopted(claims: &Claims, lineage: &Lineage, owner: &str) -> Result<Vec<SessionId>, Error> {
+    let Some(latest) = lineage.latest() else {
+        return Ok(Vec::new());
+    };
+    let before = claims.read(latest).await?;
+    if before.owner != owner {
+        return Ok(Vec::new());
+    }
+    let mut sessions = vec![before.name.session];
+    sessions.extend(before.adopted);
+    sessions.truncate(ADOPTED_MAX);
+    Ok(sessions)
+}
+
+fn end(from: Stamp, after: Duration) -> Stamp {
+    let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+    Stamp(from.0.saturating_add(millis))
+}
+
+/// Who holds a lease, for people.
+fn holder(lease: &Lease) -> String {
+    format!(
+        "{} since {} (its lease runs until {})",
+        lease.owner,
+        show_time(lease.since),
+        show_time(lease.expires)
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,293 @@
-//! restore
+//! Restore: a snapshot, or parts of it, written to a plain directory.
+//!
+//! [`plan`] walks the snapshot and decides; [`contents`] reads each frame once and writes what it holds; [`target`] makes
+//! the names and attributes. A file appears under its name only when it is whole, so an interrupted restore can simply be run
+//! again: what is there already, with the same size and time, is kept. Called by the command line.
+
+pub mod plan;
+
+mod contents;
+
+mod target;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::format::commit::Commit;
+use crate::format::entry::Kind;
+use crate::id::FileId;
+use crate::path::RepoPath;
+use crate::repo::Volume;
+use crate::restore::contents::Pending;
+use crate::restore::plan::{Item, Step, Walk};
+use crate::restore::target::{Dir, Target};
+
+/// Steps planned at once: bounds what is in memory of a directory with millions of entries.
+const STEPS_AT_ONCE: usize = 1024;
+/// Files open for writing at once, far under the usual limit of 1024 descriptors.
+const FILES_AT_ONCE: usize = 256;
+/// Directories whose attributes and links wait, each open: with the files above still far under that limit.
+const DEFERRED_AT_ONCE: usize = 256;
+/// Contents gathered before they are fetched in the order in which they lie in the store.
+const BYTES_AT_ONCE: u64 = 256 << 20;
+
+/// Why a restore could not go on at all. What concerns one file only is a [`Failure`].
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The repository.
+    #[error(transparent)]
+    Repository(#[from] crate::repo::Error),
+    /// The target directory.
+    #[error("restore into {path}: {source}", path = path.display())]
+    Target {
+        /// which
+        path: PathBuf,
+        /// why
+        source: io::Error,
+    },
+    /// Asked to stop.
+    #[error("interrupted; run the same command again to go on")]
+    Interrupted,
+}
+
+/// Something that could not be restored.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// What.
+    pub path: RepoPath,
+    /// Why.
+    pub why: String,
+}
+
+/// What a restore did.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Summary {
+    /// Entries written: files, directories, links and the rest.
+    pub written: u64,
+    /// Entries that were there already.
+    pub kept: u64,
+    /// Bytes of contents written.
+    pub bytes: u64,
+    /// What failed.
+    pub failures: Vec<Failure>,
+}
+
+/// How far a restore has come, for a progress bar.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Entries done.
+    pub entries: AtomicU64,
+    /// Bytes of contents written.
+    pub bytes: AtomicU64,
+}
+
+/// Restores `paths` of `commit` (everything when empty) into `target`, which is made if it is missing. Damage is passed over and
+/// listed in the summary. Set `stop` to end early.
+pub async fn run(
+    volume: &Volume,
+    commit: &Commit,
+    paths: &[RepoPath],
+    target: &Path,
+    progress: &Progress,
+    stop: &AtomicBool,
+) -> Result<Summary, Error> {
+    let failed = |source| Error::Target {
+        path: target.to_owned(),
+        source,
+    };
+    let mut work = Restore {
+        volume,
+        commit,
+        target: Arc::new(Target::open(target).map_err(failed)?),
+        dirs: HashMap::new(),
+        linked: HashMap::new(),
+        pending: Vec::new(),
+        deferred: Vec::new(),
+        summary: Summary::default(),
+        progress,
+    };
+    let done = work.all(paths, stop).await;
+    if done.is_err() {
+        work.abandon_best_effort();
+    }
+    done?;
+    work.target.sync().map_err(failed)?;
+    Ok(work.summary)
+}
+
+/// A restore under way.
+struct Restore<'a> {
+    volume: &'a Volume,
+    commit: &'a Commit,
+    target: Arc<Target>,
+    /// Directories entered and not yet left.
+    dirs: HashMap<RepoPath, Arc<Dir>>,
+    /// The first name of each file with several.
+    linked: HashMap<FileId, RepoPath>,
+    /// Files made and not yet filled.
+    pending: Vec<Pending>,
+    /// What has to wait until they are.
+    deferred: Vec<Deferred>,
+    summary: Summary,
+    progress: &'a Progress,
+}
+
+enum Deferred {
+    Link {
+        item: Item,
+        first: RepoPath,
+        dir: Arc<Dir>,
+    },
+    Leave {
+        item: Item,
+        dir: Arc<Dir>,
+    },
+}
+
+impl Restore<'_> {
+    async fn all(&mut self, paths: &[RepoPath], stop: &AtomicBool) -> Result<(), Error> {
+        let mut walk = Walk::begin(self.volume.tree(self.commit), paths).await?;
+        loop {
+            let steps = walk.next_batch(STEPS_AT_ONCE).await?;
+            if steps.is_empty() {
+                return self.write_pending().await;
+            }
+            for step in steps {
+                if stop.load(Ordering::Relaxed) {
+                    return Err(Error::Interrupted);
+                }
+                self.carry_out(step).await?;
+            }
+        }
+    }
+
+    /// Takes away what is not finished. What cannot be taken away has a name that says what it is, and is written over next time.
+    fn abandon_best_effort(&mut self) {
+        for file in self.pending.drain(..) {
+            let _ = file.abandon();
+        }
+    }
+
+    async fn carry_out(&mut self, step: Step) -> Result<(), Error> {
+        match step {
+            Step::Enter(item) => match self.target.make_dir(self.parent(&item.path), &item.path) {
+                Ok(dir) => {
+                    self.dirs.insert(item.path, Arc::new(dir));
+                }
+                Err(error) => self.fail(item.path, error),
+            },
+            Step::Leave(item) => {
+                if let Some(dir) = self.dirs.remove(&item.path) {
+                    self.deferred.push(Deferred::Leave { item, dir });
+                }
+            }
+            Step::Make(item) => self.make(item).await?,
+            Step::Unreadable { path, error } => self.fail(path, error),
+        }
+        let bytes: u64 = self.pending.iter().map(|file| file.item.inode.size).sum();
+        if self.pending.len() >= FILES_AT_ONCE
+            || bytes >= BYTES_AT_ONCE
+            || self.deferred.len() >= DEFERRED_AT_ONCE
+        {
+            self.write_pending().await?;
+        }
+        Ok(())
+    }
+
+    async fn make(&mut self, item: Item) -> Result<(), Error> {
+        let Some(dir) = self.parent(&item.path).cloned() else {
+            self.fail(item.path, "its directory could not be made");
+            return Ok(());
+        };
+        if item.inode.links > 1 {
+            if let Some(first) = self.linked.get(&item.id).cloned() {
+                self.deferred.push(Deferred::Link { item, first, dir });
+                return Ok(());
+            }
+            self.linked.insert(item.id, item.path.clone());
+        }
+        let made = match dir.holds(&item) {
+            Ok(true) => {
+                self.summary.kept += 1;
+                self.progress.entries.fetch_add(1, Ordering::Relaxed);
+                return Ok(());
+            }
+            Ok(false) if item.inode.kind == Kind::File => dir.make_file(&item).map(Some),
+            Ok(false) => self.make_special(&item, &dir).await?.map(|()| None),
+            Err(error) => Err(error),
+        };
+        match made {
+            Ok(Some(file)) => self.pending.push(Pending::new(item, dir, file)),
+            Ok(None) => self.wrote(0),
+            Err(error) => self.fail(item.path, error),
+        }
+        Ok(())
+    }
+
+    /// A symlink, pipe, socket or device. The inner error concerns this entry only.
+    async fn make_special(&self, item: &Item, dir: &Dir) -> Result<io::Result<()>, Error> {
+        match self.volume.tree(self.commit).xattrs(item.id).await {
+            Ok(xattrs) => Ok(dir.make_special(item, &xattrs)),
+            Err(error) if error.is_damage() => Ok(Err(io::Error::other(error))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Fills the files that have been made, then does what had to wait for them.
+    async fn write_pending(&mut self) -> Result<(), Error> {
+        let tree = self.volume.tree(self.commit);
+        contents::write(&tree, self.volume.blocks(), &self.pending, &self.progress.bytes).await?;
+        for file in std::mem::take(&mut self.pending) {
+            let finished = match tree.xattrs(file.item.id).await {
+                Ok(xattrs) => file.finish(&xattrs),
+                Err(error) => file.abandon().and(Err(io::Error::other(error))),
+            };
+            match finished {
+                Ok(()) => self.wrote(file.item.inode.size),
+                Err(error) => self.fail(file.item.path, error),
+            }
+        }
+        for deferred in std::mem::take(&mut self.deferred) {
+            match deferred {
+                Deferred::Link { item, first, dir } => {
+                    match self.target.link(&first, &dir, &item) {
+                        Ok(()) => self.wrote(0),
+                        Err(error) => self.fail(item.path, error),
+                    }
+                }
+                Deferred::Leave { item, dir } => {
+                    let finished = match tree.xattrs(item.id).await {
+                        Ok(xattrs) => dir.finish(&item, &xattrs),
+                        Err(error) if error.is_damage() => Err(io::Error::other(error)),
+                        Err(error) => return Err(error.into()),
+                    };
+                    match finished {
+                        Ok(()) => self.wrote(0),
+                        Err(error) => self.fail(item.path, error),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn parent(&self, path: &RepoPath) -> Option<&Arc<Dir>> {
+        self.dirs.get(&path.parent()?)
+    }
+
+    fn wrote(&mut self, bytes: u64) {
+        self.summary.written += 1;
+        self.summary.bytes += bytes;
+        self.progress.entries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn fail(&mut self, path: RepoPath, why: impl ToString) {
+        self.summary.failures.push(Failure {
+            path,
+            why: why.to_string(),
+        });
+    }
+}

@@ -1,6 +1,23 @@
 //! Where objects lie: one small trait, three stores, and wrappers that add retries, counting, faults.
 //!
-//! A store knows nothing of what it holds. Keys are opaque names made by `repo`'s layout.
+//! A store knows nothing of what it holds. Keys are opaque names made by `repo`'s layout; what every store takes
+//! as a name stands in [`names`]. `daemon` and `cli` open stores with [`open`] and hand them to `repo`, the only
+//! module that talks to one.
+
+pub mod url;
+
+mod body;
+mod error;
+pub mod names;
+
+pub mod local;
+pub mod memory;
+pub mod s3;
+
+pub mod fault;
+pub mod metered;
+pub mod overlay;
+pub mod retry;
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -10,6 +27,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::id::ObjectKey;
+use crate::store::metered::Meter;
+use crate::store::url::Location;
+
+/// The most keys that one listing returns: what S3 gives for one request.
+pub const LIST_LIMIT_MAX: usize = 1000;
 
 /// What an object is to be made of.
 #[derive(Clone, Debug)]
@@ -90,6 +112,36 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
 
 /// A shared store.
 pub type Store = Arc<dyn ObjectStore>;
+
+/// Opens the store at `location` for use: every request is retried within bounds ([`retry::Policy::default`]).
+///
+/// A folder must exist ([`Kind::Missing`] otherwise; [`create`] makes it). No request is sent to S3 yet, so wrong
+/// credentials or a wrong bucket show with the first one.
+pub async fn open(location: &Location) -> Result<Store, Error> {
+    open_metered(location, Arc::new(Meter::default())).await
+}
+
+/// [`open`], counting each request that really goes out, retries included, in `meter`.
+pub async fn open_metered(location: &Location, meter: Arc<Meter>) -> Result<Store, Error> {
+    let bare: Store = match location {
+        Location::Folder(root) => Arc::new(local::Local::open(root)?),
+        Location::S3(place) => Arc::new(s3::S3::connect(place, s3::Credentials::Chain).await?),
+    };
+    let metered: Store = Arc::new(metered::Metered::new(bare, meter));
+    Ok(Arc::new(retry::Retry::new(
+        metered,
+        retry::Policy::default(),
+    )))
+}
+
+/// Prepares `location` to be opened for the first time: makes the folder, with its parents, if there is none.
+/// An S3 bucket is never created: its owner, region and rights are not ours to choose.
+pub async fn create(location: &Location) -> Result<(), Error> {
+    match location {
+        Location::Folder(root) => local::Local::create(root),
+        Location::S3(_) => Ok(()),
+    }
+}
 
 /// What a caller should do about an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,1 +1,21 @@
-//! x
+//! Everything that can be tested without a kernel mount, in one fast binary.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on stops best where it stands"
+)]
+
+mod architecture;
+
+mod store;
+mod store_contract;
+
+#[path = "../support/s3_server/mod.rs"]
+mod s3_server;
+
+#[path = "../support/golden/mod.rs"]
+mod golden_files;
+
+mod golden;
+
+mod by_hand;

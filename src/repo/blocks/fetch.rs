@@ -1,0 +1,288 @@
+//! The way of one frame: disk cache, bytes at hand, ranged GET by hint, and where that fails the block's own directory.
+//!
+//! Whatever the source, the frame is decrypted by the same function, which verifies its tag first: a source can only fail,
+//! never give wrong bytes. Called by `blocks` and `prefetch`, which see to it that one frame is not fetched twice at once.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::cache::{Cache, FrameKey};
+use crate::crypto::VolumeKeys;
+use crate::format::block::{FramePlace, TRAILER_LEN, Trailer};
+use crate::format::directory::Directory;
+use crate::format::entry::Place;
+use crate::format::frame::{ENCRYPTED_LEN_MAX, FrameKind};
+use crate::id::{BlockId, ObjectKey};
+use crate::repo::blocks::windows::{self, Windows};
+use crate::repo::{Error, layout};
+use crate::store::Store;
+
+/// What it takes to fetch and prove frames of one volume.
+pub(super) struct Fetch {
+    store: Store,
+    cache: Cache,
+    keys: VolumeKeys,
+    windows: Windows,
+}
+
+impl Fetch {
+    pub(super) fn new(store: Store, cache: Cache, keys: VolumeKeys) -> Self {
+        Self {
+            store,
+            cache,
+            keys,
+            windows: Windows::default(),
+        }
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(super) fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    pub(super) fn windows(&self) -> &Windows {
+        &self.windows
+    }
+
+    /// What the frame is cached by.
+    pub(super) fn key(&self, place: &Place) -> FrameKey {
+        FrameKey {
+            volume: self.keys.volume(),
+            block: place.at.block,
+            frame: place.at.frame,
+        }
+    }
+
+    /// The object that `place` lies in.
+    pub(super) fn object(&self, place: &Place) -> Result<ObjectKey, Error> {
+        let volume = self.keys.volume();
+        let object = match &place.hint.commit {
+            Some(name) => Some(layout::commit(volume, name)),
+            None => layout::block(volume, place.at.block),
+        };
+        object.ok_or_else(|| {
+            let prefix = ObjectKey::new(layout::commits_prefix(volume));
+            Error::damaged(
+                &prefix,
+                "an address lies in a commit and does not say in which",
+            )
+        })
+    }
+
+    /// That the frame at `place` is damaged.
+    pub(super) fn damaged(&self, place: &Place, why: impl std::fmt::Display) -> Error {
+        match self.object(place) {
+            Ok(object) => Error::damaged(&object, format!("frame {}: {why}", place.at.frame)),
+            Err(error) => error,
+        }
+    }
+
+    /// Verifies, decrypts and decompresses.
+    ///
+    /// Runs on the caller's own thread: the largest frame takes about 1 ms, which a runtime of several threads does not feel, and
+    /// handing it to another thread and back would cost a small frame more than the work itself.
+    pub(super) fn decrypt(
+        &self,
+        place: &Place,
+        kind: FrameKind,
+        bytes: &[u8],
+    ) -> Result<Bytes, crate::crypto::Error> {
+        // Only a commit's body is bound to its object's name. Data beside it keeps its address when it is moved elsewhere.
+        let cipher = self.keys.block(place.at.block);
+        cipher
+            .decrypt(place.at.frame, kind, None, bytes)
+            .map(Bytes::from)
+    }
+
+    /// The plaintext of the frame, from wherever it is nearest.
+    pub(super) async fn frame(
+        self: &Arc<Self>,
+        place: &Place,
+        kind: FrameKind,
+    ) -> Result<Bytes, Error> {
+        if let Some(plain) = self.cache.plain(&self.key(place)) {
+            return Ok(plain);
+        }
+        let object = self.object(place)?;
+        if place.hint.len as usize > ENCRYPTED_LEN_MAX {
+            return Err(self.damaged(place, "its address asks for more than a frame can hold"));
+        }
+        if let Some(plain) = self.read_disk(place, kind).await {
+            self.keep_plain(place, kind, &plain);
+            return Ok(plain);
+        }
+        let (encrypted, plain) = match self.read_window(&object, place, kind) {
+            Some(found) => found,
+            None => self.read_store(&object, place, kind).await?,
+        };
+        self.keep(place, kind, encrypted, &plain).await;
+        Ok(plain)
+    }
+
+    /// From the disk cache. What does not verify there is dropped, and fetched again by the caller.
+    async fn read_disk(self: &Arc<Self>, place: &Place, kind: FrameKind) -> Option<Bytes> {
+        if !self.cache.has_disk() {
+            return None;
+        }
+        let (fetch, place) = (self.clone(), place.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let key = fetch.key(&place);
+            let bytes = fetch.cache.encrypted(&key, place.hint.len)?;
+            let plain = fetch.decrypt(&place, kind, &bytes).ok();
+            if plain.is_none() {
+                fetch.cache.drop_encrypted(&key);
+            }
+            plain
+        });
+        read.await.ok().flatten()
+    }
+
+    /// From a stretch that was fetched a moment ago.
+    fn read_window(
+        &self,
+        object: &ObjectKey,
+        place: &Place,
+        kind: FrameKind,
+    ) -> Option<(Bytes, Bytes)> {
+        let bytes = self.windows.get(object, &hinted(place)?)?;
+        match self.decrypt(place, kind, &bytes) {
+            Ok(plain) => Some((bytes, plain)),
+            Err(_) => {
+                self.windows.forget(object);
+                None
+            }
+        }
+    }
+
+    /// From the store, encrypted and plain: by the hint, and if that does not verify by what the object itself says.
+    async fn read_store(
+        &self,
+        object: &ObjectKey,
+        place: &Place,
+        kind: FrameKind,
+    ) -> Result<(Bytes, Bytes), Error> {
+        if let Some(range) = hinted(place) {
+            let bytes = self.get_hinted(object, &range, kind).await?;
+            if let Ok(plain) = self.decrypt(place, kind, &bytes) {
+                return Ok((bytes, plain));
+            }
+            self.windows.forget(object);
+        }
+        // Asking a second time also heals what was only damaged on its way here.
+        let Some(found) = self.look_up(object, place).await? else {
+            return Err(self.damaged(
+                place,
+                "it is neither where its address says nor in the object's directory",
+            ));
+        };
+        let range = found.offset..found.offset + u64::from(found.len);
+        let bytes = self.get(object, range).await?;
+        match self.decrypt(place, kind, &bytes) {
+            Ok(plain) => Ok((bytes, plain)),
+            Err(error) => Err(self.damaged(place, error)),
+        }
+    }
+
+    async fn get(&self, object: &ObjectKey, range: Range<u64>) -> Result<Bytes, Error> {
+        let got = self.store.get_range(object, range).await;
+        got.map_err(|error| Error::of_store(object, error))
+    }
+
+    /// The frame's bytes, for a page with what lies around it. Shorter if the object is.
+    async fn get_hinted(
+        &self,
+        object: &ObjectKey,
+        range: &Range<u64>,
+        kind: FrameKind,
+    ) -> Result<Bytes, Error> {
+        if kind != FrameKind::Page {
+            return self.get(object, range.clone()).await;
+        }
+        let around = windows::around(range);
+        let bytes = self.get(object, around.clone()).await?;
+        let begin = ((range.start - around.start) as usize).min(bytes.len());
+        let end = ((range.end - around.start) as usize).min(bytes.len());
+        let page = bytes.slice(begin..end);
+        self.windows.put(object.clone(), around.start, bytes);
+        Ok(page)
+    }
+
+    /// Where the object's own authenticated directory says that the frame lies; `None` if it does not hold it.
+    async fn look_up(
+        &self,
+        object: &ObjectKey,
+        place: &Place,
+    ) -> Result<Option<FramePlace>, Error> {
+        let directory = self.directory(object, place.at.block).await?;
+        let wanted = |entry: &&crate::format::directory::DirectoryEntry| {
+            entry.block == place.at.block && entry.place.frame == place.at.frame
+        };
+        Ok(directory
+            .entries()
+            .iter()
+            .find(wanted)
+            .map(|entry| entry.place))
+    }
+
+    /// The directory of an object that was written as block `id`.
+    pub(super) async fn directory(
+        &self,
+        object: &ObjectKey,
+        id: BlockId,
+    ) -> Result<Directory, Error> {
+        let len = self.store.head(object).await?;
+        let len = len.ok_or_else(|| Error::Missing {
+            object: object.clone(),
+        })?;
+        let read = async {
+            let end = self
+                .get(object, len.saturating_sub(TRAILER_LEN)..len)
+                .await?;
+            let trailer = Trailer::decode(&end).map_err(|why| Error::damaged(object, why))?;
+            let range = trailer
+                .directory_range(len)
+                .map_err(|why| Error::damaged(object, why))?;
+            let bytes = self.get(object, range).await?;
+            Directory::open(&bytes, &trailer, len, &self.keys.block(id))
+                .map_err(|why| Error::damaged(object, why))
+        };
+        read.await
+    }
+
+    /// Keeps a proven frame in both caches. The disk is waited for: it takes far less than the GET before it, and so the
+    /// cache never owes more than what is being read.
+    pub(super) async fn keep(
+        self: &Arc<Self>,
+        place: &Place,
+        kind: FrameKind,
+        encrypted: Bytes,
+        plain: &Bytes,
+    ) {
+        self.keep_plain(place, kind, plain);
+        if self.cache.has_disk() {
+            let (fetch, key) = (self.clone(), self.key(place));
+            let put =
+                tokio::task::spawn_blocking(move || fetch.cache.put_encrypted(&key, &encrypted));
+            // Only a runtime that is shutting down fails this, and the cache can do without.
+            let _ = put.await;
+        }
+    }
+
+    /// Pages are kept decoded, by `blocks`.
+    fn keep_plain(&self, place: &Place, kind: FrameKind, plain: &Bytes) {
+        if kind != FrameKind::Page {
+            self.cache.put_plain(self.key(place), plain.clone());
+        }
+    }
+}
+
+/// The stretch that an address hints at; `None` if it is beyond what numbers hold.
+fn hinted(place: &Place) -> Option<Range<u64>> {
+    let end = place.hint.offset.checked_add(place.hint.len.into())?;
+    Some(place.hint.offset..end)
+}

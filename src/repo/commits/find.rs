@@ -1,0 +1,176 @@
+//! Which commit a person means: by time, number, name or id. All but a time are looked up in the history that the newest
+//! commit authenticates; a time is found by names alone, in two LISTs, however many commits there are.
+
+use crate::clock::Stamp;
+use crate::format::entry::HistoryEntry;
+use crate::id::Seq;
+use crate::repo::commits::{Found, Point, snapshot_id};
+use crate::repo::{Error, Volume, layout, show_time};
+
+/// The fewest digits that are taken for the beginning of an id: fewer would now and then find a snapshot that nobody meant.
+const ID_DIGITS_MIN: usize = 4;
+
+impl Volume {
+    /// Finds what `point` means. [`Error::NotFound`] gives the window that there is, and the candidates where more than one fits.
+    /// An incomplete commit (published during a first scan) is chosen for `Latest`, `Back` and `At` only if there is no other; by number, name
+    /// or id it can be asked for.
+    pub async fn find(&self, point: &Point) -> Result<Found, Error> {
+        if let Point::At(at) = point {
+            return self.find_at(*at).await;
+        }
+        let Some(head) = self.head().await? else {
+            return Err(self.nothing_yet());
+        };
+        if *point == Point::Latest && !head.commit.incomplete {
+            return Ok(head);
+        }
+        let history = self.history(&head).await?;
+        let entry = match point {
+            Point::Latest | Point::At(_) => back(&history, 0),
+            Point::Back(steps) => back(&history, *steps),
+            Point::Seq(seq) => by_seq(&history, *seq),
+            Point::Named(text) => named(&history, text),
+        };
+        let entry = entry.map_err(|why| not_found(why, &history))?;
+        self.read_entry(entry, &head).await
+    }
+
+    /// The newest commit whose time is not later than `at`. Newest by era first: where the clock was set back and two eras
+    /// have commits before `at`, the later era has it.
+    async fn find_at(&self, at: Stamp) -> Result<Found, Error> {
+        let lineage = self.claims.lineage().await?;
+        let era = lineage.era_max();
+        let after = era.map(|era| layout::commits_not_later(self.info.id, era, at));
+        match self.newest_from(&lineage, after, at).await? {
+            Some(found) if found.commit.incomplete => {
+                let history = self.history(&found).await?;
+                let complete = |entry: &&HistoryEntry| {
+                    is_kept(entry) && !entry.incomplete && entry.name.stamp <= at
+                };
+                match history.iter().rev().find(complete) {
+                    Some(entry) => self.read_entry(entry, &found).await,
+                    None => Ok(found),
+                }
+            }
+            Some(found) => Ok(found),
+            None => Err(
+                match self.newest_from(&lineage, None, Stamp(u64::MAX)).await? {
+                    None => self.nothing_yet(),
+                    Some(head) => {
+                        let why = format!("there is no snapshot at or before {}", show_time(at));
+                        not_found(why, &self.history(&head).await?)
+                    }
+                },
+            ),
+        }
+    }
+
+    /// Reads what a history names; it must be the very commit that the history means.
+    async fn read_entry(&self, entry: &HistoryEntry, head: &Found) -> Result<Found, Error> {
+        if entry.name == head.commit.name {
+            return Ok(head.clone());
+        }
+        let found = self.read_commit(&entry.name).await?;
+        if found.tag != entry.tag {
+            let object = layout::commit(self.info.id, &entry.name);
+            return Err(Error::damaged(
+                &object,
+                "it is not the commit that later ones remember",
+            ));
+        }
+        Ok(found)
+    }
+
+    fn nothing_yet(&self) -> Error {
+        Error::NotFound(format!("volume {} has no snapshot yet", self.info.name))
+    }
+}
+
+fn is_kept(entry: &HistoryEntry) -> bool {
+    entry.forgotten.is_none()
+}
+
+/// The `steps`-th before the newest of those that are kept and complete; of all that are kept if none is complete.
+fn back(history: &[HistoryEntry], steps: u64) -> Result<&HistoryEntry, String> {
+    let kept = || history.iter().rev().filter(|entry| is_kept(entry));
+    let any_complete = kept().any(|entry| !entry.incomplete);
+    let steps_usize = usize::try_from(steps).unwrap_or(usize::MAX);
+    let mut eligible = kept().filter(|entry| !any_complete || !entry.incomplete);
+    eligible
+        .nth(steps_usize)
+        .ok_or_else(|| format!("there are no {steps} snapshots before the latest"))
+}
+
+fn by_seq(history: &[HistoryEntry], seq: Seq) -> Result<&HistoryEntry, String> {
+    let at = history.binary_search_by_key(&seq, |entry| entry.name.seq);
+    let entry = at
+        .map(|at| &history[at])
+        .map_err(|_| format!("there is no snapshot @{seq}"))?;
+    match entry.forgotten {
+        None => Ok(entry),
+        Some(_) => Err(format!("snapshot @{seq} has been removed by retention")),
+    }
+}
+
+/// A name is looked for before an id: a person may have named a snapshot "beef".
+fn named<'a>(history: &'a [HistoryEntry], text: &str) -> Result<&'a HistoryEntry, String> {
+    let all = |wanted: &dyn Fn(&HistoryEntry) -> bool| -> Vec<&'a HistoryEntry> {
+        history
+            .iter()
+            .filter(|entry| is_kept(entry) && wanted(entry))
+            .collect()
+    };
+    let by_name = match text {
+        "" => Vec::new(),
+        _ => all(&|entry| entry.label == text),
+    };
+    let id = text.to_ascii_lowercase();
+    let is_id = id.len() >= ID_DIGITS_MIN && id.bytes().all(|b| b.is_ascii_hexdigit());
+    let found = match by_name.is_empty() && is_id {
+        true => all(&|entry| entry.tag.to_string().starts_with(&id)),
+        false => by_name,
+    };
+    match found[..] {
+        [one] => Ok(one),
+        [] => Err(format!("no snapshot has the name or id {text:?}")),
+        _ => Err(ambiguous(text, &found)),
+    }
+}
+
+fn ambiguous(text: &str, found: &[&HistoryEntry]) -> String {
+    let each = found.iter().map(|entry| {
+        format!(
+            "{} (@{}, {})",
+            snapshot_id(&entry.tag),
+            entry.name.seq,
+            show_time(entry.name.stamp)
+        )
+    });
+    let each: Vec<_> = each.collect();
+    format!(
+        "{} snapshots fit {text:?}: {}; give one's id",
+        each.len(),
+        each.join(", ")
+    )
+}
+
+/// Why, and the window that there is.
+fn not_found(why: String, history: &[HistoryEntry]) -> Error {
+    let mut kept = history.iter().filter(|entry| is_kept(entry));
+    let window = match (kept.next(), kept.next_back()) {
+        (Some(first), Some(last)) => format!(
+            "; history begins {} (@{}) and ends {} (@{})",
+            show_time(first.name.stamp),
+            first.name.seq,
+            show_time(last.name.stamp),
+            last.name.seq
+        ),
+        (Some(only), None) => format!(
+            "; there is one, of {} (@{})",
+            show_time(only.name.stamp),
+            only.name.seq
+        ),
+        (None, _) => String::new(),
+    };
+    Error::NotFound(format!("{why}{window}"))
+}

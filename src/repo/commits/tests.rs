@@ -1,0 +1,547 @@
+//! Finding commits: by time and era, number, name; forks of replaced writers; damage; and what opening costs.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::cache::Cache;
+use crate::clock::{Clock, ManualClock, Timespec};
+use crate::format::claim::ClaimName;
+use crate::format::entry::{Change, Inode, Kind, NameEntry};
+use crate::id::{Era, FileId, Generation, SessionId};
+use crate::repo::fixture::{LEASE, Special, TEN, Writer, memory, metered, no_cache, open, reopen};
+use crate::store::{Body, Store};
+
+const MINUTE: u64 = 60_000;
+
+fn label(label: &str) -> Special {
+    Special {
+        label: label.into(),
+        ..Special::default()
+    }
+}
+
+fn incomplete() -> Special {
+    Special {
+        incomplete: true,
+        ..Special::default()
+    }
+}
+
+async fn seq_of(volume: &Volume, point: Point) -> u64 {
+    volume.find(&point).await.unwrap().commit.name.seq.0
+}
+
+async fn refusal(volume: &Volume, point: Point) -> String {
+    match volume.find(&point).await {
+        Err(Error::NotFound(why)) => why,
+        other => panic!("{point:?} gave {other:?}"),
+    }
+}
+
+/// Commits 1 to `count`, one a minute from [`TEN`] on.
+async fn a_commit_a_minute(store: &Store, count: u64) -> Writer {
+    let mut writer = Writer::new(store).await;
+    for n in 0..count {
+        writer.clock.set(Stamp(TEN + n * MINUTE));
+        writer
+            .commit(vec![], label(&format!("name {}", n + 1)))
+            .await;
+    }
+    writer
+}
+
+#[tokio::test]
+async fn an_empty_volume_has_no_head_and_says_so() {
+    let store = memory();
+    let writer = Writer::new(&store).await;
+    assert!(writer.volume.head().await.unwrap().is_none());
+    for point in [
+        Point::Latest,
+        Point::Back(1),
+        Point::At(Stamp(TEN)),
+        Point::Seq(Seq(1)),
+    ] {
+        let why = refusal(&writer.volume, point).await;
+        assert_eq!(why, "volume docs has no snapshot yet");
+    }
+}
+
+#[tokio::test]
+async fn every_kind_of_point_finds_its_commit() {
+    let store = memory();
+    a_commit_a_minute(&store, 5).await;
+    let volume = reopen(&store, no_cache()).await;
+    assert_eq!(seq_of(&volume, Point::Latest).await, 5);
+    assert_eq!(seq_of(&volume, Point::Back(0)).await, 5);
+    assert_eq!(seq_of(&volume, Point::Back(4)).await, 1);
+    assert_eq!(seq_of(&volume, Point::Seq(Seq(3))).await, 3);
+    assert_eq!(seq_of(&volume, Point::Named("name 2".into())).await, 2);
+    for (at, seq) in [
+        (0, 1),
+        (1, 1),
+        (MINUTE - 1, 1),
+        (MINUTE, 2),
+        (10 * MINUTE, 5),
+    ] {
+        assert_eq!(
+            seq_of(&volume, Point::At(Stamp(TEN + at))).await,
+            seq,
+            "{at}"
+        );
+    }
+    let third = volume.find(&Point::Seq(Seq(3))).await.unwrap();
+    let id = snapshot_id(&third.tag);
+    assert_eq!(seq_of(&volume, Point::Named(id.clone())).await, 3);
+    assert_eq!(seq_of(&volume, Point::Named(id.to_uppercase())).await, 3);
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_refused_with_the_window() {
+    let store = memory();
+    a_commit_a_minute(&store, 3).await;
+    let volume = reopen(&store, no_cache()).await;
+    let window =
+        "; history begins 2026-11-21 10:00:00 UTC (@1) and ends 2026-11-21 10:02:00 UTC (@3)";
+    for (point, why) in [
+        (
+            Point::At(Stamp(TEN - 1)),
+            "there is no snapshot at or before 2026-11-21 09:59:59 UTC",
+        ),
+        (Point::Back(3), "there are no 3 snapshots before the latest"),
+        (Point::Seq(Seq(4)), "there is no snapshot @4"),
+        (Point::Seq(Seq(0)), "there is no snapshot @0"),
+        (
+            Point::Named("name 9".into()),
+            "no snapshot has the name or id \"name 9\"",
+        ),
+        (
+            Point::Named("".into()),
+            "no snapshot has the name or id \"\"",
+        ),
+        (
+            Point::Named("abc".into()),
+            "no snapshot has the name or id \"abc\"",
+        ),
+    ] {
+        assert_eq!(refusal(&volume, point).await, format!("{why}{window}"));
+    }
+}
+
+#[tokio::test]
+async fn a_name_given_twice_is_ambiguous_and_the_answer_tells_the_ids() {
+    let store = memory();
+    let mut writer = Writer::new(&store).await;
+    let one = writer.commit(vec![], label("release")).await;
+    let two = writer.commit(vec![], label("release")).await;
+    let why = refusal(&writer.volume, Point::Named("release".into())).await;
+    for found in [one, two] {
+        assert!(why.contains(&snapshot_id(&found.tag)), "{why}");
+    }
+    assert!(why.starts_with("2 snapshots fit \"release\""), "{why}");
+}
+
+#[tokio::test]
+async fn history_is_whole_in_order_and_holds_the_head() {
+    let store = memory();
+    let writer = a_commit_a_minute(&store, 40).await;
+    let history = writer
+        .volume
+        .history(writer.head.as_ref().unwrap())
+        .await
+        .unwrap();
+    let seqs: Vec<_> = history.iter().map(|entry| entry.name.seq.0).collect();
+    assert_eq!(seqs, (1..=40).collect::<Vec<_>>());
+    assert_eq!(history[39], writer.head.unwrap().history_entry());
+}
+
+#[tokio::test]
+async fn a_time_costs_two_lists_and_one_more_for_each_step_back_of_the_clock() {
+    let store = memory();
+    let mut writer = a_commit_a_minute(&store, 3).await;
+    // 09:30, half an hour back: a new session, a new claim, a new era. Commits 4 to 6 at 09:30, 09:31, 09:32.
+    for era in 1..=2 {
+        let clock = Arc::new(ManualClock::new(Stamp(TEN - era * 30 * MINUTE)));
+        let volume = writer.volume.clone();
+        writer.writership.release().await.unwrap();
+        writer = Writer::claim(&volume, &clock, "here").await.unwrap();
+        assert_eq!(writer.writership.era(), Era(era as u32));
+        for _ in 0..3 {
+            writer.commit(vec![], Special::default()).await;
+            clock.set(Stamp(clock.now().0 + MINUTE));
+        }
+    }
+    // Eras: 0 has 1-3 at 10:00-10:02, 1 has 4-6 at 09:30-09:32, 2 has 7-9 at 09:00-09:02.
+    let (counted, meter) = metered(&store);
+    let volume = reopen(&counted, no_cache()).await;
+    for (at, seq) in [
+        (TEN + 60 * MINUTE, 9),
+        (TEN - 60 * MINUTE, 7),
+        (TEN - 59 * MINUTE, 8),
+        (TEN - 30 * MINUTE, 9),
+    ] {
+        let before = meter.usage(crate::store::metered::Operation::List).requests;
+        assert_eq!(seq_of(&volume, Point::At(Stamp(at))).await, seq);
+        let lists = meter.usage(crate::store::metered::Operation::List).requests - before;
+        assert_eq!(lists, 2);
+    }
+    assert_eq!(seq_of(&volume, Point::Latest).await, 9);
+    let why = refusal(&volume, Point::At(Stamp(TEN - 61 * MINUTE))).await;
+    assert!(
+        why.contains("history begins 2026-11-21 10:00:00 UTC (@1)"),
+        "{why}"
+    );
+}
+
+#[tokio::test]
+async fn an_era_that_begins_after_the_time_gives_way_to_the_one_before() {
+    let store = memory();
+    let first = a_commit_a_minute(&store, 3).await;
+    first.writership.release().await.unwrap();
+    // Set back from 10:02 to 10:00:30. The new era's first commit is at 10:00:30.
+    let clock = Arc::new(ManualClock::new(Stamp(TEN + MINUTE / 2)));
+    let mut second = Writer::claim(&first.volume, &clock, "here").await.unwrap();
+    second.commit(vec![], Special::default()).await;
+    let (counted, meter) = metered(&store);
+    let volume = reopen(&counted, no_cache()).await;
+    let before = meter.usage(crate::store::metered::Operation::List).requests;
+    // 10:00:10: nothing in the new era yet, in the old one 10:02 and 10:01 are too late and 10:00 is not.
+    assert_eq!(seq_of(&volume, Point::At(Stamp(TEN + MINUTE / 6))).await, 1);
+    let lists = meter.usage(crate::store::metered::Operation::List).requests - before;
+    assert_eq!(lists, 3);
+    // 10:01:30: both eras have one; the later era wins.
+    assert_eq!(
+        seq_of(&volume, Point::At(Stamp(TEN + MINUTE * 3 / 2))).await,
+        4
+    );
+}
+
+#[tokio::test]
+async fn a_small_step_back_keeps_the_era_and_stamps_count_on() {
+    let store = memory();
+    let first = a_commit_a_minute(&store, 2).await;
+    let clock = Arc::new(ManualClock::new(Stamp(TEN + MINUTE / 2)));
+    let mut second = Writer::claim(&first.volume, &clock, "here").await.unwrap();
+    assert_eq!(second.writership.era(), Era(0));
+    let found = second.commit(vec![], Special::default()).await;
+    assert_eq!(found.commit.name.stamp, Stamp(TEN + MINUTE + 1));
+    assert_eq!(found.commit.wall, Stamp(TEN + MINUTE / 2));
+}
+
+#[tokio::test]
+async fn an_incomplete_commit_is_chosen_only_where_there_is_no_other() {
+    let store = memory();
+    let mut writer = Writer::new(&store).await;
+    writer.commit(vec![], incomplete()).await;
+    writer.commit(vec![], incomplete()).await;
+    let now = TEN + MINUTE;
+    assert_eq!(seq_of(&writer.volume, Point::Latest).await, 2);
+    assert_eq!(seq_of(&writer.volume, Point::At(Stamp(now))).await, 2);
+    assert_eq!(seq_of(&writer.volume, Point::Back(1)).await, 1);
+    writer.commit(vec![], Special::default()).await;
+    writer.commit(vec![], incomplete()).await;
+    writer.commit(vec![], incomplete()).await;
+    assert_eq!(seq_of(&writer.volume, Point::Latest).await, 3);
+    assert_eq!(seq_of(&writer.volume, Point::At(Stamp(now))).await, 3);
+    assert_eq!(seq_of(&writer.volume, Point::Seq(Seq(5))).await, 5);
+    assert_eq!(
+        writer.volume.head().await.unwrap().unwrap().commit.name.seq,
+        Seq(5)
+    );
+    let why = refusal(&writer.volume, Point::Back(1)).await;
+    assert!(why.starts_with("there are no 1 snapshots"), "{why}");
+}
+
+/// Two writers publish from one base; the later claim has one answer, for every way to ask.
+#[tokio::test]
+async fn what_a_replaced_writer_published_beyond_the_later_claim_is_not_history() {
+    let store = memory();
+    let mut old = a_commit_a_minute(&store, 2).await;
+    let volume = reopen(&store, no_cache()).await;
+    // The lease has run out; another machine takes over from commit 2 on.
+    let later = Stamp(TEN + MINUTE + LEASE.as_millis() as u64 + 1);
+    let clock = Arc::new(ManualClock::new(later));
+    let mut new = Writer::claim(&volume, &clock, "there").await.unwrap();
+    // The old one wakes up and publishes with the later time and the higher number.
+    old.clock.set(Stamp(TEN + 60 * MINUTE));
+    let lost = old.commit(vec![], label("lost")).await;
+    old.commit(vec![], label("lost too")).await;
+    assert_eq!(seq_of(&volume, Point::Latest).await, 2);
+    let kept = new.commit(vec![], label("kept")).await;
+
+    let head = volume.head().await.unwrap().unwrap();
+    assert_eq!(head.tag, kept.tag);
+    let at = volume
+        .find(&Point::At(Stamp(TEN + 90 * MINUTE)))
+        .await
+        .unwrap();
+    assert_eq!(at.tag, kept.tag);
+    assert_eq!(seq_of(&volume, Point::Named("kept".into())).await, 3);
+    refusal(&volume, Point::Named("lost".into())).await;
+    refusal(&volume, Point::Named(snapshot_id(&lost.tag))).await;
+    assert!(matches!(
+        old.writership.verify().await,
+        Err(Error::Fenced(2))
+    ));
+}
+
+#[tokio::test]
+async fn a_claim_that_anybody_could_have_named_cuts_nothing_off() {
+    let store = memory();
+    let writer = a_commit_a_minute(&store, 3).await;
+    let forged = ClaimName {
+        generation: Generation(9),
+        era: Era(0),
+        base_seq: Seq(1),
+        session: SessionId([9; 8]),
+    };
+    let key = layout::claim(writer.volume.info().id, &forged);
+    store
+        .put(&key, Body::Bytes("anything".into()))
+        .await
+        .unwrap();
+    let head = writer.volume.head().await;
+    assert!(matches!(head, Err(Error::Damaged { object, .. }) if object == key));
+    let verified = writer.writership.verify().await;
+    assert!(matches!(verified, Err(Error::Damaged { object, .. }) if object == key));
+    // What it does not touch stays readable.
+    assert_eq!(seq_of(&writer.volume, Point::At(Stamp(TEN))).await, 1);
+
+    // An honest claim under another name is no claim either.
+    let honest = writer.volume.claims.lineage().await.unwrap();
+    let mine = honest.judge(&writer.head.as_ref().unwrap().commit.name);
+    assert!(matches!(mine, Verdict::CutOff(name) if name == forged));
+    let true_name = ClaimName {
+        generation: Generation(1),
+        base_seq: Seq(0),
+        session: writer.writership.session(),
+        ..forged
+    };
+    let true_key = layout::claim(writer.volume.info().id, &true_name);
+    let (bytes, _) = store.get(&true_key, 1 << 20).await.unwrap();
+    store.put(&key, Body::Bytes(bytes)).await.unwrap();
+    assert!(matches!(
+        writer.volume.head().await,
+        Err(Error::Damaged { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_claim_forged_for_a_replaced_session_does_not_bring_its_commits_back() {
+    let store = memory();
+    let mut old = a_commit_a_minute(&store, 1).await;
+    let volume = reopen(&store, no_cache()).await;
+    let clock = Arc::new(ManualClock::new(Stamp(TEN + 10 * MINUTE)));
+    Writer::claim(&volume, &clock, "there").await.unwrap();
+    old.clock.set(Stamp(TEN + 60 * MINUTE));
+    old.commit(vec![], label("lost")).await;
+    let forged = ClaimName {
+        generation: Generation(9),
+        era: Era(0),
+        base_seq: Seq(100),
+        session: old.writership.session(),
+    };
+    let key = layout::claim(volume.info().id, &forged);
+    store
+        .put(&key, Body::Bytes("anything".into()))
+        .await
+        .unwrap();
+    assert!(matches!(volume.head().await, Err(Error::Damaged { .. })));
+}
+
+#[tokio::test]
+async fn a_lost_claim_does_not_take_its_commits_away() {
+    let store = memory();
+    let writer = a_commit_a_minute(&store, 3).await;
+    let prefix = layout::claims_prefix(writer.volume.info().id);
+    for key in crate::repo::listing::all(&store, &prefix).await.unwrap() {
+        store.delete(&key).await.unwrap();
+    }
+    assert_eq!(seq_of(&writer.volume, Point::Latest).await, 3);
+    assert_eq!(
+        seq_of(&writer.volume, Point::At(Stamp(TEN + MINUTE))).await,
+        2
+    );
+}
+
+async fn overwrite(store: &Store, key: &ObjectKey, bytes: impl Into<bytes::Bytes>) {
+    store.put(key, Body::Bytes(bytes.into())).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_flipped_bit_and_no_cut_of_a_commit_gives_another_commit() {
+    let store = memory();
+    let writer = a_commit_a_minute(&store, 2).await;
+    let volume = &writer.volume;
+    let head = writer.head.as_ref().unwrap();
+    let key = layout::commit(volume.info().id, &head.commit.name);
+    let (whole, _) = store.get(&key, 1 << 20).await.unwrap();
+    for at in 0..whole.len() {
+        let mut bytes = whole.to_vec();
+        bytes[at] ^= 1 << (at % 8);
+        overwrite(&store, &key, bytes).await;
+        check(volume.head().await, head, &key);
+    }
+    for len in 0..whole.len() {
+        overwrite(&store, &key, whole.slice(..len)).await;
+        check(
+            volume.read_commit(&head.commit.name).await.map(Some),
+            head,
+            &key,
+        );
+    }
+    // What else there is stays readable.
+    assert_eq!(seq_of(volume, Point::At(Stamp(TEN))).await, 1);
+}
+
+fn check(read: Result<Option<Found>, Error>, expected: &Found, key: &ObjectKey) {
+    match read {
+        Ok(Some(found)) => assert_eq!(
+            (found.commit, found.tag),
+            (expected.commit.clone(), expected.tag)
+        ),
+        Ok(None) => panic!("the head is gone"),
+        Err(Error::Damaged { object, .. }) => assert_eq!(object, *key),
+        Err(Error::NewerFormat { what, .. }) => assert_eq!(what, key.to_string()),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn a_commit_replayed_under_another_name_is_found_out() {
+    let store = memory();
+    let writer = a_commit_a_minute(&store, 2).await;
+    let volume = &writer.volume;
+    let head = writer.head.as_ref().unwrap();
+    let (before, _) = head.commit.previous.unwrap();
+    let old = layout::commit(volume.info().id, &before);
+    let (old_bytes, _) = store.get(&old, 1 << 20).await.unwrap();
+    // As the newest of all.
+    let newest = CommitName {
+        stamp: Stamp(TEN + 100 * MINUTE),
+        seq: Seq(3),
+        ..head.commit.name
+    };
+    let key = layout::commit(volume.info().id, &newest);
+    overwrite(&store, &key, old_bytes.clone()).await;
+    let found = volume.head().await;
+    assert!(matches!(found, Err(Error::Damaged { object, .. }) if object == key));
+    store.delete(&key).await.unwrap();
+    // In place of a later one.
+    let key = layout::commit(volume.info().id, &head.commit.name);
+    overwrite(&store, &key, old_bytes).await;
+    let found = volume.find(&Point::Latest).await;
+    assert!(matches!(found, Err(Error::Damaged { object, .. }) if object == key));
+}
+
+#[tokio::test]
+async fn a_missing_commit_is_named_when_it_is_asked_for() {
+    let store = memory();
+    let writer = a_commit_a_minute(&store, 3).await;
+    let history = writer
+        .volume
+        .history(writer.head.as_ref().unwrap())
+        .await
+        .unwrap();
+    let key = layout::commit(writer.volume.info().id, &history[1].name);
+    store.delete(&key).await.unwrap();
+    let found = writer.volume.find(&Point::Seq(Seq(2))).await;
+    assert!(matches!(found, Err(Error::Missing { object }) if object == key));
+    assert_eq!(seq_of(&writer.volume, Point::Latest).await, 3);
+}
+
+#[tokio::test]
+async fn two_volumes_do_not_read_each_others_commits() {
+    let store = memory();
+    let writer = a_commit_a_minute(&store, 1).await;
+    let repository = open(&store, no_cache()).await;
+    let other = repository.create_volume("other", Stamp(TEN)).await.unwrap();
+    let name = writer.head.as_ref().unwrap().commit.name;
+    let (bytes, _) = store
+        .get(&layout::commit(writer.volume.info().id, &name), 1 << 20)
+        .await
+        .unwrap();
+    overwrite(&store, &layout::commit(other.id, &name), bytes).await;
+    let other = repository.volume(other.id).await.unwrap();
+    assert!(matches!(other.head().await, Err(Error::Damaged { .. })));
+}
+
+fn inode(kind: Kind) -> Inode {
+    let time = Timespec {
+        secs: 1_700_000_000,
+        nanos: 123_456_789,
+    };
+    Inode {
+        kind,
+        mode: 0o644,
+        uid: 1000,
+        gid: 1000,
+        links: 1,
+        size: 0,
+        rdev: 0,
+        mtime: time,
+        ctime: time,
+        atime: time,
+        btime: Some(time),
+        target: Vec::new(),
+        handle: vec![0x81, 1, 2, 3, 4, 5, 6, 7],
+        racy: false,
+        in_place: false,
+        unknown: Vec::new(),
+    }
+}
+
+/// `dirs` directories in the root with `files` files each, ids in ranges for each directory.
+fn big_tree(dirs: u64, files: u64) -> Vec<Change> {
+    let mut changes = vec![Change::PutInode(FileId::ROOT, inode(Kind::Dir))];
+    let mut put = |id: u64, dir: u64, name: String, kind: Kind| {
+        changes.push(Change::PutInode(FileId(id), inode(kind)));
+        changes.push(Change::PutName {
+            dir: FileId(dir),
+            name: name.into_bytes(),
+            entry: NameEntry {
+                id: FileId(id),
+                kind,
+            },
+        });
+    };
+    for dir in 0..dirs {
+        put(2 + dir, 1, format!("directory-{dir:04}"), Kind::Dir);
+        for file in 0..files {
+            let id = 2 + dirs + dir * files + file;
+            put(id, 2 + dir, format!("some-file-{file:06}.txt"), Kind::File);
+        }
+    }
+    changes
+}
+
+/// From a cold start (no caches, nothing open) to the names and attributes in the root.
+#[tokio::test]
+async fn opening_a_snapshot_of_100_000_files_and_listing_its_root_takes_ten_requests() {
+    let store = memory();
+    let mut writer = Writer::new(&store).await;
+    writer.commit(big_tree(100, 1000), Special::default()).await;
+    for n in 1..5 {
+        writer.clock.set(Stamp(TEN + n * MINUTE));
+        writer.commit(vec![], Special::default()).await;
+    }
+    let (counted, meter) = metered(&store);
+    let volume = reopen(&counted, Cache::in_memory(64 << 20)).await;
+    let found = volume
+        .find(&Point::At(Stamp(TEN + 3 * MINUTE)))
+        .await
+        .unwrap();
+    let opened = meter.requests();
+    assert!(opened <= 7, "{opened} requests to open");
+    let tree = volume.tree(&found.commit);
+    assert!(tree.inode(FileId::ROOT).await.unwrap().is_some());
+    let names = tree.names(FileId::ROOT, None, 1000).await.unwrap();
+    assert_eq!(names.len(), 100);
+    for (_, entry) in names {
+        assert!(tree.inode(entry.id).await.unwrap().is_some());
+    }
+    let requests = meter.requests();
+    assert!(
+        requests <= 10,
+        "{requests} requests, {opened} of them to open"
+    );
+}

@@ -1,0 +1,361 @@
+//! Two writers: politeness while a lease runs, one winner of every race, and a replaced one that finds out; with and
+//! without a store that honours conditions.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::id::ObjectKey;
+use crate::repo::fixture::{LEASE, Special, TEN, Writer, memory, no_cache, reopen};
+use crate::repo::layout;
+use crate::store::{self, Body, Condition, Listing, ObjectStore, Store};
+
+/// Gives way before every request, so that two writers on one thread take turns; and may ignore conditions, as Garage does.
+#[derive(Debug)]
+struct TakingTurns {
+    inner: Store,
+    ignores_conditions: bool,
+}
+
+#[async_trait]
+impl ObjectStore for TakingTurns {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    async fn put(&self, key: &ObjectKey, body: Body) -> Result<(), store::Error> {
+        tokio::task::yield_now().await;
+        self.inner.put(key, body).await
+    }
+    async fn put_if(
+        &self,
+        key: &ObjectKey,
+        body: Body,
+        condition: Condition,
+    ) -> Result<PutOutcome, store::Error> {
+        tokio::task::yield_now().await;
+        if self.ignores_conditions {
+            self.inner.put(key, body).await?;
+            return Ok(PutOutcome::Done);
+        }
+        self.inner.put_if(key, body, condition).await
+    }
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, store::Error> {
+        tokio::task::yield_now().await;
+        self.inner.get_range(key, range).await
+    }
+    async fn get(&self, key: &ObjectKey, len_max: u64) -> Result<(Bytes, Version), store::Error> {
+        tokio::task::yield_now().await;
+        self.inner.get(key, len_max).await
+    }
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Result<Listing, store::Error> {
+        tokio::task::yield_now().await;
+        self.inner.list(prefix, after, limit).await
+    }
+    async fn delete(&self, key: &ObjectKey) -> Result<(), store::Error> {
+        self.inner.delete(key).await
+    }
+    async fn head(&self, key: &ObjectKey) -> Result<Option<u64>, store::Error> {
+        self.inner.head(key).await
+    }
+}
+
+fn clock(seconds: u64) -> Arc<ManualClock> {
+    Arc::new(ManualClock::new(Stamp(TEN + seconds * 1000)))
+}
+
+async fn claim_from_nothing(
+    volume: &Volume,
+    owner: &str,
+    clock: &ManualClock,
+) -> Result<Writership, Error> {
+    volume
+        .claim(SessionId::random(), owner, None, LEASE, clock)
+        .await
+}
+
+#[tokio::test]
+async fn a_running_lease_keeps_others_out_and_tells_who_holds_it_since_when() {
+    let store = memory();
+    let first = Writer::new(&store).await;
+    let other = claim_from_nothing(&first.volume, "there", &clock(59)).await;
+    match other {
+        Err(Error::Busy { volume, holder }) => {
+            assert_eq!(volume, "docs");
+            assert!(
+                holder.starts_with("here since 2026-11-21 10:00:00 UTC"),
+                "{holder}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(first.writership.verify().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_lease_that_ran_out_or_was_given_back_is_free_and_a_renewed_one_is_not() {
+    let store = memory();
+    let first = Writer::new(&store).await;
+    first.writership.renew(&*clock(50)).await.unwrap();
+    let volume = &first.volume;
+    assert!(matches!(
+        claim_from_nothing(volume, "there", &clock(61)).await,
+        Err(Error::Busy { .. })
+    ));
+    let second = claim_from_nothing(volume, "there", &clock(111))
+        .await
+        .unwrap();
+    assert_eq!(second.generation(), Generation(2));
+    second.release().await.unwrap();
+    let third = claim_from_nothing(volume, "elsewhere", &clock(112))
+        .await
+        .unwrap();
+    assert_eq!(third.generation(), Generation(3));
+    assert!(third.verify().await.is_ok());
+}
+
+#[tokio::test]
+async fn the_same_owner_takes_over_at_once_and_adopts_what_it_had_begun() {
+    let store = memory();
+    let first = Writer::new(&store).await;
+    let volume = first.volume.clone();
+    let second = claim_from_nothing(&volume, "here", &clock(1))
+        .await
+        .unwrap();
+    let third = claim_from_nothing(&volume, "here", &clock(2))
+        .await
+        .unwrap();
+    let claim = volume.claims.read(&third.claim).await.unwrap();
+    let adopted = [second.session(), first.writership.session()];
+    assert_eq!(claim.adopted, adopted);
+    for fenced in [&first.writership, &second] {
+        assert!(matches!(fenced.verify().await, Err(Error::Fenced(3))));
+        assert!(matches!(
+            fenced.renew(&*clock(3)).await,
+            Err(Error::Fenced(3))
+        ));
+        assert!(matches!(fenced.release().await, Err(Error::Fenced(3))));
+    }
+    // Another owner adopts nothing: those uploads may go on without it.
+    third.release().await.unwrap();
+    let other = claim_from_nothing(&volume, "there", &clock(4))
+        .await
+        .unwrap();
+    let claim = volume.claims.read(&other.claim).await.unwrap();
+    assert_eq!(claim.adopted, []);
+}
+
+#[tokio::test]
+async fn a_session_claims_once() {
+    let store = memory();
+    let first = Writer::new(&store).await;
+    let session = first.writership.session();
+    let again = first
+        .volume
+        .claim(session, "here", None, LEASE, &*clock(1))
+        .await;
+    assert!(matches!(again, Err(Error::Invalid(_))));
+}
+
+#[tokio::test]
+async fn a_claim_states_where_it_begins() {
+    let store = memory();
+    let mut first = Writer::new(&store).await;
+    let head = first.commit(vec![], Special::default()).await;
+    let second = Writer::claim(&first.volume, &clock(1), "here")
+        .await
+        .unwrap();
+    let claim = first
+        .volume
+        .claims
+        .read(&second.writership.claim)
+        .await
+        .unwrap();
+    assert_eq!(claim.name.base_seq, head.commit.name.seq);
+    assert_eq!(claim.base_tag, Some(head.tag));
+}
+
+/// Two writers that take turns request by request, the second so many turns behind the first. Not every possible order.
+async fn race(ignores_conditions: bool) {
+    for head_start in 0..12 {
+        let inner = memory();
+        let repository = crate::repo::fixture::volume(&inner).await;
+        drop(repository);
+        let store: Store = Arc::new(TakingTurns {
+            inner,
+            ignores_conditions,
+        });
+        let volume = reopen(&store, no_cache()).await;
+        let (clock_a, clock_b) = (clock(0), clock(0));
+        let a = claim_from_nothing(&volume, "a", &clock_a);
+        let b = async {
+            for _ in 0..head_start {
+                tokio::task::yield_now().await;
+            }
+            claim_from_nothing(&volume, "b", &clock_b).await
+        };
+        let (a, b) = futures::join!(a, b);
+        let mut still_writing = Vec::new();
+        for claimed in [a, b] {
+            match claimed {
+                Ok(writership) => still_writing.extend(
+                    writership
+                        .verify()
+                        .await
+                        .is_ok()
+                        .then(|| writership.session()),
+                ),
+                Err(Error::Busy { .. }) => {}
+                Err(other) => panic!("{other}"),
+            }
+        }
+        assert!(still_writing.len() <= 1, "head start {head_start}");
+        if !ignores_conditions {
+            assert_eq!(still_writing.len(), 1, "head start {head_start}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_two_at_one_time_one_writes() {
+    race(false).await;
+}
+
+#[tokio::test]
+async fn of_two_at_one_time_at_most_one_writes_where_conditions_are_ignored() {
+    race(true).await;
+}
+
+#[tokio::test]
+async fn a_writer_whose_lease_was_written_over_by_a_loser_goes_on() {
+    let store = memory();
+    let first = Writer::new(&store).await;
+    let claims = &first.volume.claims;
+    let (lease, version) = claims.read_lease().await.unwrap().unwrap();
+    let loser = Lease {
+        session: SessionId([1; 8]),
+        owner: "loser".into(),
+        ..lease
+    };
+    claims.put_lease(&loser, Some(version)).await.unwrap();
+    first.writership.renew(&*clock(1)).await.unwrap();
+    let (lease, _) = claims.read_lease().await.unwrap().unwrap();
+    assert_eq!(lease.session, first.writership.session());
+}
+
+#[tokio::test]
+async fn a_lease_from_a_clock_that_is_far_ahead_is_not_waited_for() {
+    let store = memory();
+    let first = Writer::new(&store).await;
+    first
+        .writership
+        .renew(&*clock(2 * 24 * 3600))
+        .await
+        .unwrap();
+    assert!(
+        claim_from_nothing(&first.volume, "there", &clock(1))
+            .await
+            .is_ok()
+    );
+    assert!(matches!(
+        first.writership.verify().await,
+        Err(Error::Fenced(2))
+    ));
+}
+
+#[tokio::test]
+async fn a_lease_put_back_in_time_gives_nobody_the_right_to_write() {
+    let store = memory();
+    let first = Writer::new(&store).await;
+    let key = layout::lease(first.volume.info().id);
+    let (old, _) = store.get(&key, 1 << 20).await.unwrap();
+    first.writership.release().await.unwrap();
+    let second = claim_from_nothing(&first.volume, "there", &clock(1))
+        .await
+        .unwrap();
+    store.put(&key, Body::Bytes(old)).await.unwrap();
+    assert!(matches!(
+        first.writership.renew(&*clock(2)).await,
+        Ok(()) | Err(Error::Fenced(2))
+    ));
+    assert!(matches!(
+        first.writership.verify().await,
+        Err(Error::Fenced(2))
+    ));
+    assert!(second.verify().await.is_ok());
+    second.renew(&*clock(3)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_claim_on_a_base_that_others_have_gone_beyond_is_refused_and_cuts_nothing_off() {
+    let store = memory();
+    let mut first = Writer::new(&store).await;
+    let base = first.commit(vec![], Special::default()).await;
+    let head = first.commit(vec![], Special::default()).await;
+    first.writership.release().await.unwrap();
+    let volume = &first.volume;
+    for stale in [Some(&base), None] {
+        let session = SessionId::random();
+        let claimed = volume
+            .claim(session, "there", stale, LEASE, &*clock(1))
+            .await;
+        assert!(matches!(claimed, Err(Error::Busy { .. })));
+        assert_eq!(volume.head().await.unwrap().unwrap().tag, head.tag);
+    }
+    // The lease was given back, so that whoever has read the head may go on at once.
+    let session = SessionId::random();
+    let claimed = volume
+        .claim(session, "elsewhere", Some(&head), LEASE, &*clock(2))
+        .await;
+    assert!(claimed.is_ok());
+}
+
+/// Reads what stands under `key` with each bit of each byte's turn flipped.
+async fn with_each_flipped(store: &Store, key: &ObjectKey, mut check: impl AsyncFnMut(usize)) {
+    let (whole, _) = store.get(key, 1 << 20).await.unwrap();
+    for at in 0..whole.len() {
+        let mut bytes = whole.to_vec();
+        bytes[at] ^= 1 << (at % 8);
+        store.put(key, Body::Bytes(bytes.into())).await.unwrap();
+        check(at).await;
+    }
+    store.put(key, Body::Bytes(whole)).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_flipped_bit_of_a_lease_or_claim_goes_unnoticed() {
+    let store = memory();
+    let first = Writer::new(&store).await;
+    let claims = &first.volume.claims;
+    let lease = layout::lease(first.volume.info().id);
+    with_each_flipped(&store, &lease, async |at| {
+        let read = claims.read_lease().await;
+        let named = matches!(read, Err(Error::Damaged { object, .. }) if object == lease);
+        assert!(named, "byte {at}");
+        // Nobody starts on top of a lease that cannot be read...
+        let other = claim_from_nothing(&first.volume, "there", &clock(99)).await;
+        assert!(matches!(other, Err(Error::Damaged { .. })), "byte {at}");
+    })
+    .await;
+    let claim = layout::claim(first.volume.info().id, &first.writership.claim);
+    with_each_flipped(&store, &claim, async |at| {
+        let read = claims.read(&first.writership.claim).await;
+        let named = matches!(read, Err(Error::Damaged { object, .. }) if object == claim);
+        assert!(named, "byte {at}");
+    })
+    .await;
+    // A claim is no lease, whatever name it is put under; and the proven writer makes the lease whole again.
+    let (as_lease, _) = store.get(&claim, 1 << 20).await.unwrap();
+    store.put(&lease, Body::Bytes(as_lease)).await.unwrap();
+    assert!(claims.read_lease().await.is_err());
+    first.writership.renew(&*clock(1)).await.unwrap();
+    assert!(claims.read_lease().await.unwrap().is_some());
+}

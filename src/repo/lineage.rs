@@ -1,0 +1,109 @@
+//! Which commits are history: the rule of claims, decided from names alone. Pure. FORMAT.md, "Claims and lease".
+//!
+//! Claims are ordered by their names, so every reader of every store finds the same order: a higher generation is later, and of
+//! two with one generation (possible where conditional writes are ignored) the one whose name sorts first is later. A commit is
+//! history unless a later claim than its writer's begins before it. `commits.rs` asks; it also proves a claim before it
+//! believes that one cuts anything off.
+
+use std::collections::HashMap;
+
+use crate::format::claim::ClaimName;
+use crate::format::entry::CommitName;
+use crate::id::{Era, Generation, ObjectKey, Seq, SessionId, VolumeId};
+use crate::repo::layout;
+
+/// All claims on a volume, latest first.
+#[derive(Debug, Default)]
+pub(super) struct Lineage {
+    claims: Vec<ClaimName>,
+    /// For each claim, the claim later than it that begins earliest: what cuts its commits off.
+    cut_by: Vec<Option<ClaimName>>,
+    of_session: HashMap<SessionId, usize>,
+}
+
+/// What becomes of a commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    /// Part of history, if its body states this generation.
+    Admitted(Generation),
+    /// Beyond the beginning of this later claim.
+    CutOff(ClaimName),
+    /// Its session has no claim (any more): its body's generation decides, by [`Lineage::judge_unclaimed`].
+    Unclaimed,
+}
+
+impl Lineage {
+    /// From the keys of a LIST, in its order; names that are none are passed over.
+    pub(super) fn new<'a>(volume: VolumeId, keys: impl IntoIterator<Item = &'a ObjectKey>) -> Self {
+        let mut lineage = Self::default();
+        let mut earliest: Option<ClaimName> = None;
+        for name in keys
+            .into_iter()
+            .filter_map(|key| layout::parse_claim(volume, key))
+        {
+            lineage
+                .of_session
+                .entry(name.session)
+                .or_insert(lineage.claims.len());
+            lineage.claims.push(name);
+            lineage.cut_by.push(earliest);
+            if earliest.is_none_or(|cut| name.base_seq < cut.base_seq) {
+                earliest = Some(name);
+            }
+        }
+        lineage
+    }
+
+    /// The latest claim.
+    pub(super) fn latest(&self) -> Option<&ClaimName> {
+        self.claims.first()
+    }
+
+    /// The highest era that any claim begins in: no commit has a higher one.
+    pub(super) fn era_max(&self) -> Option<Era> {
+        self.claims.iter().map(|claim| claim.era).max()
+    }
+
+    /// Whether a session has ever claimed the volume.
+    pub(super) fn knows(&self, session: SessionId) -> bool {
+        self.of_session.contains_key(&session)
+    }
+
+    /// The claim that is later than `mine`, if there is one; also when `mine` is not among them.
+    pub(super) fn later_than(&self, volume: VolumeId, mine: &ClaimName) -> Option<&ClaimName> {
+        let mine = layout::claim(volume, mine);
+        self.latest()
+            .filter(|latest| layout::claim(volume, latest) < mine)
+    }
+
+    /// Judges a commit by its name.
+    pub(super) fn judge(&self, name: &CommitName) -> Verdict {
+        let Some(&at) = self.of_session.get(&name.session) else {
+            return Verdict::Unclaimed;
+        };
+        verdict(self.cut_by[at], name.seq, self.claims[at].generation)
+    }
+
+    /// Judges a commit of a session without a claim by the generation that its authenticated body states.
+    pub(super) fn judge_unclaimed(&self, generation: Generation, seq: Seq) -> Verdict {
+        let later = self
+            .claims
+            .iter()
+            .filter(|claim| claim.generation > generation);
+        verdict(
+            later.min_by_key(|claim| claim.base_seq).copied(),
+            seq,
+            generation,
+        )
+    }
+}
+
+fn verdict(cut_by: Option<ClaimName>, seq: Seq, generation: Generation) -> Verdict {
+    match cut_by {
+        Some(claim) if claim.base_seq < seq => Verdict::CutOff(claim),
+        _ => Verdict::Admitted(generation),
+    }
+}
+
+#[cfg(test)]
+mod tests;

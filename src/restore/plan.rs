@@ -1,0 +1,215 @@
+//! What a restore will write, decided before anything is written: a walk of the snapshot from the paths that were asked
+//! for, in batches, parents before children and each directory closed after its last child.
+//!
+//! Nothing here touches the target. `--dry-run` prints these steps; the rest of this module carries them out.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::format::entry::{Inode, Kind};
+use crate::id::FileId;
+use crate::path::RepoPath;
+use crate::repo::Error;
+use crate::repo::blocks::Blocks;
+use crate::repo::tree::Tree;
+
+/// Names read from the tree in one go.
+const NAMES_AT_ONCE: usize = 1024;
+
+/// One thing to do, in this order.
+#[derive(Debug)]
+pub enum Step {
+    /// Make this directory and go into it; its attributes come with [`Step::Leave`].
+    Enter(Item),
+    /// Make anything that is no directory, with its contents and attributes.
+    Make(Item),
+    /// All below this directory has been made: give it its attributes and times.
+    Leave(Item),
+    /// This is damaged in the repository, and all below it if it is a directory; the rest goes on.
+    Unreadable {
+        /// Where it would have gone.
+        path: RepoPath,
+        /// What is damaged.
+        error: Error,
+    },
+}
+
+/// One inode under one name.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// Where, relative to the target.
+    pub path: RepoPath,
+    /// The volume's number for it: the same for all names of a hard-linked file.
+    pub id: FileId,
+    /// What it is.
+    pub inode: Inode,
+}
+
+/// A walk under way. Memory grows with the depth of the tree, not with its size.
+pub struct Walk {
+    tree: Tree<Arc<Blocks>>,
+    stack: Vec<Open>,
+    ready: VecDeque<Step>,
+}
+
+/// A directory that has been entered and not yet left.
+struct Open {
+    item: Item,
+    /// The last name read from it.
+    after: Option<Vec<u8>>,
+    /// Names read and not yet turned into steps.
+    names: VecDeque<(Vec<u8>, FileId)>,
+    exhausted: bool,
+}
+
+impl Walk {
+    /// Plans to restore `paths` (everything when empty). Each keeps its whole path below the target, and the directories
+    /// above it are made with it. [`Error::NotFound`] names a path that the snapshot does not have.
+    pub async fn begin(tree: Tree<Arc<Blocks>>, paths: &[RepoPath]) -> Result<Self, Error> {
+        let mut walk = Self {
+            tree,
+            stack: Vec::new(),
+            ready: VecDeque::new(),
+        };
+        if paths.is_empty() || paths.iter().any(RepoPath::is_root) {
+            let inode = walk.inode(FileId::ROOT).await?;
+            walk.enter(Item {
+                path: RepoPath::root(),
+                id: FileId::ROOT,
+                inode,
+            });
+            return Ok(walk);
+        }
+        // A later entry of the stack is walked first.
+        for path in outermost(paths).into_iter().rev() {
+            let found = walk.tree.resolve(&path).await?;
+            let (id, inode) =
+                found.ok_or_else(|| Error::NotFound(format!("the snapshot has no {path}")))?;
+            for item in walk.above(&path).await? {
+                walk.enter(item);
+                // Only `path` is made below it, not all that it holds.
+                walk.stack
+                    .last_mut()
+                    .into_iter()
+                    .for_each(|open| open.exhausted = true);
+            }
+            walk.plan(Item { path, id, inode });
+        }
+        Ok(walk)
+    }
+
+    /// The next steps, at most about `limit`; empty when all is planned.
+    pub async fn next_batch(&mut self, limit: usize) -> Result<Vec<Step>, Error> {
+        while self.ready.len() < limit && !self.stack.is_empty() {
+            self.advance().await?;
+        }
+        let take = self.ready.len().min(limit);
+        Ok(self.ready.drain(..take).collect())
+    }
+
+    async fn advance(&mut self) -> Result<(), Error> {
+        let Some(top) = self.stack.last_mut() else {
+            return Ok(());
+        };
+        if let Some((name, id)) = top.names.pop_front() {
+            let path = top.item.path.join(&name);
+            match self.inode(id).await {
+                Ok(inode) => self.plan(Item { path, id, inode }),
+                Err(error) => self.pass_over(path, error)?,
+            }
+        } else if top.exhausted {
+            if let Some(done) = self.stack.pop() {
+                self.ready.push_back(Step::Leave(done.item));
+            }
+        } else {
+            let (id, path) = (top.item.id, top.item.path.clone());
+            let names = self
+                .tree
+                .names(id, top.after.as_deref(), NAMES_AT_ONCE)
+                .await;
+            match names {
+                Ok(names) => {
+                    top.exhausted = names.len() < NAMES_AT_ONCE;
+                    top.after = names.last().map(|(name, _)| name.clone());
+                    top.names = names
+                        .into_iter()
+                        .map(|(name, entry)| (name, entry.id))
+                        .collect();
+                }
+                Err(error) => {
+                    top.exhausted = true;
+                    self.pass_over(path, error)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn inode(&self, id: FileId) -> Result<Inode, Error> {
+        let found = self.tree.inode(id).await?;
+        found.ok_or_else(|| {
+            Error::NotFound(format!(
+                "the snapshot has a name for inode {id}, but no such inode"
+            ))
+        })
+    }
+
+    /// What is damaged is passed over, and reported; a store that cannot be reached ends the walk.
+    fn pass_over(&mut self, path: RepoPath, error: Error) -> Result<(), Error> {
+        match error.is_damage() || matches!(error, Error::NotFound(_)) {
+            true => {
+                self.ready.push_back(Step::Unreadable { path, error });
+                Ok(())
+            }
+            false => Err(error),
+        }
+    }
+
+    fn plan(&mut self, item: Item) {
+        match item.inode.kind {
+            Kind::Dir => self.enter(item),
+            _ => self.ready.push_back(Step::Make(item)),
+        }
+    }
+
+    fn enter(&mut self, item: Item) {
+        self.ready.push_back(Step::Enter(item.clone()));
+        self.stack.push(Open {
+            item,
+            after: None,
+            names: VecDeque::new(),
+            exhausted: false,
+        });
+    }
+
+    /// The directories between the target and `path`, outermost first.
+    async fn above(&self, path: &RepoPath) -> Result<Vec<Item>, Error> {
+        let mut items = Vec::new();
+        let mut above = RepoPath::root();
+        let components: Vec<&[u8]> = path.components().collect();
+        for component in &components[..components.len() - 1] {
+            above = above.join(component);
+            if let Some((id, inode)) = self.tree.resolve(&above).await? {
+                items.push(Item {
+                    path: above.clone(),
+                    id,
+                    inode,
+                });
+            }
+        }
+        Ok(items)
+    }
+}
+
+/// `paths` without those that lie below another of them.
+fn outermost(paths: &[RepoPath]) -> Vec<RepoPath> {
+    let mut sorted = paths.to_vec();
+    sorted.sort();
+    let mut kept: Vec<RepoPath> = Vec::new();
+    for path in sorted {
+        if !kept.last().is_some_and(|last| path.is_within(last)) {
+            kept.push(path);
+        }
+    }
+    kept
+}

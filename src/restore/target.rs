@@ -1,0 +1,197 @@
+//! The directory that is being restored into: names and attributes, by descriptor only.
+//!
+//! No name is ever followed through a symlink, so nothing that lies in the target already can lead a restore out of it.
+//! Files and symlinks are made under a temporary name and renamed when they are whole.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use crate::format::entry::{Inode, Kind};
+use crate::path::RepoPath;
+use crate::restore::plan::Item;
+use crate::sys::{self, SetTime};
+
+/// Extended attributes of an inode: (name, value).
+pub(super) type Xattrs = [(Vec<u8>, Vec<u8>)];
+
+/// Begins the name of what is not finished yet; the file id follows.
+const UNFINISHED: &str = ".rewindfs-restoring-";
+
+/// The target's root.
+pub(super) struct Target {
+    root: OwnedFd,
+}
+
+/// A directory in the target.
+pub(super) struct Dir {
+    fd: OwnedFd,
+}
+
+impl Target {
+    /// Opens `path`, making it where it is missing.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(path)?;
+        let root = sys::open(path, libc::O_RDONLY | libc::O_DIRECTORY)?;
+        Ok(Self { root })
+    }
+
+    /// Makes directory `path` in `parent`, or opens it where it is there already. The volume's root is the target itself.
+    pub(super) fn make_dir(
+        &self,
+        parent: Option<&std::sync::Arc<Dir>>,
+        path: &RepoPath,
+    ) -> io::Result<Dir> {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+        let Some(name) = path.name() else {
+            let fd = sys::reopen(&self.root, libc::O_RDONLY | libc::O_DIRECTORY)?;
+            return Ok(Dir { fd });
+        };
+        // A part of the tree that was asked for by path begins below the target itself.
+        let parent = parent.map_or(&self.root, |dir| &dir.fd);
+        match sys::make_dir(parent, name, 0o700) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let fd = sys::open_at(parent, name, flags, 0)?;
+        // One that an earlier run has finished already may not let its owner write into it.
+        let mode = sys::stat(&fd)?.mode & 0o7777;
+        if mode & 0o700 != 0o700 {
+            sys::set_mode(&fd, mode | 0o700)?;
+        }
+        Ok(Dir { fd })
+    }
+
+    /// Gives the file at `first` the name of `item` in `dir` too.
+    pub(super) fn link(&self, first: &RepoPath, dir: &Dir, item: &Item) -> io::Result<()> {
+        let mut at = sys::reopen(&self.root, libc::O_PATH | libc::O_DIRECTORY)?;
+        for component in first.components() {
+            at = sys::open_at(&at, component, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+        }
+        dir.put_in_place(item, |unfinished| sys::make_link(&at, &dir.fd, unfinished))
+    }
+
+    /// Makes all that was written durable.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        sys::sync_filesystem(&self.root)
+    }
+}
+
+impl Dir {
+    /// Whether `item` is here already: the same kind, size and modification time. What has no such marks is made again.
+    pub(super) fn holds(&self, item: &Item) -> io::Result<bool> {
+        if item.inode.kind != Kind::File {
+            return Ok(false);
+        }
+        let there = match sys::stat_at(&self.fd, name_of(item)?) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other?,
+        };
+        Ok(there.mode & libc::S_IFMT == libc::S_IFREG
+            && there.size == item.inode.size
+            && there.mtime == item.inode.mtime)
+    }
+
+    /// Makes a file under a temporary name, of its full size and empty.
+    pub(super) fn make_file(&self, item: &Item) -> io::Result<File> {
+        let unfinished = unfinished(item);
+        self.remove_unfinished(&unfinished)?;
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+        let file = File::from(sys::open_at(&self.fd, &unfinished, flags, 0o600)?);
+        file.set_len(item.inode.size)?;
+        Ok(file)
+    }
+
+    /// Gives a filled file its attributes and its name.
+    pub(super) fn finish_file(&self, item: &Item, file: &File, xattrs: &Xattrs) -> io::Result<()> {
+        apply(file, &item.inode, xattrs)?;
+        let unfinished = unfinished(item);
+        sys::rename(&self.fd, &unfinished, &self.fd, name_of(item)?, 0)
+    }
+
+    /// Takes away a file that could not be filled.
+    pub(super) fn abandon(&self, item: &Item) -> io::Result<()> {
+        self.remove_unfinished(&unfinished(item))
+    }
+
+    /// Makes a symlink, pipe, socket or device with its attributes.
+    pub(super) fn make_special(&self, item: &Item, xattrs: &Xattrs) -> io::Result<()> {
+        let inode = &item.inode;
+        self.put_in_place(item, |unfinished| {
+            match inode.kind {
+                Kind::Symlink => sys::make_symlink(&self.fd, unfinished, &inode.target)?,
+                kind => sys::make_node(&self.fd, unfinished, file_type(kind) | 0o600, inode.rdev)?,
+            }
+            let fd = sys::open_at(&self.fd, unfinished, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+            apply(&fd, inode, xattrs)
+        })
+    }
+
+    /// Gives the directory itself its attributes, when nothing more will be made in it.
+    pub(super) fn finish(&self, item: &Item, xattrs: &Xattrs) -> io::Result<()> {
+        apply(&self.fd, &item.inode, xattrs)
+    }
+
+    /// Makes something under a temporary name and renames it to `item`'s.
+    fn put_in_place(
+        &self,
+        item: &Item,
+        make: impl FnOnce(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let unfinished = unfinished(item);
+        self.remove_unfinished(&unfinished)?;
+        make(&unfinished)?;
+        sys::rename(&self.fd, &unfinished, &self.fd, name_of(item)?, 0)?;
+        // Renaming one name of an inode to another of the same does nothing and leaves both (rename(2)).
+        self.remove_unfinished(&unfinished)
+    }
+
+    fn remove_unfinished(&self, unfinished: &[u8]) -> io::Result<()> {
+        match sys::remove_file(&self.fd, unfinished) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+}
+
+fn name_of(item: &Item) -> io::Result<&[u8]> {
+    item.path
+        .name()
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::EISDIR))
+}
+
+fn unfinished(item: &Item) -> Vec<u8> {
+    format!("{UNFINISHED}{}", item.id).into_bytes()
+}
+
+/// Owner first, since a change of owner takes set-id bits and capabilities away; times last, since all else changes them.
+/// Owners and the attributes that only root may set are left out for anybody else, as every copying program does.
+fn apply(fd: &impl std::os::fd::AsFd, inode: &Inode, xattrs: &Xattrs) -> io::Result<()> {
+    let root = sys::effective_uid() == 0;
+    if root {
+        sys::set_owner(fd, Some(inode.uid), Some(inode.gid))?;
+    }
+    for (name, value) in xattrs {
+        if root || name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_") {
+            sys::set_xattr(fd, name, value, 0)?;
+        }
+    }
+    if inode.kind != Kind::Symlink {
+        sys::set_mode(fd, inode.mode.into())?;
+    }
+    sys::set_times(fd, SetTime::To(inode.atime), SetTime::To(inode.mtime))
+}
+
+/// The `S_IF*` bits of a kind.
+fn file_type(kind: Kind) -> u32 {
+    match kind {
+        Kind::File => libc::S_IFREG,
+        Kind::Dir => libc::S_IFDIR,
+        Kind::Symlink => libc::S_IFLNK,
+        Kind::Fifo => libc::S_IFIFO,
+        Kind::Socket => libc::S_IFSOCK,
+        Kind::CharDevice => libc::S_IFCHR,
+        Kind::BlockDevice => libc::S_IFBLK,
+    }
+}

@@ -1,0 +1,110 @@
+//! What is repeated, how often, and what becomes of conditional writes whose answers are lost.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::store::fault::{Fault, Faulty, Plan, Rule};
+use crate::store::memory::Memory;
+use crate::store::metered::Operation;
+
+const POLICY: Policy = Policy {
+    attempts_max: 4,
+    first_pause: Duration::ZERO,
+    pause_max: Duration::ZERO,
+};
+
+fn key() -> ObjectKey {
+    ObjectKey::new("a")
+}
+
+fn body(text: &'static str) -> Body {
+    Body::Bytes(Bytes::from_static(text.as_bytes()))
+}
+
+fn retrying(plan: &Arc<Plan>) -> (Store, Retry) {
+    let memory: Store = Arc::new(Memory::new());
+    let faulty = Faulty::new(Arc::clone(&memory), Arc::clone(plan));
+    (memory, Retry::new(Arc::new(faulty), POLICY))
+}
+
+fn strike(on: Operation, times: u64, fault: Fault) -> Arc<Plan> {
+    let plan = Plan::new();
+    plan.add(Rule {
+        on: Some(on),
+        skip: 0,
+        times,
+        fault,
+    });
+    plan
+}
+
+#[tokio::test]
+async fn passing_trouble_is_outlasted_and_attempts_are_bounded() {
+    let plan = strike(Operation::Put, 3, Fault::FailBefore(Kind::Retry));
+    let (_, store) = retrying(&plan);
+    store.put(&key(), body("x")).await.unwrap();
+    assert_eq!(plan.seen(), 4);
+
+    let plan = strike(Operation::Put, u64::MAX, Fault::FailBefore(Kind::Retry));
+    let (_, store) = retrying(&plan);
+    assert_eq!(
+        store.put(&key(), body("x")).await.unwrap_err().kind,
+        Kind::Retry
+    );
+    assert_eq!(plan.seen(), 4);
+}
+
+#[tokio::test]
+async fn what_cannot_help_is_not_repeated() {
+    for kind in [
+        Kind::Missing,
+        Kind::Denied,
+        Kind::Corrupt,
+        Kind::Invalid,
+        Kind::Full,
+    ] {
+        let plan = strike(Operation::GetRange, u64::MAX, Fault::FailBefore(kind));
+        let (_, store) = retrying(&plan);
+        assert_eq!(store.get_range(&key(), 0..1).await.unwrap_err().kind, kind);
+        assert_eq!(plan.seen(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_conditional_write_whose_answer_was_lost_is_known_as_done() {
+    let plan = strike(Operation::PutIf, 1, Fault::FailAfter(Kind::Retry));
+    let (_, store) = retrying(&plan);
+    let outcome = store.put_if(&key(), body("mine"), Condition::Absent).await;
+    assert_eq!(outcome.unwrap(), PutOutcome::Done);
+
+    let plan = strike(Operation::PutIf, 1, Fault::FailAfter(Kind::Retry));
+    let (memory, store) = retrying(&plan);
+    memory.put(&key(), body("old")).await.unwrap();
+    let (_, version) = memory.get(&key(), 9).await.unwrap();
+    let outcome = store
+        .put_if(&key(), body("new"), Condition::Is(version))
+        .await;
+    assert_eq!(outcome.unwrap(), PutOutcome::Done);
+}
+
+#[tokio::test]
+async fn a_refusal_after_a_lost_answer_stands_if_another_writer_was_there() {
+    for other in ["else", "somebody else, and longer"] {
+        let plan = strike(Operation::PutIf, 1, Fault::FailBefore(Kind::Retry));
+        let (memory, store) = retrying(&plan);
+        memory.put(&key(), body(other)).await.unwrap();
+        let outcome = store.put_if(&key(), body("mine"), Condition::Absent).await;
+        assert_eq!(outcome.unwrap(), PutOutcome::Refused);
+    }
+}
+
+/// Bytes that equal ours are only taken for ours after an attempt of our own may have put them there.
+#[tokio::test]
+async fn a_plain_refusal_is_never_doubted() {
+    let plan = Plan::new();
+    let (memory, store) = retrying(&plan);
+    memory.put(&key(), body("same")).await.unwrap();
+    let outcome = store.put_if(&key(), body("same"), Condition::Absent).await;
+    assert_eq!(outcome.unwrap(), PutOutcome::Refused);
+    assert_eq!(plan.seen(), 1);
+}

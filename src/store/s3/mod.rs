@@ -1,0 +1,341 @@
+//! A store in a bucket: AWS's S3 and the many servers that speak its language, through `aws-sdk-s3`.
+//!
+//! Requests are sent once: trying again is [`super::retry`]'s work. Bodies carry a CRC-64/NVME of our own, computed
+//! here in one pass, so that a server which checks it never stores what the network has damaged; over TLS the payload
+//! is not hashed a second time for the signature. `connect` sets the client up, `error` turns its errors into
+//! what a person can act on.
+
+mod connect;
+mod error;
+
+pub use connect::Credentials;
+
+use std::ops::Range;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
+use aws_smithy_types::base64;
+use aws_smithy_types::byte_stream::{ByteStream, Length};
+use bytes::Bytes;
+use crc_fast::{CrcAlgorithm, Digest};
+
+use crate::id::ObjectKey;
+use crate::store::url::S3Place;
+use crate::store::{
+    Body, Condition, Error, Kind, LIST_LIMIT_MAX, Listing, ObjectStore, PutOutcome, Version, body,
+    names,
+};
+
+/// How long a request may take whatever its size: name look-up, connecting, loading credentials, a slow server.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The slowest line that we still work on, in bytes a second: it adds to the time that a request may take.
+const BYTES_PER_SEC_MIN: u64 = 1_000_000;
+
+/// How much of a file is read at a time, for its checksum and for sending it.
+const FILE_STEP: usize = 256 * 1024;
+
+/// A place in a bucket.
+#[derive(Debug)]
+pub struct S3 {
+    client: Client,
+    place: S3Place,
+    /// Whether bodies travel without a hash in the signature, because TLS protects them.
+    unsigned_payload: bool,
+}
+
+impl S3 {
+    /// Prepares a client for `place`. Nothing is sent to the server yet; without a region in `place` or in the
+    /// environment an EC2 instance is asked for its own.
+    pub async fn connect(place: &S3Place, credentials: Credentials) -> Result<Self, Error> {
+        let connected = connect::connect(place, credentials).await?;
+        Ok(Self {
+            client: connected.client,
+            place: place.clone(),
+            unsigned_payload: connected.tls,
+        })
+    }
+
+    fn doing(&self, verb: &str, what: impl std::fmt::Display) -> String {
+        format!("{verb} {what} in {}", self.describe())
+    }
+
+    fn full_key(&self, key: &ObjectKey) -> String {
+        format!("{}{key}", self.place.prefix)
+    }
+
+    /// A request that puts `body`, with its checksum.
+    async fn put_request(
+        &self,
+        key: &ObjectKey,
+        body: Body,
+        doing: &str,
+    ) -> Result<PutObjectFluentBuilder, Error> {
+        names::check(doing, key)?;
+        let (stream, len, crc) = match body {
+            Body::Bytes(bytes) => {
+                let crc = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &bytes);
+                let len = bytes.len() as u64;
+                (ByteStream::from(bytes), len, crc)
+            }
+            Body::File { path, len } => {
+                let crc = file_checksum(&path, len, doing).await?;
+                let stream = ByteStream::read_from()
+                    .path(&path)
+                    .length(Length::Exact(len))
+                    .buffer_size(FILE_STEP)
+                    .build()
+                    .await
+                    .map_err(|error| body::unreadable(doing, std::io::Error::other(error)))?;
+                (stream, len, crc)
+            }
+        };
+        let request = self.client.put_object();
+        Ok(request
+            .bucket(&self.place.bucket)
+            .key(self.full_key(key))
+            .content_length(len as i64)
+            .checksum_crc64_nvme(base64::encode(crc.to_be_bytes()))
+            .body(stream))
+    }
+
+    /// Sends a put. `Ok(Err(…))` is the server's own answer, for the caller to judge.
+    async fn send_put(
+        &self,
+        request: PutObjectFluentBuilder,
+        len: u64,
+        doing: &str,
+    ) -> Result<Result<(), error::PutError>, Error> {
+        let request = request.customize();
+        let request = match self.unsigned_payload {
+            true => request.disable_payload_signing(),
+            false => request,
+        };
+        let sent = within(doing, len, async { Ok(request.send().await) }).await?;
+        Ok(sent.map(drop))
+    }
+
+    async fn put_plain(&self, key: &ObjectKey, body: Body) -> Result<(), Error> {
+        let doing = self.doing("put", key);
+        let len = body.len();
+        let request = self.put_request(key, body, &doing).await?;
+        let sent = self.send_put(request, len, &doing).await?;
+        sent.map_err(|failed| error::judge(&self.place, &doing, failed))
+    }
+
+    /// Sends a GET, of a range or of the whole object, and collects at most `len_max` bytes of it; none if the range
+    /// begins behind the object's end.
+    async fn fetch(
+        &self,
+        key: &ObjectKey,
+        range: Option<String>,
+        len_max: u64,
+        doing: &str,
+    ) -> Result<(Bytes, Version), Error> {
+        let request = self.client.get_object();
+        let request = request
+            .bucket(&self.place.bucket)
+            .key(self.full_key(key))
+            .set_range(range);
+        within(doing, len_max, async {
+            let answer = match request.send().await {
+                Ok(answer) => answer,
+                Err(failed) if error::is_beyond_end(&failed) => {
+                    return Ok((Bytes::new(), Version(String::new())));
+                }
+                Err(failed) => return Err(error::judge(&self.place, doing, failed)),
+            };
+            let stated = answer.content_length().unwrap_or(0);
+            let len = u64::try_from(stated).unwrap_or(0);
+            if len > len_max {
+                return Err(Error::too_long(doing, len, len_max));
+            }
+            let version = Version(answer.e_tag().unwrap_or_default().to_owned());
+            let collected = answer.body.collect().await;
+            let bytes = collected
+                .map_err(|cut| {
+                    let message = error::chain("the answer broke off", &cut);
+                    Error::new(Kind::Retry, doing, message).because(cut)
+                })?
+                .into_bytes();
+            match bytes.len() as u64 {
+                found if found > len_max => Err(Error::too_long(doing, found, len_max)),
+                _ => Ok((bytes, version)),
+            }
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl ObjectStore for S3 {
+    fn describe(&self) -> String {
+        let prefix = self.place.prefix.trim_end_matches('/');
+        format!("s3://{}/{prefix}", self.place.bucket)
+    }
+
+    async fn put(&self, key: &ObjectKey, body: Body) -> Result<(), Error> {
+        self.put_plain(key, body).await
+    }
+
+    /// A server that says it knows no conditions is taken like one that ignores them.
+    async fn put_if(
+        &self,
+        key: &ObjectKey,
+        body: Body,
+        condition: Condition,
+    ) -> Result<PutOutcome, Error> {
+        let doing = self.doing("put", key);
+        let len = body.len();
+        let request = self.put_request(key, body.clone(), &doing).await?;
+        let replaces = matches!(condition, Condition::Is(_));
+        let request = match condition {
+            Condition::Absent => request.if_none_match("*"),
+            Condition::Is(version) => request.if_match(version.0),
+        };
+        match self.send_put(request, len, &doing).await? {
+            Ok(()) => Ok(PutOutcome::Done),
+            Err(failed) if error::is_refusal(&failed, replaces) => Ok(PutOutcome::Refused),
+            Err(failed) if error::is_unsupported(&failed) => {
+                self.put_plain(key, body).await?;
+                Ok(PutOutcome::Done)
+            }
+            Err(failed) => Err(error::judge(&self.place, &doing, failed)),
+        }
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, Error> {
+        let doing = self.doing("get", key);
+        names::check(&doing, key)?;
+        if range.is_empty() {
+            // HTTP has no empty ranges.
+            return match self.head(key).await? {
+                Some(_) => Ok(Bytes::new()),
+                None => Err(Error::new(Kind::Missing, doing, "no such object")),
+            };
+        }
+        let wanted = format!("bytes={}-{}", range.start, range.end - 1);
+        let len_max = range.end - range.start;
+        let (bytes, _) = self.fetch(key, Some(wanted), len_max, &doing).await?;
+        Ok(bytes)
+    }
+
+    async fn get(&self, key: &ObjectKey, len_max: u64) -> Result<(Bytes, Version), Error> {
+        let doing = self.doing("get", key);
+        names::check(&doing, key)?;
+        self.fetch(key, None, len_max, &doing).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Result<Listing, Error> {
+        let doing = self.doing("list", format_args!("{prefix}*"));
+        let request = self.client.list_objects_v2();
+        let request = request
+            .bucket(&self.place.bucket)
+            .prefix(format!("{}{prefix}", self.place.prefix))
+            .set_start_after(after.map(|after| self.full_key(after)))
+            .max_keys(limit.clamp(1, LIST_LIMIT_MAX) as i32);
+        let answer = within(&doing, 0, async {
+            let sent = request.send().await;
+            sent.map_err(|failed| error::judge(&self.place, &doing, failed))
+        })
+        .await?;
+        let more = answer.is_truncated().unwrap_or(false);
+        let objects = answer.contents.unwrap_or_default().into_iter();
+        let named = objects.filter_map(|object| {
+            let key = object.key?;
+            let name = key.strip_prefix(&self.place.prefix)?;
+            // What others keep there, such as the empty objects that stand for folders, is none of ours.
+            let len = u64::try_from(object.size?).ok()?;
+            names::is_key(name).then(|| (ObjectKey::new(name), len))
+        });
+        Ok(Listing {
+            objects: named.collect(),
+            more,
+        })
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), Error> {
+        let doing = self.doing("delete", key);
+        names::check(&doing, key)?;
+        let request = self.client.delete_object();
+        let request = request.bucket(&self.place.bucket).key(self.full_key(key));
+        let sent = within(&doing, 0, async {
+            let sent = request.send().await;
+            sent.map_err(|failed| error::judge(&self.place, &doing, failed))
+        });
+        match sent.await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind == Kind::Missing => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// S3 answers a HEAD without words, so a bucket that does not exist looks like a missing object here.
+    async fn head(&self, key: &ObjectKey) -> Result<Option<u64>, Error> {
+        let doing = self.doing("head", key);
+        names::check(&doing, key)?;
+        let request = self.client.head_object();
+        let request = request.bucket(&self.place.bucket).key(self.full_key(key));
+        let sent = within(&doing, 0, async {
+            let sent = request.send().await;
+            sent.map_err(|failed| error::judge(&self.place, &doing, failed))
+        });
+        match sent.await {
+            Ok(answer) => {
+                let len = answer.content_length().and_then(|len| len.try_into().ok());
+                let unsaid = || Error::new(Kind::Corrupt, doing, "the server gave no length");
+                len.map(Some).ok_or_else(unsaid)
+            }
+            Err(error) if error.kind == Kind::Missing => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Gives a request that moves up to `len` bytes the time that it may take, connecting and the whole body included.
+async fn within<T>(
+    doing: &str,
+    len: u64,
+    request: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let limit = REQUEST_TIMEOUT + Duration::from_secs(len.div_ceil(BYTES_PER_SEC_MIN));
+    match tokio::time::timeout(limit, request).await {
+        Ok(result) => result,
+        Err(elapsed) => {
+            let message = format!("no answer within {} s", limit.as_secs());
+            Err(Error::new(Kind::Retry, doing, message).because(elapsed))
+        }
+    }
+}
+
+/// The CRC-64/NVME of a file of `len` bytes, read once off the async threads.
+async fn file_checksum(path: &std::path::Path, len: u64, doing: &str) -> Result<u64, Error> {
+    let path = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || -> std::io::Result<(u64, u64)> {
+        let mut file = std::fs::File::open(path)?;
+        let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
+        let mut step = vec![0; FILE_STEP];
+        let mut found = 0;
+        loop {
+            match std::io::Read::read(&mut file, &mut step)? {
+                0 => return Ok((digest.finalize(), found)),
+                n => {
+                    digest.update(&step[..n]);
+                    found += n as u64;
+                }
+            }
+        }
+    });
+    let read = read.await.unwrap_or_else(|stopped| Err(stopped.into()));
+    match read.map_err(|error| body::unreadable(doing, error))? {
+        (crc, found) if found == len => Ok(crc),
+        (_, found) => Err(body::wrong_len(doing, len, found)),
+    }
+}

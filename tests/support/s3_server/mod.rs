@@ -1,0 +1,171 @@
+//! An S3 server in memory for tests: real HTTP and signatures (`s3s`), atomic conditional writes, faults on demand.
+//!
+//! It stands for a well-behaved S3. It is not for speed and not for keeping anything: all objects are gone when it is
+//! dropped. Tests start one each; `s3_server_main.rs` runs one for scripts.
+
+#![allow(
+    dead_code,
+    reason = "each program that includes this uses another part of it"
+)]
+
+mod bucket;
+mod faults;
+
+#[allow(unused_imports, reason = "the stand-alone server injects nothing")]
+pub(crate) use faults::{Fault, Rule};
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use s3s::auth::SimpleAuth;
+use s3s::service::S3ServiceBuilder;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+use bucket::Buckets;
+use faults::{Faults, Front};
+
+/// A running server; it stops when dropped.
+pub(crate) struct S3Server {
+    address: SocketAddr,
+    bucket: String,
+    buckets: Arc<Buckets>,
+    faults: Arc<Faults>,
+    /// A runtime of its own, so that a test's runtime may block or be torn down; taken when dropped.
+    runtime: Option<Runtime>,
+}
+
+/// What a client needs to know to be let in.
+pub(crate) const ACCESS_KEY: &str = "AKIDTEST";
+/// Its secret half. It protects nothing.
+pub(crate) const SECRET_KEY: &str = "test-secret";
+
+impl S3Server {
+    /// Starts a server on a free port of this machine, with one empty bucket.
+    pub(crate) fn start(bucket: &str) -> Self {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), bucket)
+            .expect("a free port on the loopback interface")
+    }
+
+    /// Starts a server at `address`.
+    pub(crate) fn start_at(address: SocketAddr, bucket: &str) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
+        let buckets = Arc::new(Buckets::new(bucket));
+        let faults = Arc::new(Faults::default());
+        let mut builder = S3ServiceBuilder::new(bucket::Backend(Arc::clone(&buckets)));
+        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let front = Front::new(builder.build(), Arc::clone(&faults));
+        let listener = runtime.block_on_elsewhere(TcpListener::bind(address))?;
+        let address = listener.local_addr()?;
+        runtime.spawn(serve(listener, front));
+        Ok(Self {
+            address,
+            bucket: bucket.to_owned(),
+            buckets,
+            faults,
+            runtime: Some(runtime),
+        })
+    }
+
+    /// `http://127.0.0.1:port`.
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A location within the bucket, as a person would write it.
+    pub(crate) fn location(&self, prefix: &str) -> String {
+        format!(
+            "s3://{}/{prefix}?endpoint={}&region=us-east-1",
+            self.bucket,
+            self.endpoint()
+        )
+    }
+
+    /// What a process needs in its environment to be let in.
+    pub(crate) fn environment(&self) -> [(&'static str, &'static str); 2] {
+        [
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
+        ]
+    }
+
+    /// Adds a fault.
+    pub(crate) fn inject(&self, rule: Rule) {
+        self.faults.add(rule);
+    }
+
+    /// Forgets all faults; requests that hang go on.
+    pub(crate) fn heal(&self) {
+        self.faults.heal();
+    }
+
+    /// How many requests have come in, failed ones included.
+    pub(crate) fn requests(&self) -> u64 {
+        self.faults.requests()
+    }
+
+    /// How many faults have struck.
+    pub(crate) fn faults_struck(&self) -> u64 {
+        self.faults.struck()
+    }
+
+    /// How many objects were put without a checksum in the request's signed header.
+    pub(crate) fn unchecked_puts(&self) -> u64 {
+        self.buckets.unchecked()
+    }
+
+    /// The raw objects, by full key.
+    pub(crate) fn objects(&self) -> Vec<(String, bytes::Bytes)> {
+        self.buckets.objects(&self.bucket)
+    }
+
+    /// Puts an object behind everybody's back, or takes it away.
+    pub(crate) fn tamper(&self, key: &str, bytes: Option<bytes::Bytes>) {
+        self.buckets.tamper(&self.bucket, key, bytes);
+    }
+}
+
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        self.faults.heal();
+        if let Some(runtime) = self.runtime.take() {
+            // Tests drop it inside their own runtime, where waiting is not allowed.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+async fn serve(listener: TcpListener, front: Front) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            continue;
+        };
+        // Small answers must not wait for Nagle's algorithm: it would add 40 ms to each.
+        let _ = stream.set_nodelay(true);
+        let front = front.clone();
+        tokio::spawn(async move {
+            let server = auto::Builder::new(TokioExecutor::new()).http1_only();
+            // A client that goes away, or a connection closed by a fault, is no error of the server's.
+            let _ = server.serve_connection(TokioIo::new(stream), front).await;
+        });
+    }
+}
+
+/// Waiting for a runtime from a thread that may be part of another one.
+trait BlockOnElsewhere {
+    fn block_on_elsewhere<T: Send>(&self, work: impl Future<Output = T> + Send) -> T;
+}
+
+impl BlockOnElsewhere for Runtime {
+    fn block_on_elsewhere<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| self.block_on(work));
+            waiting.join().expect("binding a port does not panic")
+        })
+    }
+}

@@ -1,0 +1,35 @@
+//! The tests' S3 server as a process of its own: `cargo run --example s3-server [ADDRESS [BUCKET]]`.
+//!
+//! It prints one line that a shell can evaluate (endpoint, bucket, credentials), then serves until it is
+//! killed. Each line on its standard input it answers with the number of requests so far. Everything is kept in memory
+//! and gone afterwards.
+
+mod s3_server;
+
+use std::io::{self, BufRead, Write};
+use std::net::SocketAddr;
+
+use s3_server::{ACCESS_KEY, S3Server, SECRET_KEY};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1);
+    let address: SocketAddr = args.next().as_deref().unwrap_or("127.0.0.1:0").parse()?;
+    let bucket = args.next().unwrap_or_else(|| "rewindfs".to_owned());
+    let server = S3Server::start_at(address, &bucket)?;
+    let mut stdout = io::stdout();
+    writeln!(
+        stdout,
+        "S3_ENDPOINT={} S3_BUCKET={bucket} AWS_ACCESS_KEY_ID={ACCESS_KEY} AWS_SECRET_ACCESS_KEY={SECRET_KEY}",
+        server.endpoint(),
+    )?;
+    stdout.flush()?;
+    for line in io::stdin().lock().lines() {
+        line?;
+        writeln!(stdout, "{}", server.requests())?;
+        stdout.flush()?;
+    }
+    loop {
+        // Serving goes on in the background, on threads of its own.
+        std::thread::park();
+    }
+}
