@@ -39,6 +39,10 @@
 //! - The source is never written to but by a user's own system call.
 //! - `unsafe` stands in [`sys`] alone. The bytes of every object are specified in [`mod@format`].
 
+// The writer that tests inside and outside the library share speaks of it by name.
+#[cfg(test)]
+extern crate self as rewindfs;
+
 pub mod id;
 
 pub mod path;

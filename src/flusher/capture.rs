@@ -159,7 +159,9 @@ impl Reader for AheadReader<'_> {
     fn skip_hole(&self, range: Range<u64>) -> Result<u64, Error> {
         let data = self.copy.data_ranges(range.clone());
         let data = data.map_err(|source| self.failed(source))?;
-        Ok(data.first().map_or(range.end, |first| first.start.max(range.start)))
+        Ok(data
+            .first()
+            .map_or(range.end, |first| first.start.max(range.start)))
     }
 }
 

@@ -229,4 +229,37 @@ fn sum(lengths: &[FrameBytes]) -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use crate::id::{Era, Seq, SessionId};
+
+    #[test]
+    fn small_data_lies_behind_a_body_of_the_reserved_length() {
+        let name = CommitName {
+            era: Era(1),
+            stamp: Stamp(1),
+            seq: Seq(1),
+            session: SessionId([1; 8]),
+        };
+        let id = BlockId {
+            key_epoch: 1,
+            class: BlockClass::Commit,
+            session: name.session,
+            number: 0,
+        };
+        let lengths = [128, 96].map(|encrypted| FrameBytes {
+            encrypted,
+            ..FrameBytes::default()
+        });
+        let places = small_places(name, id, 1024, &lengths);
+        let found: Vec<_> = places
+            .frames
+            .iter()
+            .map(|p| (p.frame.0, p.offset, p.len))
+            .collect();
+        assert_eq!(
+            found,
+            [(1, HEADER_LEN + 1024, 128), (2, HEADER_LEN + 1152, 96)]
+        );
+    }
+}

@@ -37,7 +37,11 @@ pub(crate) fn plan(
     }
     // Writing the most fragmented stretches whole brings the number of pieces down fastest.
     stretches.sort_by_key(|s| std::cmp::Reverse(s.pieces));
-    let mut remaining: usize = stretches.iter().filter(|s| !s.whole).map(|s| s.pieces).sum();
+    let mut remaining: usize = stretches
+        .iter()
+        .filter(|s| !s.whole)
+        .map(|s| s.pieces)
+        .sum();
     for stretch in stretches.iter_mut().filter(|s| !s.whole) {
         if remaining <= PIECES_MAX {
             break;
@@ -45,7 +49,12 @@ pub(crate) fn plan(
         stretch.whole = true;
         remaining -= stretch.pieces;
     }
-    wanted.extend(stretches.iter().filter(|s| s.whole).map(|s| s.range.clone()));
+    wanted.extend(
+        stretches
+            .iter()
+            .filter(|s| s.whole)
+            .map(|s| s.range.clone()),
+    );
     subtract(&union(wanted), &dirty)
 }
 
@@ -138,7 +147,10 @@ fn subtract(ranges: &[Range<u64>], holes: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut left = Vec::new();
     for range in ranges {
         let mut start = range.start;
-        for hole in holes.iter().filter(|h| h.start < range.end && h.end > range.start) {
+        for hole in holes
+            .iter()
+            .filter(|h| h.start < range.end && h.end > range.start)
+        {
             if start < hole.start {
                 left.push(start..hole.start);
             }
@@ -202,7 +214,10 @@ mod tests {
     fn more_than_64_loose_pieces_are_gathered_but_not_again() {
         let loose: Vec<_> = (0..64).map(|n| piece(page(n * 100), n as u32)).collect();
         let wanted = plan(BLOCK, 64 << 20, &loose, &[page(7)]);
-        assert_eq!(wanted, loose.iter().map(|e| e.range.clone()).collect::<Vec<_>>());
+        assert_eq!(
+            wanted,
+            loose.iter().map(|e| e.range.clone()).collect::<Vec<_>>()
+        );
         let gathered: Vec<_> = (0..64).map(|n| piece(page(n * 100), 0)).collect();
         assert!(plan(BLOCK, 64 << 20, &gathered, &[page(7)]).is_empty());
     }
@@ -210,7 +225,7 @@ mod tests {
     #[test]
     fn a_stretch_that_pieces_half_cover_is_written_whole_within_the_size() {
         let half = 0..WHOLE_LEN / 2 - PAGE;
-        let dirty = [WHOLE_LEN / 2..WHOLE_LEN / 2 + PAGE];
+        let dirty = vec![page(WHOLE_LEN / 2 / PAGE)];
         let wanted = plan(BLOCK, WHOLE_LEN - 100, &[piece(half.clone(), 0)], &dirty);
         let gaps = vec![0..dirty[0].start, dirty[0].end..WHOLE_LEN - 100];
         assert_eq!(wanted, gaps);
@@ -241,7 +256,10 @@ mod tests {
     #[test]
     fn ranges_unite_and_subtract() {
         assert_eq!(union(vec![5..9, 0..2, 2..3, 8..12, 4..4]), [0..3, 5..12]);
-        assert_eq!(subtract(&[0..10, 20..30], &[2..4, 9..22]), [0..2, 4..9, 22..30]);
+        assert_eq!(
+            subtract(&[0..10, 20..30], &[2..4, 9..22]),
+            [0..2, 4..9, 22..30]
+        );
         assert_eq!(clip(&[0..10, 20..30], 5..25), [5..10, 20..25]);
     }
 }

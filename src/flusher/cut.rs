@@ -155,7 +155,8 @@ impl Cutter<'_, '_> {
             let end = (at + READ_LEN).min(stretch.end);
             window.extend_from_slice(&read_exactly(plan.id, at..end, reader)?);
             at = end;
-            let last = at == stretch.end || (plan.sparse && reader.skip_hole(at..stretch.end)? > at);
+            let last =
+                at == stretch.end || (plan.sparse && reader.skip_hole(at..stretch.end)? > at);
             let used = self.chunks(plan, window_at, &window, last)?;
             if last {
                 return Ok(at);
@@ -288,11 +289,7 @@ impl Cutter<'_, '_> {
 
 /// A file that is shorter than at its seal was cut from outside the mount: never filled up with zeros; the epoch is
 /// folded and sealed again.
-fn read_exactly(
-    id: FileId,
-    range: Range<u64>,
-    reader: &dyn Reader,
-) -> Result<bytes::Bytes, Error> {
+fn read_exactly(id: FileId, range: Range<u64>, reader: &dyn Reader) -> Result<bytes::Bytes, Error> {
     let len = (range.end - range.start) as usize;
     let bytes = reader.read(range)?;
     match bytes.len() == len {

@@ -130,8 +130,10 @@ impl<P: Pages + Clone> Links<'_, P> {
         if queue.iter().all(|id| self.deltas[id] >= 0) {
             return Ok(());
         }
-        let said: HashSet<(FileId, &[u8])> =
-            names.iter().map(|(dir, name, _)| (*dir, &name[..])).collect();
+        let said: HashSet<(FileId, &[u8])> = names
+            .iter()
+            .map(|(dir, name, _)| (*dir, &name[..]))
+            .collect();
         let mut buried = BTreeSet::new();
         while let Some(dir) = queue.pop() {
             let old = self.old(dir).await?;
@@ -168,17 +170,29 @@ impl<P: Pages + Clone> Links<'_, P> {
     }
 
     async fn into_outcome(mut self, sealed_at: Stamp) -> Result<Outcome, Error> {
-        let ids: BTreeSet<FileId> = self.touched.keys().chain(self.deltas.keys()).copied().collect();
+        let ids: BTreeSet<FileId> = self
+            .touched
+            .keys()
+            .chain(self.deltas.keys())
+            .copied()
+            .collect();
         let mut outcome = Outcome::default();
         for id in ids {
             let old = self.old(id).await?;
             let links = self.links(id, old.as_ref());
-            let attributes = self.touched.get(&id).and_then(|t| t.attributes.as_ref().map(|a| (t, a)));
+            let attributes = self
+                .touched
+                .get(&id)
+                .and_then(|t| t.attributes.as_ref().map(|a| (t, a)));
             let new = match (&old, attributes) {
                 _ if links <= 0 => None,
-                (_, Some((touched, attributes))) => {
-                    Some(inode(touched, attributes, old.as_ref(), links as u32, sealed_at))
-                }
+                (_, Some((touched, attributes))) => Some(inode(
+                    touched,
+                    attributes,
+                    old.as_ref(),
+                    links as u32,
+                    sealed_at,
+                )),
                 // Not readable any more but still named: it stays as it was, until reconcile sees what happened.
                 (Some(old), None) => Some(relinked(old, links as u32)),
                 (None, None) => None,
@@ -214,7 +228,8 @@ impl<P: Pages + Clone> Links<'_, P> {
             None => Vec::new(),
         };
         if before != attributes.xattrs {
-            self.changes.push(Change::SetXattrs(id, attributes.xattrs.clone()));
+            self.changes
+                .push(Change::SetXattrs(id, attributes.xattrs.clone()));
         }
         Ok(())
     }
@@ -227,7 +242,9 @@ impl Outcome {
             self.files += sign;
         }
         if inode.kind == Kind::File {
-            self.bytes = self.bytes.wrapping_add(sign.wrapping_mul(inode.size as i64));
+            self.bytes = self
+                .bytes
+                .wrapping_add(sign.wrapping_mul(inode.size as i64));
         }
     }
 }
@@ -245,7 +262,11 @@ fn inode(
         mode: stat.mode,
         uid: stat.uid,
         gid: stat.gid,
-        links: if stat.kind == Kind::Dir { stat.links } else { names },
+        links: if stat.kind == Kind::Dir {
+            stat.links
+        } else {
+            names
+        },
         size: stat.size,
         rdev: stat.rdev,
         mtime: stat.mtime,
@@ -261,7 +282,11 @@ fn inode(
 }
 
 fn relinked(old: &Inode, links: u32) -> Inode {
-    let links = if old.kind == Kind::Dir { old.links } else { links };
+    let links = if old.kind == Kind::Dir {
+        old.links
+    } else {
+        links
+    };
     Inode {
         links,
         ..old.clone()
@@ -277,7 +302,10 @@ fn is_in_place(touched: &Touched, old: Option<&Inode>) -> bool {
     // The page that holds the old end is dirtied by appending to it.
     let old_pages = old.size & !4095;
     let overwritten = touched.dirty.iter().any(|r| r.start < old_pages);
-    let whole = touched.dirty.iter().any(|r| r.start == 0 && r.end >= old.size);
+    let whole = touched
+        .dirty
+        .iter()
+        .any(|r| r.start == 0 && r.end >= old.size);
     old.in_place || (overwritten && !whole)
 }
 
@@ -295,4 +323,4 @@ fn is_racy(mtime: Timespec, ctime: Timespec, sealed_at: Stamp) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

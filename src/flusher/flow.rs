@@ -106,13 +106,18 @@ impl Flusher {
     pub fn start(parts: Parts, options: Options) -> Result<Handle, Error> {
         let (inbox, messages) = mpsc::channel(INBOX_LEN);
         let (stop, stopped) = watch::channel(false);
-        let published = parts.resumed.is_empty().then_some(parts.base.as_ref()).flatten();
+        let published = parts
+            .resumed
+            .is_empty()
+            .then_some(parts.base.as_ref())
+            .flatten();
         let progress = Arc::new(Progress::new(published.map(mark)));
         let handle = Handle {
             inbox,
             progress: Arc::clone(&progress),
             spool: Arc::clone(&parts.spool),
             clock: Arc::clone(&parts.clock),
+            epochs: Arc::clone(&parts.epochs),
         };
         let flow = Flow::new(parts, options, progress, stop)?;
         let uploader = flow.uploader();
@@ -273,10 +278,12 @@ impl Flow {
         if self.pause.is_some_and(|(until, _)| Instant::now() < until) {
             return;
         }
-        let done = self.copy_ahead_if_large(open).and_then(|()| match self.wants_seal(open) {
-            true => self.seal(),
-            false => Ok(()),
-        });
+        let done = self
+            .copy_ahead_if_large(open)
+            .and_then(|()| match self.wants_seal(open) {
+                true => self.seal(),
+                false => Ok(()),
+            });
         self.settle(done);
         self.sync_source_in_background();
         let idle = if self.held { Phase::Held } else { Phase::Idle };
@@ -284,15 +291,16 @@ impl Flow {
     }
 
     fn wants_seal(&self, open: ChangeSize) -> bool {
-        if !self.has_room() {
+        // What does not fit is sealed only when there is nothing to wait for.
+        let used = self.spool.used_bytes();
+        let fits = used.saturating_add(open.bytes) <= self.options.spool_bytes;
+        if !self.has_room() || !(fits || self.progress.waiting() == 0) {
             return false;
         }
         let since = self.last_seal.elapsed();
         match self.held {
             true => open != ChangeSize::default() && since >= self.options.incomplete_interval,
-            false => {
-                !self.waiters.is_empty() || self.options.policy.due(open, since, self.event)
-            }
+            false => !self.waiters.is_empty() || self.options.policy.due(open, since, self.event),
         }
     }
 
@@ -311,14 +319,16 @@ impl Flow {
             // Not a failure: the changes are in the open epoch again, and the epochs see to it that this ends.
             Err(Error::Folded) => {}
             Err(error) => {
-                if let Error::Source { id, source } = &error {
-                    if is_refusal(source) {
-                        self.progress.refuse(*id);
-                    }
+                if let Error::Source { id, source } = &error
+                    && is_refusal(source)
+                {
+                    self.progress.refuse(*id);
                 }
                 let now = self.clock.now();
                 self.progress.failed(Who::Flow, error.to_string(), now);
-                let pause = self.pause.map_or(TICK, |(_, last)| (last * 2).min(PAUSE_MAX));
+                let pause = self
+                    .pause
+                    .map_or(TICK, |(_, last)| (last * 2).min(PAUSE_MAX));
                 self.pause = Some((Instant::now() + pause, pause));
             }
         }
@@ -338,7 +348,8 @@ impl Flow {
         let serves = |waiter: &mut Waiter| waiter.label.is_empty() || waiter.label == label;
         for waiter in self.waiters.extract_if(.., serves) {
             let published = self.progress.watch();
-            self.runtime.spawn(wait_for(target, published, waiter.reply));
+            self.runtime
+                .spawn(wait_for(target, published, waiter.reply));
         }
     }
 
@@ -351,7 +362,9 @@ impl Flow {
     /// From time to time makes the source's bytes safe, so that the journal may forget. On a thread of its own, since it
     /// may take as long as the disk needs for everybody's writes.
     fn sync_source_in_background(&mut self) {
-        let Some(epoch) = self.last_epoch.filter(|_| self.last_syncfs.elapsed() > SYNCFS_INTERVAL)
+        let Some(epoch) = self
+            .last_epoch
+            .filter(|_| self.last_syncfs.elapsed() > SYNCFS_INTERVAL)
         else {
             return;
         };
@@ -359,7 +372,9 @@ impl Flow {
         let (source, forgetting) = (Arc::clone(&self.source), Arc::clone(&self.forgetting));
         let (progress, clock) = (Arc::clone(&self.progress), Arc::clone(&self.clock));
         std::thread::spawn(move || {
-            let synced = source.sync_filesystem().and_then(|()| forgetting.synced(epoch));
+            let synced = source
+                .sync_filesystem()
+                .and_then(|()| forgetting.synced(epoch));
             if let Err(error) = synced {
                 let message = format!("syncfs of the source: {error}");
                 progress.failed(Who::Source, message, clock.now());
@@ -379,7 +394,8 @@ impl Flow {
         let deadline = Instant::now() + patience;
         for _ in 0..LAST_SEALS {
             let open = self.epochs.open_size() != ChangeSize::default();
-            if self.progress.is_fenced() || !(open || !self.waiters.is_empty()) {
+            let owed = open || !self.waiters.is_empty();
+            if self.progress.is_fenced() || !owed {
                 break;
             }
             let sealed = self.seal();
@@ -388,7 +404,10 @@ impl Flow {
         let captured = self.epochs.open_size() == ChangeSize::default();
         let published = self.wait_published(deadline);
         if let Some(epoch) = self.last_epoch {
-            let synced = self.source.sync_filesystem().and_then(|()| self.forgetting.synced(epoch));
+            let synced = self
+                .source
+                .sync_filesystem()
+                .and_then(|()| self.forgetting.synced(epoch));
             if let Err(error) = synced {
                 let message = format!("syncfs of the source: {error}");
                 self.progress.failed(Who::Source, message, self.clock.now());
@@ -396,11 +415,15 @@ impl Flow {
         }
         self.stop.send_replace(true);
         if let Err(error) = self.runtime.block_on(uploading) {
-            self.progress.failed(Who::Uploader, error.to_string(), self.clock.now());
+            self.progress
+                .failed(Who::Uploader, error.to_string(), self.clock.now());
         }
         self.progress.stop("the mount is being stopped", false);
         if let Some(reply) = reply {
-            let status = self.progress.status(self.clock.now(), self.spool.used_bytes());
+            let folds = self.epochs.counters().folds;
+            let status = self
+                .progress
+                .status(self.clock.now(), self.spool.used_bytes(), folds);
             let stopped = Stopped {
                 published: published && captured,
                 captured,
@@ -416,7 +439,11 @@ impl Flow {
         let target = self.base.as_ref().map(mark);
         let mut published = self.progress.watch();
         let reached = published.wait_for(|p| p.stopped.is_some() || reaches(p, target));
-        let waited = async { tokio::time::timeout_at(deadline.into(), reached).await.is_ok() };
+        let waited = async {
+            tokio::time::timeout_at(deadline.into(), reached)
+                .await
+                .is_ok()
+        };
         self.runtime.block_on(waited) && reaches(&self.progress.watch().borrow(), target)
     }
 }
@@ -447,7 +474,10 @@ async fn wait_for(
     mut published: watch::Receiver<Published>,
     reply: oneshot::Sender<Result<Option<CommitMark>, Error>>,
 ) {
-    let answer = match published.wait_for(|p| reaches(p, target) || p.stopped.is_some()).await {
+    let answer = match published
+        .wait_for(|p| reaches(p, target) || p.stopped.is_some())
+        .await
+    {
         Ok(now) if reaches(&now, target) => Ok(target),
         Ok(now) => Err(Error::Stopped(now.stopped.clone().unwrap_or_default())),
         Err(_) => Err(Error::Stopped("it no longer runs".to_owned())),

@@ -39,7 +39,11 @@ impl Flow {
             self.begin_era(wall)?;
         }
         // While a scan runs nobody is served by what is sealed: it is not an exact moment.
-        let label = if self.held { String::new() } else { self.next_label() };
+        let label = if self.held {
+            String::new()
+        } else {
+            self.next_label()
+        };
         self.event = false;
         let since = self.progress.sealed().unwrap_or(wall);
         let sealed = self.epochs.seal();
@@ -73,12 +77,17 @@ impl Flow {
             Some(sealed) => capture(sealed, &self.progress.refused())?,
             None => Captured::default(),
         };
-        captured.refused.iter().for_each(|&id| self.progress.refuse(id));
+        captured
+            .refused
+            .iter()
+            .for_each(|&id| self.progress.refuse(id));
         self.add_root(&mut captured)?;
 
         let parent = self.parent();
         let (inodes, names) = (&captured.inodes, &captured.names);
-        let outcome = self.runtime.block_on(outcome(&parent, inodes, names, wall))?;
+        let outcome = self
+            .runtime
+            .block_on(outcome(&parent, inodes, names, wall))?;
 
         if let Some(sealed) = &sealed {
             self.consolidate(&parent, sealed, &mut captured, &outcome)?;
@@ -136,7 +145,9 @@ impl Flow {
             let Some(touched) = captured.inodes.get_mut(&id) else {
                 continue;
             };
-            let in_place = old.as_ref().is_some_and(|old| old.kind == Kind::File && !touched.fresh);
+            let in_place = old
+                .as_ref()
+                .is_some_and(|old| old.kind == Kind::File && !touched.fresh);
             let size = touched.attributes.as_ref().map_or(0, |a| a.stat.size);
             if !in_place || touched.dirty.is_empty() || self.ahead.end(id) > 0 {
                 continue;
@@ -207,7 +218,11 @@ impl Flow {
         wall: Stamp,
         label: &str,
     ) -> Result<Written, Error> {
-        let before = self.base.as_ref().map(|base| base.commit.totals).unwrap_or_default();
+        let before = self
+            .base
+            .as_ref()
+            .map(|base| base.commit.totals)
+            .unwrap_or_default();
         let draft = Draft {
             name: self.session.next_name(wall),
             wall,
@@ -286,7 +301,8 @@ impl Flow {
     /// until they do. Should the process end before, the journal still owes all of it.
     fn insist(&self, publish: impl Fn(&Spool) -> Result<(), Error>) {
         while let Err(error) = publish(&self.spool) {
-            self.progress.failed(Who::Flow, error.to_string(), self.clock.now());
+            self.progress
+                .failed(Who::Flow, error.to_string(), self.clock.now());
             std::thread::sleep(INSIST_PAUSE);
         }
     }
@@ -294,10 +310,10 @@ impl Flow {
     /// Chunks are looked for where they were seen last: the file that held them before may be gone with this commit.
     fn remember_chunks(&mut self, laid: &[Laid]) {
         for (id, range, piece) in laid {
-            if let Piece::New { content, .. } | Piece::Held { content, .. } = piece {
-                if let Some(content) = content {
-                    self.index.remember_best_effort(content, *id, range.end);
-                }
+            if let Piece::New { content, .. } | Piece::Held { content, .. } = piece
+                && let Some(content) = content
+            {
+                self.index.remember_best_effort(content, *id, range.end);
             }
         }
     }
@@ -307,7 +323,9 @@ impl Flow {
     fn begin_era(&mut self, wall: Stamp) -> Result<(), Error> {
         let session = SessionId::random();
         let (base, lease) = (self.base.as_ref(), self.options.lease);
-        let claim = self.volume.claim(session, &self.options.owner, base, lease, &*self.clock);
+        let claim = self
+            .volume
+            .claim(session, &self.options.owner, base, lease, &*self.clock);
         let writership = self.runtime.block_on(claim)?;
         let era = writership.era();
         self.runtime.block_on(self.right.replace(writership));

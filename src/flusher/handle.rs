@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
+use crate::epoch::Epochs;
 use crate::flusher::error::Error;
 use crate::flusher::policy::Event;
 use crate::flusher::progress::{CommitMark, Progress, Status};
@@ -54,6 +55,7 @@ pub struct Handle {
     pub(crate) progress: Arc<Progress>,
     pub(crate) spool: Arc<Spool>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) epochs: Arc<Epochs>,
 }
 
 impl Handle {
@@ -89,7 +91,8 @@ impl Handle {
     /// The numbers now.
     pub fn status(&self) -> Status {
         let now = self.clock.now();
-        self.progress.status(now, self.spool.used_bytes())
+        let folds = self.epochs.counters().folds;
+        self.progress.status(now, self.spool.used_bytes(), folds)
     }
 
     async fn publish(&self, label: String) -> Result<Option<CommitMark>, Error> {

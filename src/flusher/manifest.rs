@@ -220,7 +220,10 @@ pub fn resume(manifests: &[Manifest], head: Option<(CommitName, Tag)>) -> Resume
     match manifests.first() {
         None => Resume::Continue { from: 0 },
         Some(first) if first.previous == head => Resume::Continue { from: 0 },
-        Some(_) => match manifests.iter().position(|m| Some(&m.name) == head.as_ref()) {
+        Some(_) => match manifests
+            .iter()
+            .position(|m| Some(&m.name) == head.as_ref())
+        {
             Some(published) => Resume::Continue {
                 from: published + 1,
             },

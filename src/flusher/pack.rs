@@ -54,7 +54,10 @@ enum Seat {
 /// What holds closed frames.
 enum Hold {
     /// Here, until there are too many.
-    Small { frames: Vec<(u32, Vec<u8>)>, bytes: usize },
+    Small {
+        frames: Vec<(u32, Vec<u8>)>,
+        bytes: usize,
+    },
     /// On their way to the spool.
     Running(Pipeline),
 }
@@ -109,7 +112,10 @@ impl<'a> Packer<'a> {
             FrameSize::Shared => SHARED_FRAME_LEN,
             FrameSize::Bulk => FRAME_PLAIN_MAX,
         };
-        assert!(bytes.len() <= frame_max, "callers cut pieces to fit a frame");
+        assert!(
+            bytes.len() <= frame_max,
+            "callers cut pieces to fit a frame"
+        );
         self.plain += bytes.len() as u64;
         let open = self.slot(size).take();
         let mut open = match open {
@@ -150,7 +156,9 @@ impl<'a> Packer<'a> {
     pub(crate) fn finish(mut self) -> Result<Packed, Error> {
         self.close_open()?;
         let (small, blocks) = match self.hold {
-            Hold::Small { frames, .. } => (frames.into_iter().map(|(_, f)| f).collect(), Vec::new()),
+            Hold::Small { frames, .. } => {
+                (frames.into_iter().map(|(_, f)| f).collect(), Vec::new())
+            }
             Hold::Running(pipeline) => (Vec::new(), pipeline.finish()?),
         };
         Ok(Packed {

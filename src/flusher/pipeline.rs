@@ -155,7 +155,10 @@ impl Pipeline {
             last,
         };
         self.order += 1;
-        let sent = self.batches.as_ref().is_some_and(|to| to.send(batch).is_ok());
+        let sent = self
+            .batches
+            .as_ref()
+            .is_some_and(|to| to.send(batch).is_ok());
         match sent {
             true => Ok(()),
             // The stages are gone; one of them knows why.
@@ -171,7 +174,10 @@ impl Pipeline {
             result = result.and(worker.join().map_err(lost("encrypt")));
         }
         let written = self.writer.take().map_or(Ok(Ok(())), JoinHandle::join);
-        let synced = self.syncer.take().map_or(Ok(Ok(Vec::new())), JoinHandle::join);
+        let synced = self
+            .syncer
+            .take()
+            .map_or(Ok(Ok(Vec::new())), JoinHandle::join);
         // The later stages first: an earlier one only noticed that they had gone.
         let blocks = synced.map_err(lost("fdatasync"))??;
         written.map_err(lost("spool"))??;
@@ -192,7 +198,10 @@ fn work(parts: &PipelineParts, queued: &Mutex<Receiver<Batch>>, to: &SyncSender<
     loop {
         let next = queued.lock().recv();
         let Ok(batch) = next else { return };
-        if to.send(encrypt(batch, &parts.keys, parts.compression)).is_err() {
+        if to
+            .send(encrypt(batch, &parts.keys, parts.compression))
+            .is_err()
+        {
             return;
         }
     }
@@ -226,7 +235,10 @@ fn write(
             }
             if !last {
                 file = Some(open);
-            } else if finished.send(open.finish(&parts.keys.block(block))?).is_err() {
+            } else if finished
+                .send(open.finish(&parts.keys.block(block))?)
+                .is_err()
+            {
                 return Ok(()); // the syncer has failed and knows why
             }
         }

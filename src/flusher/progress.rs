@@ -71,6 +71,8 @@ pub struct Status {
     pub uploaded_bytes: u64,
     /// Objects that this process has put into the store.
     pub uploaded_objects: u64,
+    /// Epochs that were folded into the next.
+    pub folds: u64,
     /// Inodes that the source refuses to show (at most the first thousand), left out of commits.
     pub refused: Vec<FileId>,
 }
@@ -134,7 +136,8 @@ impl Progress {
         }
     }
 
-    pub(crate) fn status(&self, now: Stamp, spool_bytes: u64) -> Status {
+    /// All numbers as of `now`; those that others keep are passed in.
+    pub(crate) fn status(&self, now: Stamp, spool_bytes: u64, folds: u64) -> Status {
         let inner = self.inner.lock();
         let waiting = inner.waiting.front().map(|&(_, wall)| wall);
         let oldest = waiting.into_iter().chain(inner.open_since).min();
@@ -143,9 +146,15 @@ impl Progress {
                 Duration::from_millis(now.0.saturating_sub(at.0))
             }),
             spool_bytes,
+            folds,
             spool_commits: inner.waiting.len(),
             last_error: inner.errors.iter().flatten().min_by_key(|e| e.1).cloned(),
-            refused: inner.refused.iter().take(REFUSED_NAMED_MAX).copied().collect(),
+            refused: inner
+                .refused
+                .iter()
+                .take(REFUSED_NAMED_MAX)
+                .copied()
+                .collect(),
             ..inner.status.clone()
         }
     }

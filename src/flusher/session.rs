@@ -37,7 +37,13 @@ pub(crate) struct Follows {
 
 impl Session {
     /// The session `id`, claimed for `era`, whose first commit follows `base` (none for a volume's first).
-    pub(crate) fn new(id: SessionId, era: Era, key_epoch: u16, base: Option<Follows>, now: Stamp) -> Self {
+    pub(crate) fn new(
+        id: SessionId,
+        era: Era,
+        key_epoch: u16,
+        base: Option<Follows>,
+        now: Stamp,
+    ) -> Self {
         let same_era = base.filter(|base| base.name.era == era);
         Self {
             id,
@@ -56,7 +62,10 @@ impl Session {
     /// After 2^32 - 1 blocks, which take years at the fastest seal.
     pub(crate) fn block(&self, class: BlockClass) -> BlockId {
         let number = self.next_block.fetch_add(1, Ordering::Relaxed);
-        assert!(number < u32::MAX, "a session of 2^32 blocks takes years at the fastest seal");
+        assert!(
+            number < u32::MAX,
+            "a session of 2^32 blocks takes years at the fastest seal"
+        );
         BlockId {
             key_epoch: self.key_epoch,
             class,
@@ -72,7 +81,10 @@ impl Session {
 
     /// Goes on in a new era under a new session, both of which have been claimed.
     pub(crate) fn begin_era(&mut self, id: SessionId, era: Era, wall: Stamp) {
-        debug_assert!(era > self.era, "a claim after a step back of the clock is of a later era");
+        debug_assert!(
+            era > self.era,
+            "a claim after a step back of the clock is of a later era"
+        );
         self.id = id;
         self.era = era;
         self.stamp = Stamp(0);
@@ -158,7 +170,10 @@ mod tests {
         let s = session(4, base, 100_000);
         let name = s.next_name(Stamp(100_000));
         assert_eq!((name.era, name.stamp), (Era(4), Stamp(100_000)));
-        assert!(!s.stepped_back(Stamp(100_000)), "its claim began the era already");
+        assert!(
+            !s.stepped_back(Stamp(100_000)),
+            "its claim began the era already"
+        );
     }
 
     #[test]

@@ -252,7 +252,8 @@ impl BlockFile {
     /// Begins the block `id` as the object `key`.
     pub(crate) fn create(spool: &Arc<Spool>, id: BlockId, key: ObjectKey) -> Result<Self, Error> {
         let path = spool.hidden_path(&key);
-        let file = File::create_new(&path).map_err(|source| spool.failed("create", &path, source))?;
+        let file =
+            File::create_new(&path).map_err(|source| spool.failed("create", &path, source))?;
         Ok(Self {
             spool: Arc::clone(spool),
             id,
@@ -349,9 +350,10 @@ impl BlockFile {
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.file
-            .write_all(bytes)
-            .map_err(|source| self.spool.failed("write", &self.spool.hidden_path(&self.key), source))
+        self.file.write_all(bytes).map_err(|source| {
+            self.spool
+                .failed("write", &self.spool.hidden_path(&self.key), source)
+        })
     }
 }
 

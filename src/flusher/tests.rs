@@ -3,6 +3,7 @@
 mod world;
 
 use crate::clock::{Clock, ManualClock, Stamp, SystemClock};
+use crate::format::entry::Contents;
 use crate::store::Kind;
 use crate::store::fault::{Fault, Rule};
 use crate::store::metered::Operation;
@@ -14,7 +15,11 @@ use super::*;
 async fn what_was_written_is_what_a_reader_finds() {
     let world = World::new().await;
     let writer = world.start().await;
-    assert_eq!(writer.handle.sync().await.unwrap(), None, "nothing to publish yet");
+    assert_eq!(
+        writer.handle.sync().await.unwrap(),
+        None,
+        "nothing to publish yet"
+    );
     writer.create("empty", b"");
     writer.create("small", b"hello");
     writer.create("text", &b"all work and no play ".repeat(5000));
@@ -28,10 +33,17 @@ async fn what_was_written_is_what_a_reader_finds() {
     writer.write("small", 5, b" world");
     let second = writer.sync().await;
     assert_eq!(world.snapshot(&second).await, writer.now());
-    assert_eq!(world.snapshot(&first).await, then, "the past does not change");
+    assert_eq!(
+        world.snapshot(&first).await,
+        then,
+        "the past does not change"
+    );
 
     let stopped = writer.stop().await;
-    assert!(stopped.published && stopped.status.spool_bytes == 0, "{stopped:?}");
+    assert!(
+        stopped.published && stopped.status.spool_bytes == 0,
+        "{stopped:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,7 +64,10 @@ async fn one_overwritten_page_costs_one_small_object() {
     let writer = world.start().await;
     writer.create("large", &noise(2, 8 << 20));
     writer.sync().await;
-    let (puts, bytes) = (world.meter.usage(Operation::PutIf).requests, world.meter.bytes_put());
+    let (puts, bytes) = (
+        world.meter.usage(Operation::PutIf).requests,
+        world.meter.bytes_put(),
+    );
     writer.write("large", 3 << 20, &noise(3, 4096));
     let mark = writer.sync().await;
     let puts = world.meter.usage(Operation::PutIf).requests - puts;
@@ -60,6 +75,48 @@ async fn one_overwritten_page_costs_one_small_object() {
     assert_eq!(puts, 1);
     assert!(bytes < 16 << 10, "{bytes} bytes for 4096");
     assert_eq!(world.snapshot(&mark).await, writer.now());
+    writer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_overwrites_are_gathered_and_stay_exact() {
+    let world = World::new().await;
+    let writer = world.start().await;
+    writer.create("base", &noise(9, 6 << 20));
+    writer.sync().await;
+    let mut marks = Vec::new();
+    for round in 0..6u64 {
+        for n in 0..50u64 {
+            // Spread over the file, half of them unaligned, some twice.
+            let at = (round * 7919 + n * 104_729) * 37 % (5 << 20);
+            writer.write("base", at, &noise(round * 100 + n, 3000));
+        }
+        marks.push((writer.sync().await, writer.now()));
+    }
+    for (mark, then) in &marks {
+        assert_eq!(world.snapshot(mark).await, *then);
+    }
+    let volume = world.volume(false).await;
+    let head = volume.head().await.unwrap().unwrap();
+    let id = writer.inode("base").id();
+    let extents = volume
+        .tree(&head.commit)
+        .extents(id, 0..6 << 20)
+        .await
+        .unwrap();
+    let frames: std::collections::HashSet<_> = extents
+        .iter()
+        .filter_map(|extent| match &extent.contents {
+            Contents::Data { place, .. } => Some((place.at.block, place.at.frame)),
+            Contents::Hole => None,
+        })
+        .collect();
+    assert!(
+        frames.len() < 100,
+        "{} frames for {} extents",
+        frames.len(),
+        extents.len()
+    );
     writer.stop().await;
 }
 
@@ -126,7 +183,10 @@ async fn sparse_files_are_not_read_and_come_back_sparse() {
     let id = writer.inode("sparse").id();
     let around = (1 << 39) - 10..(1 << 39) + 6;
     let extents = tree.extents(id, around).await.unwrap();
-    assert!(matches!(extents.last().unwrap().contents, crate::format::entry::Contents::Data { .. }));
+    assert!(matches!(
+        extents.last().unwrap().contents,
+        Contents::Data { .. }
+    ));
     assert!(world.meter.bytes_put() < 64 << 10);
     writer.stop().await;
 }
@@ -138,7 +198,9 @@ async fn what_is_copied_ahead_is_laid_under_what_the_seal_finds() {
         copy_ahead_bytes: 1 << 20,
         ..options(&world)
     };
-    let writer = world.start_with(small, std::sync::Arc::new(SystemClock)).await;
+    let writer = world
+        .start_with(small, std::sync::Arc::new(SystemClock))
+        .await;
     writer.create("large", &noise(5, 10 << 20));
     writer.create("cut", &noise(6, 3 << 20));
     // Copies have been made once the blocks of the open epoch arrive in the store.
@@ -277,13 +339,18 @@ async fn a_writer_that_was_replaced_stops_for_good_and_says_so() {
         lease: std::time::Duration::from_millis(1),
         ..options(&world)
     };
-    let writer = world.start_with(short, std::sync::Arc::new(SystemClock)).await;
+    let writer = world
+        .start_with(short, std::sync::Arc::new(SystemClock))
+        .await;
     writer.create("a", b"a");
     writer.sync().await;
     let base = world.volume(false).await.head().await.unwrap();
     let volume = world.volume(false).await;
     let id = crate::id::SessionId::random();
-    volume.claim(id, "test", base.as_ref(), LONG, &SystemClock).await.unwrap();
+    volume
+        .claim(id, "test", base.as_ref(), LONG, &SystemClock)
+        .await
+        .unwrap();
     writer.write("a", 0, b"b");
     let refused = writer.handle.sync().await.unwrap_err();
     assert!(refused.to_string().contains("replaced"), "{refused}");
@@ -300,7 +367,9 @@ async fn while_a_scan_runs_only_incomplete_commits_are_published() {
         incomplete_interval: std::time::Duration::ZERO,
         ..options(&world)
     };
-    let writer = world.start_with(held, std::sync::Arc::new(SystemClock)).await;
+    let writer = world
+        .start_with(held, std::sync::Arc::new(SystemClock))
+        .await;
     writer.create("a", b"a");
     while writer.handle.status().last_commit.is_none() {
         tokio::task::yield_now().await;
@@ -310,7 +379,12 @@ async fn while_a_scan_runs_only_incomplete_commits_are_published() {
     writer.handle.hold(false).await.unwrap();
     writer.create("b", b"b");
     let mark = writer.sync().await;
-    let found = world.volume(false).await.read_commit(&mark.name).await.unwrap();
+    let found = world
+        .volume(false)
+        .await
+        .read_commit(&mark.name)
+        .await
+        .unwrap();
     assert!(!found.commit.incomplete);
     assert_eq!(world.snapshot(&mark).await, writer.now());
     writer.stop().await;
@@ -326,7 +400,10 @@ async fn the_journal_forgets_only_what_is_published_and_synced() {
     let journal = std::sync::Arc::clone(&writer.journal);
     assert!(!journal.records().unwrap().is_empty());
     writer.sync().await;
-    assert!(!journal.records().unwrap().is_empty(), "published, but not synced");
+    assert!(
+        !journal.records().unwrap().is_empty(),
+        "published, but not synced"
+    );
     writer.stop().await;
     assert!(journal.records().unwrap().is_empty());
 }

@@ -68,7 +68,9 @@ impl<'a> TreeBlocks<'a> {
             Some(open) => open,
             None => self.begin_block()?,
         };
-        let place = open.file.reserve(FrameKind::Page, FrameBytes::of(&envelope));
+        let place = open
+            .file
+            .reserve(FrameKind::Page, FrameBytes::of(&envelope));
         open.batch.push(envelope);
         if open.batch.len() == BATCH_FRAMES {
             self.encrypt(&mut open)?;

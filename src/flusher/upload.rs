@@ -145,12 +145,16 @@ impl Uploader {
                 }
                 Err(error) if error.is_fenced() => {
                     let now = self.clock.now();
-                    self.to.progress.failed(Who::Uploader, error.to_string(), now);
+                    self.to
+                        .progress
+                        .failed(Who::Uploader, error.to_string(), now);
                     return self.to.progress.stop(&error.to_string(), true);
                 }
                 Err(error) => {
                     let now = self.clock.now();
-                    self.to.progress.failed(Who::Uploader, error.to_string(), now);
+                    self.to
+                        .progress
+                        .failed(Who::Uploader, error.to_string(), now);
                     tokio::select! {
                         _ = stop.wait_for(|stop| *stop) => return,
                         () = tokio::time::sleep(pause) => {}
@@ -198,7 +202,9 @@ impl Uploader {
 
     async fn commit(&mut self, manifest: &Manifest) -> Result<(), Error> {
         let (commit, blocks) = manifest.objects.split_last().expect("checked when made");
-        let owed = blocks.iter().filter(|object| !self.ahead.contains(&object.key));
+        let owed = blocks
+            .iter()
+            .filter(|object| !self.ahead.contains(&object.key));
         self.put_all(owed.cloned().collect()).await?;
         self.right.prove().await?;
         self.to.clone().put(commit.clone()).await?;
@@ -228,7 +234,9 @@ impl Uploader {
     }
 
     async fn put_all(&self, objects: Vec<SpooledObject>) -> Result<(), Error> {
-        let puts = objects.into_iter().map(|object| self.to.clone().put(object));
+        let puts = objects
+            .into_iter()
+            .map(|object| self.to.clone().put(object));
         // Collected, since the compiler cannot see that a lazy iterator over borrowed parts may change threads.
         stream::iter(puts.collect::<Vec<_>>())
             .buffer_unordered(UPLOADS)
@@ -278,6 +286,3 @@ fn not_there(key: &ObjectKey) -> Error {
     }
     .into()
 }
-
-#[cfg(test)]
-mod tests;

@@ -52,8 +52,13 @@ const GENERATION: Generation = Generation(0);
 /// What the mount cannot be right without.
 const NEEDED: InitFlags = InitFlags::FUSE_POSIX_ACL
     .union(InitFlags::FUSE_DONT_MASK)
-    .union(InitFlags::FUSE_HANDLE_KILLPRIV)
     .union(InitFlags::FUSE_ATOMIC_O_TRUNC);
+/// Clearing set-id bits is left to us. In its second version (Linux 5.12) the kernel tells with each write whether the
+/// writer's rights demand it, and asks for a file's capabilities once instead of before every write (counted with strace).
+/// It tells with truncating and O_TRUNC too, but fuser 0.18 does not pass that on: there we go by the caller's id.
+const CLEARS_SET_ID: InitFlags = InitFlags::FUSE_HANDLE_KILLPRIV_V2;
+/// The same in its first version.
+const CLEARS_SET_ID_UNTOLD: InitFlags = InitFlags::FUSE_HANDLE_KILLPRIV;
 /// What makes it faster, asked for one by one.
 const WANTED: [InitFlags; 5] = [
     InitFlags::FUSE_PARALLEL_DIROPS,
@@ -66,6 +71,8 @@ const WANTED: [InitFlags; 5] = [
 /// The live mount of one source; hand it to [`crate::fuse::session::mount`].
 pub struct Live {
     ops: Arc<Ops>,
+    /// The kernel tells which writes take set-id bits away.
+    told_to_clear: bool,
 }
 
 impl Live {
@@ -78,6 +85,7 @@ impl Live {
     ) -> Self {
         Self {
             ops: Arc::new(Ops::new(epochs, source, journal, options)),
+            told_to_clear: false,
         }
     }
 
@@ -204,12 +212,16 @@ thread_local! {
 
 impl Filesystem for Live {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        config.add_capabilities(NEEDED).map_err(|lacking| {
-            io::Error::new(
-                io::ErrorKind::Unsupported,
-                format!("this kernel's FUSE lacks {lacking:?}"),
-            )
-        })?;
+        let lacking = |lacking: InitFlags| {
+            let what = format!("this kernel's FUSE lacks {lacking:?}");
+            io::Error::new(io::ErrorKind::Unsupported, what)
+        };
+        config.add_capabilities(NEEDED).map_err(lacking)?;
+        self.told_to_clear = config.add_capabilities(CLEARS_SET_ID).is_ok();
+        if !self.told_to_clear {
+            let first = config.add_capabilities(CLEARS_SET_ID_UNTOLD);
+            first.map_err(lacking)?;
+        }
         for wanted in WANTED {
             if config.add_capabilities(wanted).is_err() {
                 tracing::info!(?wanted, "not offered by this kernel's FUSE: slower without");
@@ -431,13 +443,16 @@ impl Filesystem for Live {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        // Of a write from the page cache the writer is not known, and none is told to clear.
         let from_cache = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let told = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let untold = !self.told_to_clear && !from_cache && request.uid() != 0;
         let write = ops::Write {
             handle: fh.0,
             offset,
             data,
             flags: flags.0,
-            uid: (!from_cache).then(|| request.uid()),
+            clears_set_id: told || untold,
         };
         written(self.ops.write(write), reply);
     }

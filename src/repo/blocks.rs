@@ -1,7 +1,7 @@
 //! From an address to bytes: cache, else one ranged GET; then verify, decrypt, decompress.
 //!
 //! [`Blocks`] is what trees, snapshots, `restore` and `check` read through. It joins callers that want the same frame
-//! ([`flights`]), fetches ahead ([`prefetch`]) and leaves the way of one frame to [`fetch`]. Nothing leaves here that has not been
+//! (`flights.rs`), fetches ahead (`prefetch.rs`) and leaves the way of one frame to `fetch.rs`. Nothing leaves here that has not been
 //! authenticated; nothing is written here but caches.
 
 use std::ops::Range;
@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::cache::Cache;
 use crate::crypto::VolumeKeys;
+use crate::format::directory::Directory;
 use crate::format::entry::Place;
 use crate::format::frame::FrameKind;
 use crate::format::page::Page;
@@ -33,7 +34,7 @@ use prefetch::Prefetch;
 /// What a decoded page costs beside its bytes.
 const PAGE_OVERHEAD: usize = 128;
 
-/// Reads frames of one volume. Memory use is bounded by the cache it shares, and by [`prefetch`] for what is under way.
+/// Reads frames of one volume. Memory use is bounded by the cache it shares, and by a fixed 64 MiB for what is under way.
 pub struct Blocks {
     fetch: Arc<Fetch>,
     flights: Flights,
@@ -95,6 +96,13 @@ impl Blocks {
     /// The object that `place` lies in; [`Error::Damaged`] if it is said to lie in a commit and does not say in which.
     pub fn object(&self, place: &Place) -> Result<ObjectKey, Error> {
         self.fetch.object(place)
+    }
+
+    /// The authenticated directory of the object that `place` lies in, for `check` and `debug`: which frames lie where in it.
+    /// [`Error::Missing`] and [`Error::Damaged`] name the object. Three requests.
+    pub async fn directory(&self, place: &Place) -> Result<Directory, Error> {
+        let object = self.object(place)?;
+        self.fetch.directory(&object, place.at.block).await
     }
 
     /// Keeps a frame that has just been written, so that it need not be fetched: on disk as it is, or decoded in memory

@@ -91,12 +91,24 @@ impl Error {
         }
     }
 
-    /// The same failure of the store, but naming a missing `object` as what it is.
+    /// Whether something in the repository is not as it was written, or is gone: no use in trying again, and no reason to give
+    /// up on what lies elsewhere. False for a store that cannot be reached and for a request that makes no sense.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::Missing { .. } => true,
+            Self::Tree(error) => !matches!(error, crate::repo::tree::Error::Refused { .. }),
+            Self::Store(error) => error.kind == crate::store::Kind::Corrupt,
+            _ => false,
+        }
+    }
+
+    /// The same failure of the store, but naming a missing or impossible `object` as what it is.
     pub(crate) fn of_store(object: &ObjectKey, error: crate::store::Error) -> Self {
         match error.kind {
             crate::store::Kind::Missing => Self::Missing {
                 object: object.clone(),
             },
+            crate::store::Kind::Corrupt => Self::damaged(object, error),
             _ => error.into(),
         }
     }

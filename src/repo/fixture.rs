@@ -1,35 +1,23 @@
-//! A small honest writer for the tests of `repo`: repositories, blocks and commits put as the flusher would, without
-//! any of its speed. Compiled for tests alone.
+//! Repositories for the tests of `repo`, cheap to open, and the writer that all tests share. Compiled for tests alone.
 
 use std::sync::Arc;
-use std::time::Duration;
-
-use bytes::Bytes;
 
 use crate::cache::Cache;
-use crate::clock::{Clock, ManualClock, Stamp};
+use crate::clock::{ManualClock, Stamp};
 use crate::compress::Compression;
 use crate::crypto::{AesKeyLen, Argon2Params};
-use crate::format::block::BlockLayout;
-use crate::format::commit::{Commit, TreeRoot};
-use crate::format::entry::{Address, Change, CommitName, Hint, Place, Totals};
-use crate::format::frame::{Envelope, FrameKind};
-use crate::id::{BlockClass, BlockId, FrameNo, Seq, SessionId};
-use crate::repo::commits::Found;
-use crate::repo::lease::Writership;
-use crate::repo::tree::PageSink;
-use crate::repo::{Error, Repository, RepositoryConfig, Secret, Volume, layout};
+use crate::repo::{Repository, RepositoryConfig, Secret, Volume};
+use crate::store::Store;
 use crate::store::memory::Memory;
 use crate::store::metered::{Meter, Metered};
-use crate::store::{Body, Store};
+
+#[path = "../../tests/support/writer.rs"]
+mod writer;
+
+pub(super) use writer::{LEASE, Special, TEN, Writer};
 
 /// What opens the repositories made here.
 pub(super) const PASSWORD: &str = "correct horse";
-/// Where test clocks stand at first: 2026-11-21 10:00:00 UTC.
-pub(super) const TEN: u64 = 1_795_255_200_000;
-/// The lease that test writers take.
-pub(super) const LEASE: Duration = Duration::from_secs(60);
-
 pub(super) fn config() -> RepositoryConfig {
     RepositoryConfig {
         block_len: 64 << 20,
@@ -82,43 +70,7 @@ pub(super) async fn reopen(store: &Store, cache: Cache) -> Arc<Volume> {
     repository.volume(volumes[0].id).await.unwrap()
 }
 
-/// A writer that puts blocks and commits.
-pub(super) struct Writer {
-    pub(super) volume: Arc<Volume>,
-    pub(super) clock: Arc<ManualClock>,
-    pub(super) writership: Writership,
-    pub(super) head: Option<Found>,
-    blocks: u32,
-}
-
-/// What a test may want to be special about a commit.
-#[derive(Default)]
-pub(super) struct Special {
-    pub(super) label: String,
-    pub(super) incomplete: bool,
-}
-
 impl Writer {
-    /// Claims the volume from its head on, as owner `owner`.
-    pub(super) async fn claim(
-        volume: &Arc<Volume>,
-        clock: &Arc<ManualClock>,
-        owner: &str,
-    ) -> Result<Self, Error> {
-        let head = volume.head().await?;
-        let session = SessionId::random();
-        let writership = volume
-            .claim(session, owner, head.as_ref(), LEASE, &**clock)
-            .await?;
-        Ok(Self {
-            volume: volume.clone(),
-            clock: clock.clone(),
-            writership,
-            head,
-            blocks: 0,
-        })
-    }
-
     /// A volume in a new repository, with a writer and its clock at [`TEN`].
     pub(super) async fn new(store: &Store) -> Self {
         let clock = Arc::new(ManualClock::new(Stamp(TEN)));
@@ -126,216 +78,4 @@ impl Writer {
             .await
             .unwrap()
     }
-
-    fn block_id(&mut self, class: BlockClass) -> BlockId {
-        self.blocks += 1;
-        BlockId {
-            key_epoch: self.volume.keys().key_epoch(),
-            class,
-            session: self.writership.session(),
-            number: self.blocks,
-        }
-    }
-
-    /// Puts a data block with these frames.
-    pub(super) async fn data(&mut self, frames: &[Vec<u8>]) -> Vec<Place> {
-        let id = self.block_id(BlockClass::Data);
-        let key = layout::block(self.volume.info().id, id).unwrap();
-        let (places, object) = block(&self.volume, id, FrameKind::Data, frames);
-        self.volume
-            .store()
-            .put(&key, Body::Bytes(object))
-            .await
-            .unwrap();
-        places
-    }
-
-    /// Puts a commit with `changes` at the clock's time, its tree block first.
-    pub(super) async fn commit(&mut self, changes: Vec<Change>, special: Special) -> Found {
-        self.commit_with(changes, special, &[]).await
-    }
-
-    /// The same with small data that rides in the commit's own object from frame 1 on.
-    pub(super) async fn commit_with(
-        &mut self,
-        mut changes: Vec<Change>,
-        special: Special,
-        small_data: &[Vec<u8>],
-    ) -> Found {
-        let head = self.head.take();
-        changes.extend(
-            head.as_ref()
-                .map(|head| Change::PutHistory(head.history_entry())),
-        );
-        let before = head
-            .as_ref()
-            .map_or_else(TreeRoot::default, |head| head.commit.tree.clone());
-        let now = self.clock.now();
-        let name = CommitName {
-            era: self.writership.era(),
-            stamp: head.as_ref().map_or(now, |head| match head.commit.name {
-                before if before.era == self.writership.era() => now.max(Stamp(before.stamp.0 + 1)),
-                _ => now,
-            }),
-            seq: Seq(head.as_ref().map_or(0, |head| head.commit.name.seq.0) + 1),
-            session: self.writership.session(),
-        };
-        let commit = Commit {
-            name,
-            previous: head.as_ref().map(|head| (head.commit.name, head.tag)),
-            wall: now,
-            generation: self.writership.generation(),
-            condemned_seen: 0,
-            tree: self.tree(before, changes).await,
-            totals: Totals::default(),
-            host: "host".into(),
-            source: b"/source".to_vec(),
-            label: special.label,
-            incomplete: special.incomplete,
-            next_file_id: 2,
-        };
-        self.put_commit(&commit, small_data).await;
-        let found = self.volume.read_commit(&name).await.unwrap();
-        assert_eq!(found.commit, commit);
-        self.head = Some(found.clone());
-        found
-    }
-
-    async fn tree(&mut self, before: TreeRoot, changes: Vec<Change>) -> TreeRoot {
-        let id = self.block_id(BlockClass::Tree);
-        let mut sink = Sink {
-            id,
-            layout: BlockLayout::new(id),
-            envelopes: Vec::new(),
-        };
-        let tree = crate::repo::tree::Tree::new(before, self.volume.blocks().clone());
-        let root = tree.apply(changes, &mut sink).await.unwrap();
-        if !sink.envelopes.is_empty() {
-            let key = layout::block(self.volume.info().id, id).unwrap();
-            let object = finish(
-                &self.volume,
-                FrameKind::Page,
-                sink.layout,
-                id,
-                sink.envelopes,
-            );
-            self.volume
-                .store()
-                .put(&key, Body::Bytes(object))
-                .await
-                .unwrap();
-        }
-        root
-    }
-
-    async fn put_commit(&mut self, commit: &Commit, small_data: &[Vec<u8>]) {
-        let id = self.block_id(BlockClass::Commit);
-        let key = layout::commit(self.volume.info().id, &commit.name);
-        let mut layout = BlockLayout::new(id);
-        let body = Envelope::pack(&commit.encode(), Compression::default());
-        layout.add(FrameKind::Commit, &body);
-        let data: Vec<_> = small_data
-            .iter()
-            .map(|plain| Envelope::pack(plain, Compression::default()))
-            .collect();
-        data.iter().for_each(|envelope| {
-            layout.add(FrameKind::Data, envelope);
-        });
-        let cipher = self.volume.keys().block(id);
-        let mut object = layout.header().to_vec();
-        for frame in cipher.encrypt(FrameNo(0), FrameKind::Commit, Some(&key), vec![body]) {
-            object.extend_from_slice(frame.bytes());
-        }
-        for frame in cipher.encrypt(FrameNo(1), FrameKind::Data, None, data) {
-            object.extend_from_slice(frame.bytes());
-        }
-        object.extend(layout.finish(|frame, envelope| {
-            cipher
-                .encrypt(frame, FrameKind::Directory, None, vec![envelope])
-                .remove(0)
-        }));
-        self.volume
-            .store()
-            .put(&key, Body::Bytes(object.into()))
-            .await
-            .unwrap();
-    }
-}
-
-/// Lays out pages and keeps them until the block is finished.
-struct Sink {
-    id: BlockId,
-    layout: BlockLayout,
-    envelopes: Vec<Envelope>,
-}
-
-impl PageSink for Sink {
-    fn put(&mut self, page: Vec<u8>) -> Result<Place, Error> {
-        let envelope = Envelope::pack(&page, Compression::default());
-        let place = self.layout.add(FrameKind::Page, &envelope);
-        self.envelopes.push(envelope);
-        Ok(Place {
-            at: Address {
-                block: self.id,
-                frame: place.frame,
-                inner: 0,
-            },
-            hint: Hint {
-                offset: place.offset,
-                len: place.len,
-                commit: None,
-            },
-        })
-    }
-}
-
-/// A whole block object with these frames, and where they lie.
-pub(super) fn block(
-    volume: &Volume,
-    id: BlockId,
-    kind: FrameKind,
-    frames: &[Vec<u8>],
-) -> (Vec<Place>, Bytes) {
-    let mut layout = BlockLayout::new(id);
-    let envelopes: Vec<_> = frames
-        .iter()
-        .map(|plain| Envelope::pack(plain, Compression::default()))
-        .collect();
-    let places = envelopes.iter().map(|envelope| {
-        let place = layout.add(kind, envelope);
-        Place {
-            at: Address {
-                block: id,
-                frame: place.frame,
-                inner: 0,
-            },
-            hint: Hint {
-                offset: place.offset,
-                len: place.len,
-                commit: None,
-            },
-        }
-    });
-    let places = places.collect();
-    (places, finish(volume, kind, layout, id, envelopes))
-}
-
-fn finish(
-    volume: &Volume,
-    kind: FrameKind,
-    layout: BlockLayout,
-    id: BlockId,
-    envelopes: Vec<Envelope>,
-) -> Bytes {
-    let cipher = volume.keys().block(id);
-    let mut object = layout.header().to_vec();
-    for frame in cipher.encrypt(FrameNo(0), kind, None, envelopes) {
-        object.extend_from_slice(frame.bytes());
-    }
-    object.extend(layout.finish(|frame, envelope| {
-        cipher
-            .encrypt(frame, FrameKind::Directory, None, vec![envelope])
-            .remove(0)
-    }));
-    object.into()
 }

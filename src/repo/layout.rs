@@ -106,6 +106,25 @@ pub fn block(volume: VolumeId, id: BlockId) -> Option<ObjectKey> {
     )))
 }
 
+/// Reads the name of a block of data or tree pages back: class, session and number, all of its id but the key epoch.
+/// `None` if it is none.
+pub fn parse_block(volume: VolumeId, key: &ObjectKey) -> Option<(BlockClass, SessionId, u32)> {
+    let name = key.as_str().strip_prefix(&volume_prefix(volume))?;
+    let (letter, rest) = name.split_once('/')?;
+    let class = match letter {
+        "d" => BlockClass::Data,
+        "t" => BlockClass::Tree,
+        _ => return None,
+    };
+    let (session, number) = rest.split_once('/')?;
+    Some((class, SessionId::from_hex(session)?, number32(number)?))
+}
+
+/// What the names of all objects of a volume but its keys begin with.
+pub fn volume_prefix(volume: VolumeId) -> String {
+    format!("v/{volume}/")
+}
+
 /// What the names of all commits of a volume begin with, newest first in a LIST.
 pub fn commits_prefix(volume: VolumeId) -> String {
     format!("v/{volume}/c/")

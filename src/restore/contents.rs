@@ -58,13 +58,20 @@ impl Pending {
 
     /// Gives the file its attributes and its name if all of it could be written, else takes it away and says why.
     pub(super) fn finish(&self, xattrs: &Xattrs) -> io::Result<()> {
-        match self.failure.lock().take() {
+        let finished = match self.failure.lock().take() {
             None => self.dir.finish_file(&self.item, &self.file, xattrs),
-            Some(why) => {
-                self.dir.abandon(&self.item)?;
-                Err(io::Error::other(why))
-            }
+            Some(why) => Err(io::Error::other(why)),
+        };
+        match finished {
+            Ok(()) => Ok(()),
+            // Why it failed says more than that the rest of it is still there.
+            Err(error) => self.abandon().and(Err(error)),
         }
+    }
+
+    /// Takes the file away again.
+    pub(super) fn abandon(&self) -> io::Result<()> {
+        self.dir.abandon(&self.item)
     }
 
     fn fail(&self, why: impl ToString) {
@@ -157,6 +164,7 @@ async fn write_frame(
             return Ok(());
         }
     };
+    let concerned: Vec<usize> = pieces.iter().map(|piece| piece.file).collect();
     let jobs: Vec<(Arc<File>, Piece)> = pieces
         .into_iter()
         .map(|piece| (files[piece.file].file.clone(), piece))
@@ -166,7 +174,14 @@ async fn write_frame(
             .map(|(file, piece)| (piece.file, write_piece(&file, &piece, &bytes)))
             .collect::<Vec<_>>()
     });
-    for (file, result) in done.await.unwrap_or_default() {
+    let done = match done.await {
+        Ok(done) => done,
+        Err(stopped) => {
+            concerned.into_iter().for_each(|file| files[file].fail(&stopped));
+            return Ok(());
+        }
+    };
+    for (file, result) in done {
         match result {
             Ok(len) => {
                 written.fetch_add(len, Ordering::Relaxed);
@@ -221,11 +236,11 @@ fn runs(mut pieces: Vec<Piece>) -> Vec<Vec<Vec<Piece>>> {
 
 /// Damage concerns the file it was found in; anything else ends the restore.
 fn of_one_file(pending: &Pending, error: Error) -> Result<(), Error> {
-    match error {
-        Error::Damaged { .. } | Error::Missing { .. } | Error::NotFound(_) => {
+    match error.is_damage() || matches!(error, Error::NotFound(_)) {
+        true => {
             pending.fail(error);
             Ok(())
         }
-        other => Err(other),
+        false => Err(error),
     }
 }

@@ -29,6 +29,8 @@ use crate::restore::target::{Dir, Target};
 const STEPS_AT_ONCE: usize = 1024;
 /// Files open for writing at once, far under the usual limit of 1024 descriptors.
 const FILES_AT_ONCE: usize = 256;
+/// Directories whose attributes and links wait, each open: with the files above still far under that limit.
+const DEFERRED_AT_ONCE: usize = 256;
 /// Contents gathered before they are fetched in the order in which they lie in the store.
 const BYTES_AT_ONCE: u64 = 256 << 20;
 
@@ -107,20 +109,11 @@ pub async fn run(
         summary: Summary::default(),
         progress,
     };
-    let mut walk = Walk::begin(volume.tree(commit), paths).await?;
-    loop {
-        let steps = walk.next_batch(STEPS_AT_ONCE).await?;
-        if steps.is_empty() {
-            break;
-        }
-        for step in steps {
-            if stop.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted);
-            }
-            work.carry_out(step).await?;
-        }
+    let done = work.all(paths, stop).await;
+    if done.is_err() {
+        work.abandon_best_effort();
     }
-    work.write_pending().await?;
+    done?;
     work.target.sync().map_err(failed)?;
     Ok(work.summary)
 }
@@ -155,6 +148,29 @@ enum Deferred {
 }
 
 impl Restore<'_> {
+    async fn all(&mut self, paths: &[RepoPath], stop: &AtomicBool) -> Result<(), Error> {
+        let mut walk = Walk::begin(self.volume.tree(self.commit), paths).await?;
+        loop {
+            let steps = walk.next_batch(STEPS_AT_ONCE).await?;
+            if steps.is_empty() {
+                return self.write_pending().await;
+            }
+            for step in steps {
+                if stop.load(Ordering::Relaxed) {
+                    return Err(Error::Interrupted);
+                }
+                self.carry_out(step).await?;
+            }
+        }
+    }
+
+    /// Takes away what is not finished. What cannot be taken away has a name that says what it is, and is written over next time.
+    fn abandon_best_effort(&mut self) {
+        for file in self.pending.drain(..) {
+            let _ = file.abandon();
+        }
+    }
+
     async fn carry_out(&mut self, step: Step) -> Result<(), Error> {
         match step {
             Step::Enter(item) => match self.target.make_dir(self.parent(&item.path), &item.path) {
@@ -174,7 +190,7 @@ impl Restore<'_> {
         let bytes: u64 = self.pending.iter().map(|file| file.item.inode.size).sum();
         if self.pending.len() >= FILES_AT_ONCE
             || bytes >= BYTES_AT_ONCE
-            || self.deferred.len() >= STEPS_AT_ONCE
+            || self.deferred.len() >= DEFERRED_AT_ONCE
         {
             self.write_pending().await?;
         }
@@ -213,19 +229,21 @@ impl Restore<'_> {
 
     /// A symlink, pipe, socket or device. The inner error concerns this entry only.
     async fn make_special(&self, item: &Item, dir: &Dir) -> Result<io::Result<()>, Error> {
-        let xattrs = self.volume.tree(self.commit).xattrs(item.id).await?;
-        Ok(dir.make_special(item, &xattrs))
+        match self.volume.tree(self.commit).xattrs(item.id).await {
+            Ok(xattrs) => Ok(dir.make_special(item, &xattrs)),
+            Err(error) if error.is_damage() => Ok(Err(io::Error::other(error))),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Fills the files that have been made, then does what had to wait for them.
     async fn write_pending(&mut self) -> Result<(), Error> {
         let tree = self.volume.tree(self.commit);
-        let pending = std::mem::take(&mut self.pending);
-        contents::write(&tree, self.volume.blocks(), &pending, &self.progress.bytes).await?;
-        for file in pending {
+        contents::write(&tree, self.volume.blocks(), &self.pending, &self.progress.bytes).await?;
+        for file in std::mem::take(&mut self.pending) {
             let finished = match tree.xattrs(file.item.id).await {
                 Ok(xattrs) => file.finish(&xattrs),
-                Err(error) => Err(io::Error::other(error)),
+                Err(error) => file.abandon().and(Err(io::Error::other(error))),
             };
             match finished {
                 Ok(()) => self.wrote(file.item.inode.size),
@@ -241,8 +259,12 @@ impl Restore<'_> {
                     }
                 }
                 Deferred::Leave { item, dir } => {
-                    let xattrs = tree.xattrs(item.id).await?;
-                    match dir.finish(&item, &xattrs) {
+                    let finished = match tree.xattrs(item.id).await {
+                        Ok(xattrs) => dir.finish(&item, &xattrs),
+                        Err(error) if error.is_damage() => Err(io::Error::other(error)),
+                        Err(error) => return Err(error.into()),
+                    };
+                    match finished {
                         Ok(()) => self.wrote(0),
                         Err(error) => self.fail(item.path, error),
                     }

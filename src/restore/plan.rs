@@ -156,12 +156,12 @@ impl Walk {
 
     /// What is damaged is passed over, and reported; a store that cannot be reached ends the walk.
     fn pass_over(&mut self, path: RepoPath, error: Error) -> Result<(), Error> {
-        match error {
-            Error::Damaged { .. } | Error::Missing { .. } | Error::NotFound(_) => {
+        match error.is_damage() || matches!(error, Error::NotFound(_)) {
+            true => {
                 self.ready.push_back(Step::Unreadable { path, error });
                 Ok(())
             }
-            other => Err(other),
+            false => Err(error),
         }
     }
 

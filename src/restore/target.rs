@@ -55,6 +55,11 @@ impl Target {
             _ => {}
         }
         let fd = sys::open_at(parent, name, flags, 0)?;
+        // One that an earlier run has finished already may not let its owner write into it.
+        let mode = sys::stat(&fd)?.mode & 0o7777;
+        if mode & 0o700 != 0o700 {
+            sys::set_mode(&fd, mode | 0o700)?;
+        }
         Ok(Dir { fd })
     }
 

@@ -369,6 +369,7 @@ fn shown(id: FileId, inode: &Inode) -> FileAttr {
     attr::from_inode(id, inode, inode.size.div_ceil(512))
 }
 
+/// Some entries with their inodes. Stops before one that cannot be read, so that its error does not hide what comes before it.
 async fn with_inodes(
     fs: &Arc<TreeFs>,
     directory: &Directory,
@@ -376,8 +377,11 @@ async fn with_inodes(
 ) -> Result<Vec<(Listed, Arc<Inode>)>, Error> {
     let mut listed = Vec::new();
     for entry in directory.read(fs, offset).await? {
-        let inode = fs.inode(entry.id).await?;
-        listed.push((entry, inode));
+        match fs.inode(entry.id).await {
+            Ok(inode) => listed.push((entry, inode)),
+            Err(error) if listed.is_empty() => return Err(error),
+            Err(_) => break,
+        }
     }
     Ok(listed)
 }

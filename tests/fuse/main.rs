@@ -6,10 +6,9 @@
 )]
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
-mod live;
-mod scene;
-
 mod listing;
+mod scene;
 mod world;
 
+mod live;
 mod model;

@@ -12,3 +12,10 @@ mod store_contract;
 
 #[path = "../support/s3_server/mod.rs"]
 mod s3_server;
+
+#[path = "../support/golden/mod.rs"]
+mod golden_files;
+
+mod golden;
+
+mod by_hand;

@@ -45,7 +45,11 @@ fn a_restart_finds_what_was_captured_and_deletes_what_was_not() {
     assert!(none.is_empty());
     for seq in [1, 2, 10] {
         put_objects(&spool, &manifest(seq));
-        manifest(seq).prepare(&spool).unwrap().publish(&spool).unwrap();
+        manifest(seq)
+            .prepare(&spool)
+            .unwrap()
+            .publish(&spool)
+            .unwrap();
     }
     put_objects(&spool, &manifest(11));
     fs::write(dir.path().join(TEMPORARY), "{").unwrap();
@@ -74,7 +78,11 @@ fn a_manifest_that_cannot_be_read_is_an_error_that_names_it() {
     let dir = tempfile::tempdir().unwrap();
     let mut bad = manifest(5);
     bad.objects.clear();
-    fs::write(dir.path().join(bad.file_name()), serde_json::to_vec(&bad).unwrap()).unwrap();
+    fs::write(
+        dir.path().join(bad.file_name()),
+        serde_json::to_vec(&bad).unwrap(),
+    )
+    .unwrap();
     Spool::open(dir.path()).unwrap_err();
 }
 
@@ -104,7 +112,11 @@ fn what_is_set_aside_is_kept_and_no_longer_found() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = Spool::open(dir.path()).unwrap();
     put_objects(&spool, &manifest(4));
-    manifest(4).prepare(&spool).unwrap().publish(&spool).unwrap();
+    manifest(4)
+        .prepare(&spool)
+        .unwrap()
+        .publish(&spool)
+        .unwrap();
     let (spool, found) = Spool::open(dir.path()).unwrap();
     let aside = spool.set_aside(&found).unwrap();
     assert_eq!(spool.used_bytes(), 0);

@@ -24,7 +24,7 @@ use crate::source::Source;
 use crate::store::Store;
 use crate::store::fault::{Faulty, Plan};
 use crate::store::memory::Memory;
-use crate::store::metered::{Metered, Meter};
+use crate::store::metered::{Meter, Metered};
 use crate::store::overlay::Overlay;
 
 pub(super) const LONG: Duration = Duration::from_secs(3600);
@@ -203,7 +203,11 @@ pub(super) async fn contents(volume: &Volume, found: &Found) -> BTreeMap<String,
     while let Some((path, dir)) = queue.pop() {
         for (name, entry) in tree.names(dir, None, 10_000).await.unwrap() {
             let path = format!("{path}{}", String::from_utf8(name).unwrap());
-            let inode = tree.inode(entry.id).await.unwrap().expect("a name points to an inode");
+            let inode = tree
+                .inode(entry.id)
+                .await
+                .unwrap()
+                .expect("a name points to an inode");
             match inode.kind {
                 Kind::Dir => {
                     all.insert(format!("{path}/"), Vec::new());
@@ -233,7 +237,10 @@ impl Writer {
     }
 
     pub(super) fn inode(&self, name: &str) -> Arc<LiveInode> {
-        let (node, _) = self.source.lookup(&self.source.root(), name.as_bytes()).unwrap();
+        let (node, _) = self
+            .source
+            .lookup(&self.source.root(), name.as_bytes())
+            .unwrap();
         self.epochs.inode(&node)
     }
 
@@ -250,7 +257,14 @@ impl Writer {
         let inode = self.inode(name);
         guard.created(&inode);
         let kind = Kind::File;
-        guard.name(&root, name.as_bytes(), Some(NameEntry { id: inode.id(), kind }));
+        guard.name(
+            &root,
+            name.as_bytes(),
+            Some(NameEntry {
+                id: inode.id(),
+                kind,
+            }),
+        );
         drop(guard);
         self.write(name, 0, bytes);
         inode.id()
@@ -258,8 +272,14 @@ impl Writer {
 
     pub(super) fn write(&self, name: &str, at: u64, bytes: &[u8]) {
         let inode = self.inode(name);
-        let _guard = self.epochs.write(&inode, at..at + bytes.len() as u64).unwrap();
-        let file = fs::File::options().write(true).open(self.path(name)).unwrap();
+        let _guard = self
+            .epochs
+            .write(&inode, at..at + bytes.len() as u64)
+            .unwrap();
+        let file = fs::File::options()
+            .write(true)
+            .open(self.path(name))
+            .unwrap();
         file.write_all_at(bytes, at).unwrap();
     }
 
@@ -267,7 +287,10 @@ impl Writer {
         let inode = self.inode(name);
         let inodes = [&inode];
         let mut guard = self.epochs.change(&inodes).unwrap();
-        let file = fs::File::options().write(true).open(self.path(name)).unwrap();
+        let file = fs::File::options()
+            .write(true)
+            .open(self.path(name))
+            .unwrap();
         let old = file.metadata().unwrap().len();
         guard.resize(&inode, old, len).unwrap();
         file.set_len(len).unwrap();
@@ -288,7 +311,14 @@ impl Writer {
         let mut guard = self.epochs.change(&inodes).unwrap();
         fs::hard_link(self.path(name), self.path(new)).unwrap();
         let kind = Kind::File;
-        guard.name(&root, new.as_bytes(), Some(NameEntry { id: inode.id(), kind }));
+        guard.name(
+            &root,
+            new.as_bytes(),
+            Some(NameEntry {
+                id: inode.id(),
+                kind,
+            }),
+        );
     }
 
     /// `from` takes the place of `to`, as an editor saves.
@@ -309,7 +339,9 @@ impl Writer {
 
     /// The source as it is now.
     pub(super) fn now(&self) -> BTreeMap<String, Vec<u8>> {
-        let entries = fs::read_dir(&self.root).unwrap().map(|entry| entry.unwrap());
+        let entries = fs::read_dir(&self.root)
+            .unwrap()
+            .map(|entry| entry.unwrap());
         entries
             .map(|entry| {
                 let name = entry.file_name().into_string().unwrap();

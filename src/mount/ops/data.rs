@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 
 use super::{Event, Ops, os_error};
 use crate::id::FileId;
@@ -65,8 +64,8 @@ pub struct Write<'a> {
     pub data: &'a [u8],
     /// The open file's `O_*` flags now.
     pub flags: i32,
-    /// Who; `None` for a write from the page cache, whose writer is not known.
-    pub uid: Option<u32>,
+    /// The writer's rights do not reach far enough to leave set-id bits on the file.
+    pub clears_set_id: bool,
 }
 
 /// A copy as it was asked for: (handle, offset) on both sides.
@@ -129,8 +128,8 @@ impl Ops {
         let open = self.files.get(write.handle)?;
         let len = write.data.len() as u64;
         let end = write.offset.checked_add(len).ok_or(os_error(libc::EFBIG))?;
-        if let Some(uid) = write.uid {
-            self.clear_set_id_before_write(&open.inode, uid)?;
+        if write.clears_set_id && open.inode.may_have_set_id() {
+            self.clear_set_id_before_write(&open.inode)?;
         }
         let live = open.inode.live();
         let guard = self.epochs.write(live, write.offset..end)?;
@@ -241,20 +240,24 @@ impl Ops {
     }
 
     /// A write by an ordinary user takes set-id bits away; we are root on the source, so the kernel there does not.
-    fn clear_set_id_before_write(&self, inode: &Arc<Inode>, uid: u32) -> io::Result<()> {
-        if uid == 0 || !inode.may_have_set_id() {
-            return Ok(());
-        }
+    fn clear_set_id_before_write(&self, inode: &Inode) -> io::Result<()> {
         let touched = [inode.live()];
         let _guard = self.epochs.change(&touched)?;
         let before = self.source.stat(inode.node())?;
-        self.clear_set_id(inode, &before, uid)
+        self.take_set_id(inode, &before)
     }
 
     /// Does to the set-id bits what a change of contents by `uid` does natively. Under an exclusive guard.
     pub(super) fn clear_set_id(&self, inode: &Inode, before: &Stat, uid: u32) -> io::Result<()> {
+        if uid == 0 {
+            return Ok(());
+        }
+        self.take_set_id(inode, before)
+    }
+
+    fn take_set_id(&self, inode: &Inode, before: &Stat) -> io::Result<()> {
         let left = without_set_id(before.mode);
-        if uid == 0 || left == before.mode {
+        if left == before.mode {
             return Ok(());
         }
         self.source.set_mode(inode.node(), left.into())?;

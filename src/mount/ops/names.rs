@@ -190,6 +190,12 @@ impl Ops {
             // Two names of one inode: POSIX has it that nothing happens.
             return rename();
         }
+        // Learnt now: right after the call an inode that is found by its name is not where it was last seen.
+        let moved = self.entry_of(&from)?;
+        let exchanged = match met {
+            Some(met) if exchange => Some(self.entry_of(met.node())?),
+            _ => None,
+        };
         let going = match met {
             Some(met) if !exchange => Some(self.begin_removal(&mut guard, met)?),
             _ => None,
@@ -199,24 +205,36 @@ impl Ops {
             self.end_removal(going, renamed.is_ok());
         }
         renamed?;
-        let moved = entry(&from, &self.source.stat(&from)?);
         guard.name(to_dir.live(), asked.to.1, Some(moved));
-        self.source.remember(to_dir.node(), asked.to.1, &from)?;
-        let left = match met {
-            Some(met) if exchange => {
-                self.source
-                    .remember(from_dir.node(), asked.from.1, met.node())?;
-                Some(entry(met.node(), &self.source.stat(met.node())?))
-            }
-            _ if asked.flags & libc::RENAME_WHITEOUT != 0 => {
-                let (node, stat) = self.source.lookup(from_dir.node(), asked.from.1)?;
-                guard.created(&self.epochs.inode(&node));
-                Some(entry(&node, &stat))
-            }
-            _ => None,
+        let left = if asked.flags & libc::RENAME_WHITEOUT != 0 {
+            self.whiteout(&mut guard, from_dir.node(), asked.from.1)
+        } else {
+            Ok(exchanged)
         };
-        guard.name(from_dir.live(), asked.from.1, left);
-        Ok(())
+        let entry = left.as_ref().ok().copied().flatten();
+        guard.name(from_dir.live(), asked.from.1, entry);
+        self.source.remember(to_dir.node(), asked.to.1, &from)?;
+        if let (Some(met), Some(_)) = (met, exchanged) {
+            self.source
+                .remember(from_dir.node(), asked.from.1, met.node())?;
+        }
+        left.map(drop)
+    }
+
+    /// What the rename has left behind at the old name.
+    fn whiteout(
+        &self,
+        guard: &mut Guard<'_>,
+        dir: &Node,
+        name: &[u8],
+    ) -> io::Result<Option<NameEntry>> {
+        let (node, stat) = self.source.lookup(dir, name)?;
+        guard.created(&self.epochs.inode(&node));
+        Ok(Some(entry(&node, &stat)))
+    }
+
+    fn entry_of(&self, node: &Node) -> io::Result<NameEntry> {
+        Ok(entry(node, &self.source.stat(node)?))
     }
 
     fn make_plain(

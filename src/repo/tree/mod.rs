@@ -136,6 +136,34 @@ impl<P: Pages + Clone> Tree<P> {
         Ok(names)
     }
 
+    /// Up to `limit` names of all directories in order of directory and name, strictly after `after`: for `check`.
+    pub async fn all_names(
+        &self,
+        after: Option<(FileId, &[u8])>,
+        limit: usize,
+    ) -> Result<Vec<(FileId, Vec<u8>, NameEntry)>, repo::Error> {
+        let from = match after {
+            None => Key::Name(FileId(0), b"").encode(),
+            Some((dir, name)) => {
+                let mut from = Key::Name(dir, name).encode();
+                // No name holds a NUL, so nothing lies between.
+                from.push(0);
+                from
+            }
+        };
+        let mut names = Vec::new();
+        let mut scan = self.scan(&from).await?;
+        while let Some(entry) = scan.peek().filter(|_| names.len() < limit) {
+            let Some(Key::Name(dir, name)) = Key::parse(&entry.key) else {
+                break;
+            };
+            let value = NameEntry::decode(&entry.value).map_err(Error::from)?;
+            names.push((dir, name.to_vec(), value));
+            scan.advance().await?;
+        }
+        Ok(names)
+    }
+
     /// All xattrs by name; none if there is no such inode.
     pub async fn xattrs(&self, id: FileId) -> Result<Vec<(Vec<u8>, Vec<u8>)>, repo::Error> {
         let mut xattrs: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();

@@ -103,8 +103,12 @@ fn truncating_and_extending() {
 #[test]
 fn holes_are_made_found_and_filled() {
     everywhere(|scene| {
-        let file = File::options().read(true).write(true).create_new(true);
-        let mut file = file.clone().open(scene.at("sparse")).expect("created");
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(scene.at("sparse"))
+            .expect("created");
         file.set_len(64 * MIB).expect("extended");
         file.write_all_at(&[1; 4096], 32 * MIB).expect("written");
         assert!(file.metadata().expect("stat").blocks() < 1024);
