@@ -6,6 +6,7 @@
 )]
 
 mod damage;
+mod restore;
 mod store;
 mod store_contract;
 mod verify;
