@@ -9,6 +9,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct Stamp(pub u64);
 
+impl Stamp {
+    /// RFC 3339 in UTC with milliseconds. A stamp beyond the calendar, which only a broken clock can write, becomes its end.
+    pub fn to_rfc3339(self) -> String {
+        let millis = i64::try_from(self.0).ok();
+        millis
+            .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok())
+            .unwrap_or(jiff::Timestamp::MAX)
+            .strftime("%Y-%m-%dT%H:%M:%S.%3fZ")
+            .to_string()
+    }
+}
+
 /// A time as file systems keep it: whole seconds (negative before 1970) and nanoseconds counted forward from them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct Timespec {

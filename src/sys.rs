@@ -689,6 +689,12 @@ pub fn copy_range(
     })
 }
 
+/// fsync(2), of a directory too.
+pub fn sync(fd: &impl AsFd) -> io::Result<()> {
+    // SAFETY: takes a number.
+    checked(unsafe { libc::fsync(fd.as_fd().as_raw_fd()) }).map(drop)
+}
+
 /// syncfs(2): everything written to the file system of `fd` so far reaches its disk.
 pub fn sync_filesystem(fd: &impl AsFd) -> io::Result<()> {
     // SAFETY: takes a number.

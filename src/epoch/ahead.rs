@@ -26,7 +26,8 @@ const FOLLOWED_PAGES_MIN: u64 = 256;
 
 /// Ranges of one file of the open epoch, to be copied before the seal. While one is alive there is no seal.
 ///
-/// Ranges that were not read when it is dropped are dirty again.
+/// Ranges that were not read when it is dropped are dirty again. What reads short is gone: the copy is then a hole up to the end of
+/// the range, so that it hides what the last commit has there, even if the file grows again before the seal.
 pub struct CopyAhead {
     /// What to copy.
     pub inode: SealedInode,

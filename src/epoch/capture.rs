@@ -4,6 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -17,6 +18,9 @@ use crate::epoch::{Attributes, Epochs};
 use crate::format::entry::NameEntry;
 use crate::id::{EpochNo, FileId};
 use crate::source::Node;
+
+/// An inode that is not free within this is taken for changed when clean ranges of it are asked for.
+const PLAN_PATIENCE: Duration = Duration::from_millis(20);
 
 /// A sealed epoch: what the flusher captures from. Dropping it unfinished folds it back into the open one.
 ///
@@ -205,13 +209,17 @@ impl Sealed {
         self.unfolded(next)
     }
 
-    /// Adds clean ranges to what is captured, for consolidation; false if the inode has already been changed again.
+    /// Adds clean ranges to what is captured, for consolidation; false if the inode has already been changed again, or is
+    /// about to be.
     pub fn also_needs(&self, id: FileId, ranges: &[Range<u64>]) -> bool {
         let Some(node) = self.set().with(id, |record| record.node.clone()) else {
             return false;
         };
         let inode = self.epochs.inodes.get(&node);
-        let _lock = inode.exclusive(&self.epochs.tally.capture_waits);
+        // A writer that waits for the flusher has lent the lock, but not for this: then the inode is about to change.
+        let Some(_lock) = inode.exclusive_within(PLAN_PATIENCE) else {
+            return false;
+        };
         if self.is_folded() || self.epochs.set(EpochNo(self.epoch.0 + 1)).has(id) {
             return false;
         }

@@ -1,6 +1,6 @@
 //! Intents: before existing bytes change, the journal learns where. It decides alone how little that costs.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use crate::epoch::Epochs;
 use crate::epoch::inodes::LiveInode;
@@ -39,7 +39,7 @@ impl Epochs {
 }
 
 /// The logical blocks of a range that is not empty.
-fn blocks_of(range: &Range<u64>) -> Range<LogicalBlock> {
+fn blocks_of(range: &Range<u64>) -> RangeInclusive<LogicalBlock> {
     let (first, last) = (
         range.start / LOGICAL_BLOCK_LEN,
         (range.end - 1) / LOGICAL_BLOCK_LEN,
@@ -48,9 +48,9 @@ fn blocks_of(range: &Range<u64>) -> Range<LogicalBlock> {
         .ok()
         .zip(LogicalBlock::try_from(last).ok());
     match numbers {
-        Some((first, last)) if u64::from(last - first) < BLOCKS_MAX && last < WHOLE_FILE - 1 => {
-            first..last + 1
+        Some((first, last)) if u64::from(last - first) < BLOCKS_MAX && last < WHOLE_FILE => {
+            first..=last
         }
-        _ => WHOLE_FILE..WHOLE_FILE + 1,
+        _ => WHOLE_FILE..=WHOLE_FILE,
     }
 }

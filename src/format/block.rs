@@ -73,14 +73,22 @@ impl BlockLayout {
     /// # Panics
     /// If the block has [`FRAMES_MAX`] frames already: its directory would be unreadable.
     pub fn add(&mut self, kind: FrameKind, envelope: &Envelope) -> FramePlace {
+        self.add_lengths(kind, envelope.plain_len(), envelope.encrypted_len())
+    }
+
+    /// The same for a frame whose envelope encryption has consumed already: only its lengths matter here.
+    ///
+    /// # Panics
+    /// As [`Self::add`].
+    pub fn add_lengths(&mut self, kind: FrameKind, plain_len: usize, len: u32) -> FramePlace {
         assert!(self.frames() < FRAMES_MAX, "ask `frames` before adding");
         let place = FramePlace {
             frame: FrameNo(self.frames()),
             offset: self.object_len,
-            len: envelope.encrypted_len(),
+            len,
         };
-        self.plain_len += envelope.plain_len() as u64;
-        self.object_len += u64::from(place.len);
+        self.plain_len += plain_len as u64;
+        self.object_len += u64::from(len);
         self.entries.push(DirectoryEntry {
             block: self.id,
             place,

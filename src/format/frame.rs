@@ -119,6 +119,23 @@ impl Envelope {
         encrypted_len(self.buffer.len() - IV_LEN) as u32
     }
 
+    /// Appends zeros until the frame will be `encrypted_len` bytes long in its object (FORMAT.md, "Envelope"). For a commit's
+    /// body, whose length must be known before what it says of the frames behind it.
+    ///
+    /// # Panics
+    /// If it is longer already, or `encrypted_len` is not the length of any frame.
+    pub(crate) fn fill(&mut self, len: u32) {
+        let len = len as usize;
+        assert!(
+            (self.encrypted_len() as usize..=ENCRYPTED_LEN_MAX).contains(&len) && len % 16 == 0,
+            "callers choose a length that fits"
+        );
+        if encrypted_len(self.buffer.len() - IV_LEN) < len {
+            self.buffer.reserve_exact(len - self.buffer.len());
+            self.buffer.resize(len - 16 - TAG_LEN, 0);
+        }
+    }
+
     /// [`IV_LEN`] bytes of room and the envelope, with capacity for padding and tag.
     pub(crate) fn into_buffer(self) -> Vec<u8> {
         self.buffer

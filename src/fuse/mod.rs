@@ -9,5 +9,5 @@ pub mod errno;
 pub mod bridge;
 pub mod session;
 
-mod mountinfo;
+pub mod mountinfo;
 mod shield;

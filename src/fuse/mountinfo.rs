@@ -8,26 +8,37 @@ use std::path::{Path, PathBuf};
 
 /// One line of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Entry {
+pub struct Entry {
     /// Unique among the mounts of this moment.
-    pub(super) id: u64,
+    pub id: u64,
     /// `major:minor`, one per mounted FUSE file system.
-    pub(super) device: String,
+    pub device: String,
     /// Where it is mounted.
-    pub(super) mountpoint: PathBuf,
+    pub mountpoint: PathBuf,
     /// `fuse.rewindfs` for ours.
-    pub(super) kind: String,
+    pub kind: String,
+}
+
+impl Entry {
+    /// Whether it is one of ours, alive or dead.
+    pub fn is_ours(&self) -> bool {
+        self.kind == super::session::KIND
+    }
+}
+
+/// Everything that this process sees mounted, a later mount behind those that it may lie over.
+pub fn all() -> io::Result<Vec<Entry>> {
+    let text = std::fs::read("/proc/self/mountinfo")?;
+    Ok(text
+        .split(|&byte| byte == b'\n')
+        .filter_map(parse)
+        .collect())
 }
 
 /// The uppermost mount exactly at `mountpoint` (absolute, without symlinks), if there is one.
-pub(super) fn uppermost(mountpoint: &Path) -> io::Result<Option<Entry>> {
-    let text = std::fs::read("/proc/self/mountinfo")?;
-    // A later line lies over an earlier one.
-    Ok(text
-        .split(|&byte| byte == b'\n')
-        .rev()
-        .filter_map(parse)
-        .find(|entry| entry.mountpoint == mountpoint))
+pub fn uppermost(mountpoint: &Path) -> io::Result<Option<Entry>> {
+    let mut all = all()?.into_iter();
+    Ok(all.rfind(|entry| entry.mountpoint == mountpoint))
 }
 
 /// `36 35 98:0 /root /mount/point rw,noatime master:1 - ext4 /dev/sda rw`; `None` for a line of another shape.

@@ -283,6 +283,19 @@ pub fn remove_dead(mountpoint: &Path) -> Result<bool, Error> {
     Ok(found)
 }
 
+/// Takes the mount of ours off `mountpoint`, from another process than the one that serves it. Returns whether there was one.
+pub fn unmount_at(mountpoint: &Path) -> Result<bool, Error> {
+    let failed = |source| Error::Unmount {
+        path: mountpoint.to_owned(),
+        source,
+    };
+    let place = mountinfo::absolute(mountpoint).map_err(failed)?;
+    match mountinfo::uppermost(&place).map_err(failed)? {
+        Some(entry) if entry.is_ours() => unmount(&place, Detach::WhenUnused).map(|()| true),
+        _ => Ok(false),
+    }
+}
+
 /// Unmounts by system call, or through fusermount3 where only that is permitted.
 fn unmount(place: &Path, detach: Detach) -> Result<(), Error> {
     let failed = |source| Error::Unmount {

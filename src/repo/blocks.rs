@@ -1,7 +1,7 @@
 //! From an address to bytes: cache, else one ranged GET; then verify, decrypt, decompress.
 //!
 //! [`Blocks`] is what trees, snapshots, `restore` and `check` read through. It joins callers that want the same frame
-//! ([`flights`]), fetches ahead ([`prefetch`]) and leaves the way of one frame to [`fetch`]. Nothing leaves here that has not been
+//! (`flights.rs`), fetches ahead (`prefetch.rs`) and leaves the way of one frame to `fetch.rs`. Nothing leaves here that has not been
 //! authenticated; nothing is written here but caches.
 
 use std::ops::Range;
@@ -34,7 +34,7 @@ use prefetch::Prefetch;
 /// What a decoded page costs beside its bytes.
 const PAGE_OVERHEAD: usize = 128;
 
-/// Reads frames of one volume. Memory use is bounded by the cache it shares, and by [`prefetch`] for what is under way.
+/// Reads frames of one volume. Memory use is bounded by the cache it shares, and by a fixed 64 MiB for what is under way.
 pub struct Blocks {
     fetch: Arc<Fetch>,
     flights: Flights,

@@ -1,7 +1,7 @@
 //! Finding and reading commits. A reader lists claims and commits before anything else.
 //!
 //! Names are enough to find a commit (`lineage.rs` says which are history); nothing is believed until its body is
-//! proven under its name ([`read`]). Which commit a person means by a time or a name is in [`find`].
+//! proven under its name (`read.rs`). Which commit a person means by a time or a name is in `find.rs`.
 
 use crate::clock::Stamp;
 use crate::format::commit::Commit;

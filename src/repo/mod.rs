@@ -10,7 +10,8 @@
 //!   *that* object, or is an error that names what is damaged;
 //! - decide who may write ([`Volume::claim`]).
 //!
-//! It never deletes anything but the slots that it is asked to, decides nothing about when to commit, and knows no local files.
+//! It deletes nothing but the slots that it is asked to, and what it has itself put a moment ago where another was first;
+//! it decides nothing about when to commit, and knows no local files.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,16 +21,17 @@ use zeroize::Zeroizing;
 
 use crate::cache::Cache;
 use crate::clock::Stamp;
-use crate::crypto::{Argon2Params, RecoveryKey, RepositoryKey, VolumeKeys};
+use crate::crypto::{Argon2Params, RecoveryKey, RepositoryKey};
 use crate::format::marker::{Features, Marker};
 use crate::format::slot::SlotContents;
 use crate::id::{RepositoryId, VolumeId};
-use crate::repo::claims::Claims;
 use crate::repo::keys::LoadedVolume;
 use crate::repo::layout::{KeyName, SlotName};
 use crate::store::{Body, Condition, PutOutcome, Store};
 
 pub mod commits;
+
+pub mod volume;
 
 mod lineage;
 
@@ -53,6 +55,7 @@ pub mod error;
 
 pub use crate::format::slot::RepositoryConfig;
 pub use error::Error;
+pub use volume::{Volume, VolumeInfo};
 
 /// What opens a repository.
 pub enum Secret {
@@ -71,17 +74,6 @@ pub struct Repository {
     /// What `open` listed: the first [`Self::volumes`] after it need not ask again.
     listed: Mutex<Option<Vec<KeyName>>>,
     loaded: Mutex<HashMap<VolumeId, LoadedVolume>>,
-}
-
-/// A volume as listed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct VolumeInfo {
-    /// Its id.
-    pub id: VolumeId,
-    /// Its name, unique in the repository.
-    pub name: String,
-    /// When it was made.
-    pub created: Stamp,
 }
 
 impl Repository {
@@ -168,6 +160,19 @@ impl Repository {
         }
     }
 
+    /// The same repository, read through a store that shows the same objects and perhaps more: the spool laid over the store.
+    /// No key is derived again.
+    pub fn through(&self, store: Store) -> Self {
+        Self {
+            store,
+            cache: self.cache.clone(),
+            id: self.id,
+            contents: self.contents.clone(),
+            listed: Mutex::default(),
+            loaded: Mutex::new(self.loaded.lock().clone()),
+        }
+    }
+
     /// Its id.
     pub fn id(&self) -> RepositoryId {
         self.id
@@ -244,20 +249,12 @@ impl Repository {
             Some(loaded) => loaded,
             None => self.load(id).await?,
         };
-        let blocks =
-            blocks::Blocks::new(self.store.clone(), self.cache.clone(), loaded.keys.clone());
-        Ok(Arc::new(Volume {
-            claims: Claims::new(
-                loaded.info.name.clone(),
-                loaded.keys.clone(),
-                self.store.clone(),
-            ),
-            info: loaded.info,
-            keys: loaded.keys,
-            config: self.contents.config,
-            store: self.store.clone(),
-            blocks: Arc::new(blocks),
-        }))
+        Ok(Arc::new(Volume::new(
+            loaded,
+            self.contents.config,
+            self.store.clone(),
+            self.cache.clone(),
+        )))
     }
 
     async fn load(&self, id: VolumeId) -> Result<LoadedVolume, Error> {
@@ -354,48 +351,6 @@ fn show_time(stamp: Stamp) -> String {
     match millis.and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok()) {
         Some(time) => time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
         None => format!("{} ms", stamp.0),
-    }
-}
-
-/// An open volume. Cheap to clone behind its `Arc`; all reading goes through it.
-pub struct Volume {
-    info: VolumeInfo,
-    keys: VolumeKeys,
-    config: RepositoryConfig,
-    store: Store,
-    claims: Claims,
-    blocks: Arc<blocks::Blocks>,
-}
-
-impl Volume {
-    /// Its listing entry.
-    pub fn info(&self) -> &VolumeInfo {
-        &self.info
-    }
-
-    /// Its keys, for a writer.
-    pub fn keys(&self) -> &VolumeKeys {
-        &self.keys
-    }
-
-    /// The repository's configuration.
-    pub fn config(&self) -> RepositoryConfig {
-        self.config
-    }
-
-    /// The store, for a writer.
-    pub fn store(&self) -> &Store {
-        &self.store
-    }
-
-    /// Its blocks, for reading.
-    pub fn blocks(&self) -> &Arc<blocks::Blocks> {
-        &self.blocks
-    }
-
-    /// The tree of a commit.
-    pub fn tree(&self, commit: &crate::format::commit::Commit) -> tree::Tree<Arc<blocks::Blocks>> {
-        tree::Tree::new(commit.tree.clone(), self.blocks.clone())
     }
 }
 

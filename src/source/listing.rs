@@ -30,6 +30,8 @@ pub struct Listing {
     unread: std::ops::Range<usize>,
     /// The offset of the first unread entry.
     at: u64,
+    /// The entry read last: where it begins in the buffer, and its offset.
+    last: Option<(usize, u64)>,
 }
 
 impl Listing {
@@ -39,6 +41,7 @@ impl Listing {
             buffer: Vec::new(),
             unread: 0..0,
             at: 0,
+            last: None,
         }
     }
 
@@ -57,7 +60,16 @@ impl Listing {
         sys::seek(dir, offset as i64, libc::SEEK_SET)?;
         self.unread = 0..0;
         self.at = offset;
+        self.last = None;
         Ok(())
+    }
+
+    /// Makes the entry read last the next one again. Once; does nothing at the beginning.
+    pub fn unread(&mut self) {
+        if let Some((start, offset)) = self.last.take() {
+            self.unread.start = start;
+            self.at = offset;
+        }
     }
 
     /// The next entry; `None` at the end.
@@ -75,6 +87,7 @@ impl Listing {
         }
         let raw = &self.buffer[self.unread.clone()];
         let (entry, len) = parse(raw).ok_or_else(|| io::Error::from_raw_os_error(libc::EIO))?;
+        self.last = Some((self.unread.start, self.at));
         self.unread.start += len;
         self.at = entry.next;
         Ok(Some(entry))

@@ -5,14 +5,24 @@
     reason = "a test that cannot go on stops best where it stands"
 )]
 
-mod damage;
-mod restore;
+mod architecture;
+
 mod store;
 mod store_contract;
+
+mod golden;
+
+mod by_hand;
+
+mod damage;
+mod restore;
 mod verify;
 
 #[path = "../support/s3_server/mod.rs"]
 mod s3_server;
+
+#[path = "../support/golden/mod.rs"]
+mod golden_files;
 
 #[path = "../support/sample.rs"]
 mod sample;

@@ -1,11 +1,12 @@
 //! The tests' S3 server as a process of its own: `cargo run --example s3-server [ADDRESS [BUCKET]]`.
 //!
 //! It prints one line that a shell can evaluate (endpoint, bucket, credentials), then serves until it is
-//! killed. Everything is kept in memory and gone afterwards.
+//! killed. Each line on its standard input it answers with the number of requests so far. Everything is kept in memory
+//! and gone afterwards.
 
 mod s3_server;
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 use std::net::SocketAddr;
 
 use s3_server::{ACCESS_KEY, S3Server, SECRET_KEY};
@@ -22,6 +23,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         server.endpoint(),
     )?;
     stdout.flush()?;
+    for line in io::stdin().lock().lines() {
+        line?;
+        writeln!(stdout, "{}", server.requests())?;
+        stdout.flush()?;
+    }
     loop {
         // Serving goes on in the background, on threads of its own.
         std::thread::park();

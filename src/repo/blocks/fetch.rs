@@ -112,20 +112,20 @@ impl Fetch {
         if place.hint.len as usize > ENCRYPTED_LEN_MAX {
             return Err(self.damaged(place, "its address asks for more than a frame can hold"));
         }
-        if let Some(plain) = self.from_disk(place, kind).await {
+        if let Some(plain) = self.read_disk(place, kind).await {
             self.keep_plain(place, kind, &plain);
             return Ok(plain);
         }
-        let (encrypted, plain) = match self.from_window(&object, place, kind) {
+        let (encrypted, plain) = match self.read_window(&object, place, kind) {
             Some(found) => found,
-            None => self.from_store(&object, place, kind).await?,
+            None => self.read_store(&object, place, kind).await?,
         };
         self.keep(place, kind, encrypted, &plain).await;
         Ok(plain)
     }
 
     /// From the disk cache. What does not verify there is dropped, and fetched again by the caller.
-    async fn from_disk(self: &Arc<Self>, place: &Place, kind: FrameKind) -> Option<Bytes> {
+    async fn read_disk(self: &Arc<Self>, place: &Place, kind: FrameKind) -> Option<Bytes> {
         if !self.cache.has_disk() {
             return None;
         }
@@ -143,7 +143,7 @@ impl Fetch {
     }
 
     /// From a stretch that was fetched a moment ago.
-    fn from_window(
+    fn read_window(
         &self,
         object: &ObjectKey,
         place: &Place,
@@ -160,7 +160,7 @@ impl Fetch {
     }
 
     /// From the store, encrypted and plain: by the hint, and if that does not verify by what the object itself says.
-    async fn from_store(
+    async fn read_store(
         &self,
         object: &ObjectKey,
         place: &Place,

@@ -84,7 +84,8 @@ impl Prefetch {
     /// reader is waiting for.
     pub(super) async fn run_best_effort(&self, places: Vec<Place>) {
         let wanted = places.into_iter().filter_map(|place| {
-            let cached = self.fetch.cache().plain(&self.fetch.key(&place)).is_some();
+            let (cache, key) = (self.fetch.cache(), self.fetch.key(&place));
+            let cached = cache.plain(&key).is_some() || cache.page(&key).is_some();
             let object = self.fetch.object(&place).ok()?;
             (!cached).then_some((object, place))
         });
@@ -154,6 +155,8 @@ async fn from_whole(
     if to <= bytes.len() {
         let encrypted = bytes.slice(from..to);
         if let Ok(plain) = fetch.decrypt(place, kind, &encrypted) {
+            // A page too: nobody is there to decode it yet.
+            fetch.cache().put_plain(fetch.key(place), plain.clone());
             fetch.keep(place, kind, encrypted, &plain).await;
             return Ok(plain);
         }

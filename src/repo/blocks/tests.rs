@@ -105,22 +105,33 @@ async fn readers_of_one_frame_at_one_time_fetch_it_once() {
 async fn readers_that_share_a_fetch_share_its_failure_and_the_next_one_tries_again() {
     let store = memory();
     let (places, frames, _) = four_frames(&store).await;
-    let plan = Plan::new();
-    let faulty: Store = Arc::new(Faulty::new(store, plan.clone()));
-    let volume = reopen(&faulty, no_cache()).await;
-    plan.add(Rule {
-        on: Some(Operation::GetRange),
-        skip: 0,
-        times: 1,
-        fault: Fault::FailBefore(Kind::Retry),
-    });
-    let reads = (0..5).map(|_| volume.blocks().read(&places[0], 10));
-    let failed = futures::future::join_all(reads).await;
-    assert!(matches!(&failed[0], Err(Error::Store(error)) if error.kind == Kind::Retry));
-    assert_eq!(
-        volume.blocks().read(&places[0], 10).await.unwrap(),
-        frames[0][..10]
-    );
+    let (failing, holding) = (Plan::new(), Plan::new());
+    let failing_store: Store = Arc::new(Faulty::new(store, failing.clone()));
+    let slow: Store = Arc::new(Faulty::new(failing_store, holding.clone()));
+    let volume = reopen(&slow, no_cache()).await;
+    for (plan, fault) in [
+        (&holding, Fault::Hang),
+        (&failing, Fault::FailBefore(Kind::Retry)),
+    ] {
+        plan.add(Rule {
+            on: Some(Operation::GetRange),
+            skip: 0,
+            times: 1,
+            fault,
+        });
+    }
+    let mut readers: Vec<_> = (0..5)
+        .map(|_| Box::pin(volume.blocks().read(&places[0], 10)))
+        .collect();
+    for reader in &mut readers {
+        assert!(futures::poll!(reader).is_pending());
+    }
+    holding.release();
+    for failed in futures::future::join_all(readers).await {
+        assert!(matches!(failed, Err(Error::Store(error)) if error.kind == Kind::Retry));
+    }
+    let again = volume.blocks().read(&places[0], 10).await;
+    assert_eq!(again.unwrap(), frames[0][..10]);
 }
 
 #[tokio::test]
@@ -380,6 +391,31 @@ async fn prefetching_takes_few_gets_and_saves_all_later_ones() {
     }
     volume.blocks().prefetch_best_effort(places).await;
     assert_eq!(meter.requests() - before, 3);
+}
+
+#[tokio::test]
+async fn tree_pages_are_prefetched_like_data() {
+    let store = memory();
+    let mut writer = Writer::new(&store).await;
+    let changes = (2..30_000).map(|id| crate::format::entry::Change::PutName {
+        dir: crate::id::FileId::ROOT,
+        name: format!("file {id}").into_bytes(),
+        entry: crate::format::entry::NameEntry {
+            id: crate::id::FileId(id),
+            kind: crate::format::entry::Kind::File,
+        },
+    });
+    let found = writer.commit(changes.collect(), Special::default()).await;
+    let (counted, meter) = metered(&store);
+    let volume = reopen(&counted, Cache::in_memory(ROOMY)).await;
+    let tree = writer.volume.tree(&found.commit);
+    let pages = tree.pages().await.unwrap();
+    assert!(pages.len() > 10);
+    volume.blocks().prefetch_best_effort(pages.clone()).await;
+    let before = meter.requests();
+    assert_eq!(volume.tree(&found.commit).pages().await.unwrap(), pages);
+    volume.blocks().prefetch_best_effort(pages).await;
+    assert_eq!(meter.requests(), before);
 }
 
 #[tokio::test]

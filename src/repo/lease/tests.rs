@@ -183,7 +183,7 @@ async fn a_claim_states_where_it_begins() {
     assert_eq!(claim.base_tag, Some(head.tag));
 }
 
-/// All orders in which two writers can take turns from their first request on.
+/// Two writers that take turns request by request, the second so many turns behind the first. Not every possible order.
 async fn race(ignores_conditions: bool) {
     for head_start in 0..12 {
         let inner = memory();

@@ -1,0 +1,116 @@
+//! `rewindfs status`: how live mounts stand.
+
+use std::path::PathBuf;
+
+use super::context::Context;
+use super::exit::Exit;
+use super::{live, output};
+use crate::config::state::Known;
+use crate::daemon::control::Client;
+use crate::daemon::status::{Phase, Status};
+use crate::daemon::{self};
+
+/// Show how live mounts stand: what is in the repository and what is not
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Without MOUNTPOINT all volumes are shown that have been mounted live on this machine; with --json as a list.
+
+Examples:
+  rewindfs status
+  rewindfs status ~/Documents --json | jq .lag_seconds")]
+pub(crate) struct Args {
+    /// Where it is mounted
+    mountpoint: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    /// Prints one status, or all.
+    pub(crate) fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        if let Some(path) = &self.mountpoint {
+            let known = live::known(context, path)
+                .ok_or_else(|| daemon::Error::NotMounted(path.clone()))?;
+            let status = status(known);
+            match self.json {
+                true => output::json(&status)?,
+                false => print(&status)?,
+            }
+            return Ok(Exit::Done);
+        }
+        let all: Vec<Status> = context.known.iter().map(status).collect();
+        if self.json {
+            output::json(&all)?;
+            return Ok(Exit::Done);
+        }
+        for status in &all {
+            print(status)?;
+        }
+        if all.is_empty() {
+            output::note("nothing has been mounted live here yet; begin with `rewindfs mount DIR`");
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// What the background process says, or what is remembered where none is running.
+fn status(known: &Known) -> Status {
+    let answer = Client::connect(known.state.dir()).and_then(|mut client| client.status());
+    answer.unwrap_or_else(|_| Status {
+        volume: known.record.volume.clone(),
+        repo: known.record.repo.clone(),
+        source: known.record.source.display().to_string(),
+        mountpoint: known.record.mountpoint.display().to_string(),
+        ..Status::default()
+    })
+}
+
+fn print(status: &Status) -> anyhow::Result<()> {
+    let text = |text: &str| output::printable(text.as_bytes());
+    output::line(&text(&status.mountpoint))?;
+    output::line(&format!("  state        {}", state(status)))?;
+    output::line(&format!("  source       {}", text(&status.source)))?;
+    output::line(&format!(
+        "  repository   {}, volume {}",
+        text(&status.repo),
+        text(&status.volume)
+    ))?;
+    if let Some(last) = &status.last_commit {
+        output::line(&format!("  last commit  {} (@{})", last.time, last.seq))?;
+    }
+    if status.phase != Phase::Stopped {
+        output::line(&format!(
+            "  owed         {}; the oldest change waits for {}",
+            live::owed(status),
+            output::seconds(status.lag_seconds as u64)
+        ))?;
+        output::line(&format!(
+            "  ratios       C {} (compressed / original), E {} (encrypted / compressed)",
+            output::ratio(status.ratios.c),
+            output::ratio(status.ratios.e)
+        ))?;
+    }
+    if status.folds > 0 {
+        output::line(&format!(
+            "  folds        {} (points in time given up to keep up)",
+            status.folds
+        ))?;
+    }
+    if let Some(error) = &status.last_error {
+        output::line(&format!("  last error   {}", text(error)))?;
+    }
+    Ok(())
+}
+
+fn state(status: &Status) -> String {
+    let doing = match status.phase {
+        Phase::Stopped => return "not mounted".into(),
+        Phase::Reconcile => "comparing the source with the last commit",
+        Phase::Idle => "up to date",
+        Phase::Publishing => "publishing",
+        Phase::Draining => "unmounted, uploading the rest",
+        Phase::Failing => "publishing fails, trying again",
+    };
+    format!("{doing} (process {}, {})", status.pid, status.mode)
+}

@@ -1,0 +1,121 @@
+//! One writer per volume on this machine: a lock on a file in the volume's state directory.
+//!
+//! After a plain `umount` the old process may still be uploading. The next mount asks it through its control socket to hand
+//! over, and waits a while for the lock.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, Instant};
+
+use super::Error;
+use super::control::{Client, Request};
+use crate::config::state::VolumeState;
+
+/// How long a process that was asked to hand over may take: it stops after the block that it is uploading, 64 MiB at most.
+pub const HANDOVER_MAX: Duration = Duration::from_secs(60);
+/// How often the lock is tried meanwhile; there is no way to wait for a lock with a limit.
+const TRY_EVERY: Duration = Duration::from_millis(50);
+
+/// The lock, held until this is dropped (or the process dies).
+#[derive(Debug)]
+pub struct VolumeLock {
+    _file: File,
+}
+
+impl VolumeLock {
+    /// Takes the lock if nobody has it, else fails at once.
+    pub fn try_take(state: &VolumeState) -> Result<Self, Error> {
+        let (file, locked) = open(state)?;
+        match locked {
+            true => Ok(Self { _file: file }),
+            false => Err(Error::AnotherWriter(
+                "another process has this volume; `rewindfs status` shows it".into(),
+            )),
+        }
+    }
+
+    /// Takes the lock. If another process has it and its mount is gone, asks it to hand over and waits at most `wait`.
+    pub fn take(state: &VolumeState, wait: Duration) -> Result<Self, Error> {
+        let path = state.lock();
+        let (file, locked) = open(state)?;
+        if locked {
+            return Ok(Self { _file: file });
+        }
+        ask_to_hand_over(state)?;
+        let until = Instant::now() + wait;
+        while Instant::now() < until {
+            if try_lock(&file).map_err(Error::io("lock", &path))? {
+                return Ok(Self { _file: file });
+            }
+            std::thread::park_timeout(TRY_EVERY);
+        }
+        Err(Error::AnotherWriter(format!(
+            "another process still has this volume and did not hand it over within {} s; `rewindfs status` shows it",
+            wait.as_secs()
+        )))
+    }
+}
+
+fn open(state: &VolumeState) -> Result<(File, bool), Error> {
+    let path = state.lock();
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(Error::io("open", &path))?;
+    let locked = try_lock(&file).map_err(Error::io("lock", &path))?;
+    Ok((file, locked))
+}
+
+fn try_lock(file: &File) -> std::io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// A process with a living mount is never asked: two mounts of one volume are a mistake.
+fn ask_to_hand_over(state: &VolumeState) -> Result<(), Error> {
+    let Ok(mut client) = Client::connect(state.dir()) else {
+        // It is starting or stopping: wait for it.
+        return Ok(());
+    };
+    let status = client.status()?;
+    if status.mounted {
+        return Err(Error::AnotherWriter(format!(
+            "{} is mounted live already, on {} by process {}; `rewindfs umount {}` first",
+            status.source, status.mountpoint, status.pid, status.mountpoint
+        )));
+    }
+    // It may go while it answers; the lock tells.
+    let _ =
+        Client::connect(state.dir()).and_then(|mut client| client.ask(&Request::HandOver, None));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::state::State;
+    use crate::id::VolumeId;
+
+    #[test]
+    fn the_second_waits_for_the_first_and_no_longer_than_it_may() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::new(dir.path()).volume(VolumeId([7; 16]));
+        state.create().unwrap();
+        let first = VolumeLock::take(&state, Duration::ZERO).unwrap();
+        let refused = VolumeLock::take(&state, Duration::from_millis(60)).unwrap_err();
+        assert!(matches!(refused, Error::AnotherWriter(_)));
+
+        let second = std::thread::spawn({
+            let state = state.clone();
+            move || VolumeLock::take(&state, HANDOVER_MAX).map(|_| ())
+        });
+        drop(first);
+        second.join().unwrap().unwrap();
+    }
+}

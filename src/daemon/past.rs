@@ -1,0 +1,77 @@
+//! A snapshot mount, from start to end: open the volume, find the moment, mount it read-only, wait until it is unmounted.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use super::background::Reporter;
+use super::opening::Opening;
+use super::signals::{Signals, until_unmounted};
+use super::{log, runtime};
+use crate::config::select::VolumeRef;
+use crate::config::state::State;
+use crate::fuse::bridge::{Bridge, IN_FLIGHT_MAX};
+use crate::fuse::session;
+use crate::repo::commits::{Found, Point};
+use crate::snapshot::Snapshot;
+use crate::snapshot::tree_fs::TreeFs;
+
+/// Everything that is decided before a snapshot is mounted.
+pub struct PastMount {
+    /// What opens the repository.
+    pub opening: Opening,
+    /// The volume in it.
+    pub volume: VolumeRef,
+    /// The moment.
+    pub point: Point,
+    /// Where it is to appear; canonical.
+    pub mountpoint: PathBuf,
+    /// Where the log goes.
+    pub state: State,
+    /// Says in words which snapshot has been found.
+    pub describe: Box<dyn Fn(&Found) -> Vec<String>>,
+}
+
+impl PastMount {
+    /// Mounts, reports, and returns when it is unmounted. SIGINT and SIGTERM unmount it.
+    pub fn run(self, reporter: &mut Reporter, in_front: bool) -> anyhow::Result<()> {
+        let runtime = runtime()?;
+        let mut signals = runtime.block_on(async { Signals::catch() })?;
+        let (volume, found) = runtime.block_on(async {
+            let volume = self.opening.volume(&self.volume).await?;
+            let found = volume.find(&self.point).await?;
+            anyhow::Ok((volume, found))
+        })?;
+        let state = self.state.volume(volume.info().id);
+        state.create()?;
+        log::start(&state.snapshot_log(), in_front)?;
+        for line in (self.describe)(&found) {
+            reporter.note_best_effort(&line);
+        }
+
+        let fs = Arc::new(TreeFs::new(&volume, &found.commit));
+        let front = Snapshot::new(fs, Bridge::new(runtime.handle().clone(), IN_FLIGHT_MAX));
+        let options = session::Options {
+            read_only: true,
+            ..session::Options::new(format!("{}@{}", volume.info().name, found.commit.name.seq))
+        };
+        let session = Arc::new(session::mount(front, &self.mountpoint, &options)?);
+        std::fs::metadata(&self.mountpoint)
+            .with_context(|| format!("look at the new mount {}", self.mountpoint.display()))?;
+        tracing::info!(seq = %found.commit.name.seq, at = %self.mountpoint.display(), "mounted");
+        reporter.note_best_effort(&format!(
+            "mounted read-only on {path}; `rewindfs umount {path}` ends it",
+            path = self.mountpoint.display()
+        ));
+        reporter.ready();
+
+        let signal = runtime.block_on(until_unmounted(&session, &mut signals));
+        if let Some(signal) = signal {
+            session.unmount_lazily()?;
+            return Err(signal.into());
+        }
+        tracing::info!("unmounted");
+        Ok(())
+    }
+}

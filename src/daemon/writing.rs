@@ -1,0 +1,259 @@
+//! The parts of a live mount, put together: spool, journal, source, claim, epochs, flusher, reconcile.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::Error;
+use crate::clock::{Clock, SystemClock};
+use crate::config::policy::{Mode, Policy, SealOn};
+use crate::config::state::VolumeState;
+use crate::epoch::{self, Epochs};
+use crate::flusher::{self, Flusher, Manifest, Resume, Spool};
+use crate::id::{FileId, SessionId};
+use crate::journal::{Journal, LastStop};
+use crate::repo::commits::Found;
+use crate::repo::{Repository, Volume, VolumeInfo};
+use crate::source::Source;
+use crate::store::overlay::Overlay;
+
+/// Finished objects on the local disk that may wait for upload: a working day of a slow line.
+const SPOOL_BYTES_DEFAULT: u64 = 8 << 30;
+/// Epochs with more dirty bytes are copied while they are still open, so that what is left at the seal is small.
+const COPY_AHEAD_BYTES: u64 = 64 << 20;
+/// Old bytes that writers may preserve: a quarter of what a live mount may use of memory.
+const PRESERVE_BYTES: usize = 64 << 20;
+/// Unlinked files kept open for a sealed epoch: well under the usual limit of open files.
+const KEPT_FILES: usize = 512;
+/// During a first backup something is published this often, so that not all is lost if the machine is.
+const INCOMPLETE_INTERVAL: Duration = Duration::from_secs(600);
+/// Renewed at a third of it, that is once in 100 s: three dollars a year on S3, and no longer to wait after a crash of
+/// another machine than to look for what went wrong.
+const LEASE: Duration = Duration::from_secs(300);
+/// How long `umount` waits for the repository at the end, after everything up to then has been published: only what was
+/// written in between is left.
+const PUBLISH_PATIENCE: Duration = Duration::from_secs(3600);
+
+/// This machine, as commits and leases name it.
+pub(super) struct Machine {
+    /// The host's name.
+    pub(super) host: String,
+}
+
+impl Machine {
+    /// This one.
+    pub(super) fn this() -> Self {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = match name.trim() {
+            "" => "unknown host".to_owned(),
+            name => name.to_owned(),
+        };
+        Self { host }
+    }
+
+    /// Owner of a lease: who comes back with the same state directory takes it over at once.
+    fn owner(&self, state: &VolumeState) -> String {
+        format!("{} ({})", self.host, state.dir().display())
+    }
+}
+
+/// What is protected, and where.
+pub(super) struct Place {
+    /// The source; canonical.
+    pub(super) source: PathBuf,
+    /// The machine.
+    pub(super) machine: Machine,
+}
+
+impl Place {
+    /// The source as commits name it.
+    pub(super) fn source_bytes(&self) -> &[u8] {
+        self.source.as_os_str().as_bytes()
+    }
+}
+
+/// The running parts.
+pub(super) struct Writing {
+    epochs: Arc<Epochs>,
+    source: Arc<Source>,
+    journal: Arc<Journal>,
+    flusher: flusher::Handle,
+    volume: Arc<Volume>,
+    base: Option<Found>,
+    last_stop: LastStop,
+}
+
+impl Writing {
+    /// Starts everything but the mount. The caller holds the volume's lock, and has taken off a dead mount.
+    pub(super) async fn start(
+        repository: &Repository,
+        info: &VolumeInfo,
+        state: &VolumeState,
+        place: Place,
+        policy: &Policy,
+        spool_bytes: Option<u64>,
+    ) -> anyhow::Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let stored = repository.volume(info.id).await?;
+        let (spool, manifests) = Spool::open(&state.spool())?;
+        let head = stored.head().await?;
+        let resumed = resume(&spool, manifests, head.as_ref())?;
+
+        let overlay = Overlay::new(stored.store().clone(), state.spool());
+        let volume = repository
+            .through(Arc::new(overlay))
+            .volume(info.id)
+            .await?;
+        let base = match resumed.is_empty() {
+            true => head,
+            false => volume.head().await?,
+        };
+        let next_id = base.as_ref().map_or(FileId(FileId::ROOT.0 + 1), |base| {
+            FileId(base.commit.next_file_id)
+        });
+        let (journal, last_stop) = Journal::open(&state.journal())
+            .with_context(|| format!("open the journal {}", state.journal().display()))?;
+        let journal = Arc::new(journal);
+        let source = Arc::new(Source::open(&place.source, &state.identity(), next_id)?);
+        tracing::info!(?last_stop, resumed = resumed.len(), "opened");
+
+        let writership = stored
+            .claim(
+                SessionId::random(),
+                &place.machine.owner(state),
+                base.as_ref(),
+                LEASE,
+                clock.as_ref(),
+            )
+            .await?;
+        let epochs = Epochs::new(
+            source.clone(),
+            journal.clone(),
+            epoch::Options {
+                preserve_bytes: PRESERVE_BYTES,
+                kept_files: KEPT_FILES,
+            },
+        );
+        let options = flusher::Options {
+            policy: flusher_policy(policy),
+            spool_bytes: spool_bytes.unwrap_or(SPOOL_BYTES_DEFAULT),
+            copy_ahead_bytes: COPY_AHEAD_BYTES,
+            incomplete_interval: INCOMPLETE_INTERVAL,
+            held: false,
+            lease: LEASE,
+            owner: place.machine.owner(state),
+            host: place.machine.host.clone(),
+            source_path: place.source_bytes().to_vec(),
+            index_dir: state.dir().join("index"),
+        };
+        let parts = flusher::Parts {
+            volume: volume.clone(),
+            store: stored.store().clone(),
+            writership,
+            epochs: epochs.clone(),
+            source: source.clone(),
+            journal: journal.clone(),
+            spool,
+            resumed,
+            base: base.clone(),
+            clock,
+            runtime: tokio::runtime::Handle::current(),
+        };
+        let flusher = Flusher::start(parts, options)?;
+        Ok(Self {
+            epochs,
+            source,
+            journal,
+            flusher,
+            volume,
+            base,
+            last_stop,
+        })
+    }
+
+    /// The flusher.
+    pub(super) fn flusher(&self) -> &flusher::Handle {
+        &self.flusher
+    }
+
+    /// The live side's shared state.
+    pub(super) fn epochs(&self) -> &Arc<Epochs> {
+        &self.epochs
+    }
+
+    /// Seals and captures what is left, and ends; what is not uploaded stays in the spool. To be called when nothing is mounted.
+    pub(super) async fn stop_now(&self) -> anyhow::Result<()> {
+        self.stop(Duration::ZERO).await.map(drop)
+    }
+
+    /// The same, and everything is in the repository; an error if it is not.
+    pub(super) async fn stop_published(&self) -> anyhow::Result<()> {
+        let stopped = self.stop(PUBLISH_PATIENCE).await?;
+        match stopped.published {
+            true => Ok(()),
+            false => Err(Error::NotYetRemote(
+                "unmounted, but not everything is in the repository; the next mount goes on".into(),
+            )
+            .into()),
+        }
+    }
+
+    async fn stop(&self, patience: Duration) -> anyhow::Result<flusher::Stopped> {
+        let stopped = self.flusher.stop(patience).await?;
+        let journal = self.journal.clone();
+        tokio::task::spawn_blocking(move || journal.close_clean())
+            .await
+            .context("close the journal")?
+            .context("close the journal")?;
+        tracing::info!(
+            published = stopped.published,
+            captured = stopped.captured,
+            "stopped"
+        );
+        Ok(stopped)
+    }
+}
+
+/// Sorts out what an earlier process has left in the spool: what the store has already is removed, what it lacks is returned,
+/// and what another writer has overtaken is set aside.
+fn resume(
+    spool: &Spool,
+    mut manifests: Vec<Manifest>,
+    head: Option<&Found>,
+) -> anyhow::Result<Vec<Manifest>> {
+    let head = head.map(|head| (head.commit.name, head.tag));
+    match flusher::resume(&manifests, head) {
+        Resume::Continue { from } => {
+            for published in manifests.drain(..from) {
+                published.remove(spool)?;
+            }
+            Ok(manifests)
+        }
+        Resume::Foreign => {
+            let aside = spool.set_aside(&manifests)?;
+            tracing::warn!(
+                "another writer has gone on with this volume; what waited for upload here was set aside in {}, and the \
+                 files are compared anew",
+                aside.display()
+            );
+            Ok(Vec::new())
+        }
+    }
+}
+
+fn flusher_policy(policy: &Policy) -> flusher::Policy {
+    flusher::Policy {
+        interval: policy.interval,
+        dirty_bytes_max: Some(policy.max_dirty_bytes),
+        on_fsync: policy.seal_on.contains(&SealOn::Fsync),
+        on_close: policy.seal_on.contains(&SealOn::Close),
+        mode: match policy.mode {
+            Mode::Hot => flusher::Mode::Hot,
+            Mode::Warm => flusher::Mode::Warm,
+            Mode::Cold => flusher::Mode::Cold,
+        },
+    }
+}

@@ -1,0 +1,215 @@
+//! Copy ahead: dirty data of the open epoch, captured and uploaded before its seal, as a running machine is migrated.
+//!
+//! A copy may be torn by a write that happens meanwhile; that write has then marked its pages dirty again, and what the
+//! seal captures is laid over the copy. So copies need no version and no lock: later extents hide earlier ones.
+//! An epoch that is folded keeps its copies for the next.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use crate::epoch::{ChangeSize, CopyAhead};
+use crate::flusher::capture::{AheadReader, ContentPlan};
+use crate::flusher::consolidate::{clip, union};
+use crate::flusher::cut::{Cutter, Laid, Piece, Recent};
+use crate::flusher::error::Error;
+use crate::flusher::flow::Flow;
+use crate::flusher::manifest::SpooledObject;
+use crate::flusher::pack::{Packed, Packer};
+use crate::flusher::progress::Phase;
+use crate::flusher::spool::FrameBytes;
+use crate::flusher::upload::Job;
+use crate::format::entry::Inode;
+use crate::id::FileId;
+
+/// Copied extents that wait for their seal: at most about 100 MiB of memory. Beyond it nothing more is copied ahead.
+const EXTENTS_MAX: usize = 500_000;
+/// One round copies at most this much, so that its blocks can be uploaded while the next is copied.
+const ROUND_BYTES: u64 = 256 << 20;
+/// Taken from one file at once: a logical block, so that a fully dirty one stays whole.
+const COPY_BYTES: u64 = crate::journal::LOGICAL_BLOCK_LEN;
+/// Each copy holds its file open until its round is safe in the spool, so that it could be given back.
+const ROUND_FILES: usize = 512;
+/// Files taken from the open epoch at once.
+const BATCH_FILES: usize = 64;
+/// While a scan runs, copying ahead begins here. Small trees are left to the seal, which packs them better.
+const HELD_COPY_BYTES: u64 = 256 << 20;
+
+/// What has been copied and waits for its seal.
+#[derive(Default)]
+pub(crate) struct Ahead {
+    extents: HashMap<FileId, Vec<(Range<u64>, Piece)>>,
+    count: usize,
+    /// The blocks that hold it. They may be in the store already.
+    blocks: Vec<SpooledObject>,
+    bytes: FrameBytes,
+}
+
+impl Ahead {
+    /// Whether nothing more can be remembered before the next seal.
+    pub(crate) fn is_full(&self) -> bool {
+        self.count >= EXTENTS_MAX
+    }
+
+    /// Copies of one file in the order in which they were made.
+    pub(crate) fn of(&self, id: FileId) -> Vec<(Range<u64>, Piece)> {
+        self.extents.get(&id).cloned().unwrap_or_default()
+    }
+
+    /// Where the copies of one file end.
+    pub(crate) fn end(&self, id: FileId) -> u64 {
+        let ranges = self.extents.get(&id).into_iter().flatten();
+        // What a truncate left behind is a hole without end, which hides and holds nothing.
+        let held = ranges.filter(|(_, piece)| *piece != Piece::Hole);
+        held.map(|(range, _)| range.end).max().unwrap_or(0)
+    }
+
+    /// The blocks that the next commit needs.
+    pub(crate) fn blocks(&self) -> &[SpooledObject] {
+        &self.blocks
+    }
+
+    /// What they hold.
+    pub(crate) fn bytes(&self) -> FrameBytes {
+        self.bytes
+    }
+
+    /// Everything copied is in a captured epoch.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Remembers a finished round; returns its blocks for upload. Its chunks may be reused by what comes.
+    pub(crate) fn add(
+        &mut self,
+        mut packed: Packed,
+        laid: Vec<Laid>,
+        recent: &mut Recent,
+    ) -> Vec<SpooledObject> {
+        self.bytes += packed.bytes();
+        self.count += laid.len();
+        for (id, range, piece) in laid {
+            let piece = match piece {
+                Piece::New { spot, content } => {
+                    let place = packed.place(spot, None);
+                    if let Some(content) = content {
+                        recent.placed(content, place.clone());
+                    }
+                    Piece::Held { place, content }
+                }
+                other => other,
+            };
+            self.extents.entry(id).or_default().push((range, piece));
+        }
+        let objects: Vec<SpooledObject> = packed
+            .blocks
+            .iter_mut()
+            .map(|block| {
+                block.keep();
+                block.object.clone()
+            })
+            .collect();
+        self.blocks.extend(objects.iter().cloned());
+        objects
+    }
+}
+
+impl Flow {
+    /// Copies the open epoch ahead as long as it holds more than it should at its seal.
+    pub(super) fn copy_ahead_if_large(&mut self, mut open: ChangeSize) -> Result<(), Error> {
+        let limit = match self.held {
+            true => HELD_COPY_BYTES.min(self.options.copy_ahead_bytes),
+            false => self.options.copy_ahead_bytes,
+        };
+        while open.bytes > limit && self.has_room() && !self.ahead.is_full() {
+            self.progress.phase(Phase::CopyingAhead);
+            self.copy_round()?;
+            let before = open.bytes;
+            open = self.epochs.open_size();
+            if open.bytes >= before {
+                // Writers dirty faster than we copy: the seal takes what is left.
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_round(&mut self) -> Result<(), Error> {
+        let mut copies = Vec::new();
+        let result = self.copy_into_blocks(&mut copies);
+        self.recent.end_run();
+        match result {
+            Ok((packed, laid)) => {
+                for object in self.ahead.add(packed, laid, &mut self.recent) {
+                    self.queue.push(Job::Block(object));
+                }
+                Ok(())
+            }
+            Err(error) => {
+                copies.into_iter().for_each(CopyAhead::give_back);
+                Err(error)
+            }
+        }
+    }
+
+    fn copy_into_blocks(
+        &mut self,
+        copies: &mut Vec<CopyAhead>,
+    ) -> Result<(Packed, Vec<Laid>), Error> {
+        let parent = self.parent();
+        let runtime = &self.runtime;
+        let mut laid = Vec::new();
+        let block_len = self.volume.config().block_len;
+        let mut packer = Packer::for_epoch(&self.session, self.pipeline.clone(), block_len);
+        let mut batch = Vec::new().into_iter();
+        while packer.plain_len() < ROUND_BYTES && copies.len() < ROUND_FILES {
+            let Some(copy) = batch.next() else {
+                let more = self.epochs.copy_ahead_batch(BATCH_FILES, COPY_BYTES);
+                if more.is_empty() {
+                    break;
+                }
+                batch = more.into_iter();
+                continue;
+            };
+            let mut cutter = Cutter {
+                keys: &self.pipeline.keys,
+                gear: &self.gear,
+                index: &self.index,
+                prove: &|id, end, content| {
+                    Ok(runtime.block_on(parent.holds_chunk(id, end, content))?)
+                },
+                recent: &mut self.recent,
+                packer: &mut packer,
+                laid: &mut laid,
+            };
+            let old = runtime.block_on(parent.inode(copy.inode.node.id));
+            let copied = old
+                .map_err(Error::from)
+                .and_then(|old| copy_one(&copy, old.as_ref(), &mut cutter));
+            copies.push(copy);
+            copied?;
+        }
+        Ok((packer.finish_in_blocks()?, laid))
+    }
+}
+
+/// Reads and cuts one copy of a file that the parent commit knows as `old`.
+fn copy_one(
+    copy: &CopyAhead,
+    old: Option<&Inode>,
+    cutter: &mut Cutter<'_, '_>,
+) -> Result<(), Error> {
+    let id = copy.inode.node.id;
+    let size = copy.size().map_err(|source| Error::Source { id, source })?;
+    let plan = ContentPlan {
+        id,
+        size,
+        by_content: copy.inode.fresh || old.is_none(),
+        reset: false,
+        cut_off: false,
+        ranges: clip(&union(copy.inode.dirty.clone()), 0..size),
+        covers: true,
+        // Asking for holes costs nothing beside copying this much.
+        sparse: true,
+    };
+    cutter.file(&plan, Vec::new(), &AheadReader { copy })
+}

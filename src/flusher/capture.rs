@@ -1,0 +1,169 @@
+//! The capture stage: attributes exactly as they stood at the seal, and what of each file is to be read.
+//!
+//! Attributes come first, since they are cheap and free the most writers; contents follow through [`Reader`], at most 1 MiB at a
+//! time. Nothing here looks at what it reads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::epoch::{CaptureError, CopyAhead, Sealed};
+use crate::flusher::consolidate::{clip, union};
+use crate::flusher::entries::{NameChange, Touched};
+use crate::flusher::error::Error;
+use crate::format::entry::{Inode, Kind};
+use crate::id::FileId;
+
+/// The longest stretch asked for at once: what [`Sealed::take`] gives.
+pub(crate) const READ_LEN: u64 = 1 << 20;
+/// Files that use less of the disk than their size says by more than this are looked at for holes.
+const SPARSE_SLACK: u64 = 64 << 10;
+
+/// A sealed epoch with its attributes resolved.
+#[derive(Default)]
+pub(crate) struct Captured {
+    /// Every touched inode.
+    pub(crate) inodes: BTreeMap<FileId, Touched>,
+    /// Every changed name.
+    pub(crate) names: Vec<NameChange>,
+    /// Inodes that the source refuses to show us, left out of the commit and named in `status`.
+    pub(crate) refused: Vec<FileId>,
+}
+
+/// Resolves attributes of everything that the epoch touched, but for what is already known to be `refused`.
+pub(crate) fn capture(sealed: &Sealed, known: &BTreeSet<FileId>) -> Result<Captured, Error> {
+    let mut inodes = BTreeMap::new();
+    let mut refused = Vec::new();
+    for inode in sealed.inodes() {
+        let id = inode.node.id;
+        let attributes = match sealed.attributes(id) {
+            _ if known.contains(&id) => None,
+            Err(CaptureError::Io { source, .. }) if is_refusal(&source) => {
+                refused.push(id);
+                None
+            }
+            attributes => attributes?,
+        };
+        let touched = Touched {
+            node: inode.node,
+            fresh: inode.fresh,
+            dirty: union(inode.dirty),
+            attributes,
+        };
+        inodes.insert(id, touched);
+    }
+    Ok(Captured {
+        inodes,
+        names: sealed.names(),
+        refused,
+    })
+}
+
+/// Whether the source says no rather than being broken: trying again will not help.
+pub(crate) fn is_refusal(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
+
+/// What is to be read of one file, and how it is to be cut.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ContentPlan {
+    /// The file.
+    pub(crate) id: FileId,
+    /// Its size at the seal in bytes.
+    pub(crate) size: u64,
+    /// Cut by content (new or rewritten) rather than at fixed offsets.
+    pub(crate) by_content: bool,
+    /// Nothing that the parent commit held of it counts any more.
+    pub(crate) reset: bool,
+    /// The parent commit, or a copy made ahead, has something beyond the size.
+    pub(crate) cut_off: bool,
+    /// What to read, sorted, disjoint, within the size.
+    pub(crate) ranges: Vec<Range<u64>>,
+    /// Whether something lies beneath, so that holes must be said and not merely left out.
+    pub(crate) covers: bool,
+    /// Uses less of the disk than its size says.
+    pub(crate) sparse: bool,
+}
+
+/// Decides what to read of a file that the parent commit knew as `old` and of which copies made ahead reach to
+/// `ahead_end`. `None` if nothing of its contents changed.
+pub(crate) fn plan(touched: &Touched, old: Option<&Inode>, ahead_end: u64) -> Option<ContentPlan> {
+    let stat = &touched.attributes.as_ref()?.stat;
+    if stat.kind != Kind::File {
+        return None;
+    }
+    let ranges = clip(&touched.dirty, 0..stat.size);
+    let whole = matches!(&ranges[..], [all] if *all == (0..stat.size));
+    let old_end = old.map_or(0, |inode| inode.size);
+    let plan = ContentPlan {
+        id: touched.node.id,
+        size: stat.size,
+        by_content: touched.fresh || old.is_none_or(|inode| whole && !inode.in_place),
+        reset: touched.fresh && old_end > 0,
+        cut_off: old_end.max(ahead_end) > stat.size,
+        ranges,
+        covers: (old_end > 0 && !touched.fresh) || ahead_end > 0,
+        sparse: stat.blocks.saturating_mul(512).saturating_add(SPARSE_SLACK) < stat.size,
+    };
+    let nothing = plan.ranges.is_empty() && !plan.reset && !plan.cut_off && ahead_end == 0;
+    (!nothing).then_some(plan)
+}
+
+/// Where the bytes of one file come from.
+pub(crate) trait Reader {
+    /// The bytes of `range`, at most [`READ_LEN`]; shorter where the file ends.
+    fn read(&self, range: Range<u64>) -> Result<Bytes, Error>;
+    /// Where data may lie at or after the beginning of `range`; its end if there is none in it. The hole before that
+    /// need not be read.
+    fn skip_hole(&self, range: Range<u64>) -> Result<u64, Error>;
+}
+
+/// Reads a sealed file.
+pub(crate) struct SealedReader<'a> {
+    /// The epoch.
+    pub(crate) sealed: &'a Sealed,
+    /// The file.
+    pub(crate) id: FileId,
+}
+
+impl Reader for SealedReader<'_> {
+    fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
+        Ok(self.sealed.take(self.id, range)?)
+    }
+
+    fn skip_hole(&self, range: Range<u64>) -> Result<u64, Error> {
+        Ok(self.sealed.skip_hole(self.id, range)?)
+    }
+}
+
+/// Reads a file of the open epoch.
+pub(crate) struct AheadReader<'a> {
+    /// What may be copied.
+    pub(crate) copy: &'a CopyAhead,
+}
+
+impl AheadReader<'_> {
+    fn failed(&self, source: io::Error) -> Error {
+        let id = self.copy.inode.node.id;
+        Error::Source { id, source }
+    }
+}
+
+impl Reader for AheadReader<'_> {
+    fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
+        self.copy.read(range).map_err(|source| self.failed(source))
+    }
+
+    fn skip_hole(&self, range: Range<u64>) -> Result<u64, Error> {
+        let data = self.copy.data_ranges(range.clone());
+        let data = data.map_err(|source| self.failed(source))?;
+        Ok(data
+            .first()
+            .map_or(range.end, |first| first.start.max(range.start)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

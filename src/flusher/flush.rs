@@ -1,0 +1,380 @@
+//! One seal: a sealed epoch through all stages until it is CAPTURED.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::clock::Stamp;
+use crate::epoch::{Attributes, Sealed};
+use crate::flusher::capture::{Captured, ContentPlan, SealedReader, capture, plan};
+use crate::flusher::commit::{CommitWriter, Draft, Written};
+use crate::flusher::consolidate;
+use crate::flusher::cut::{Cutter, Laid, Piece, Recent};
+use crate::flusher::entries::{Outcome, Touched, outcome};
+use crate::flusher::error::Error;
+use crate::flusher::flow::{Flow, mark};
+use crate::flusher::manifest::{Manifest, SpooledName};
+use crate::flusher::pack::{Packed, Packer, SmallPlaces};
+use crate::flusher::progress::Who;
+use crate::flusher::spool::{Spool, SpooledBlock};
+use crate::flusher::upload::Job;
+use crate::format::commit::TreeRoot;
+use crate::format::entry::{Change, Contents, Extent, HistoryEntry, Kind, Totals};
+use crate::id::{FileId, SessionId};
+use crate::journal::LOGICAL_BLOCK_LEN;
+use crate::repo::blocks::Blocks;
+use crate::repo::commits::Found;
+use crate::repo::tree::Tree;
+
+/// Files up to this size are captured first: each is one read, and it frees whoever would have to wait for it.
+const SMALL_FILE: u64 = 64 << 10;
+/// Between attempts at the last step of a capture.
+const INSIST_PAUSE: Duration = Duration::from_secs(1);
+
+impl Flow {
+    /// Seals and takes the epoch all the way to CAPTURED; then those who wait are told when it is in the store.
+    /// A failure on the way folds the epoch back into the open one.
+    pub(super) fn seal(&mut self) -> Result<(), Error> {
+        let wall = self.clock.now();
+        if self.session.stepped_back(wall) {
+            self.begin_era(wall)?;
+        }
+        // While a scan runs nobody is served by what is sealed: it is not an exact moment.
+        let label = if self.held {
+            String::new()
+        } else {
+            self.next_label()
+        };
+        self.event = false;
+        let since = self.progress.sealed().unwrap_or(wall);
+        let sealed = self.epochs.seal();
+        if let Some(sealed) = &sealed {
+            self.last_epoch = Some(sealed.epoch());
+        }
+        if sealed.is_some() || !label.is_empty() {
+            let flushed = self.flush(sealed, wall, since, &label);
+            self.recent = Recent::default();
+            if flushed.is_err() {
+                self.progress.unsealed(since);
+            }
+            flushed?;
+        }
+        self.last_seal = Instant::now();
+        if !self.held {
+            self.answer_waiters(&label);
+        }
+        Ok(())
+    }
+
+    /// From a sealed epoch (or from nothing, for a mere label) to a captured one, stage by stage.
+    fn flush(
+        &mut self,
+        sealed: Option<Sealed>,
+        wall: Stamp,
+        since: Stamp,
+        label: &str,
+    ) -> Result<(), Error> {
+        let mut captured = match &sealed {
+            Some(sealed) => capture(sealed, &self.progress.refused())?,
+            None => Captured::default(),
+        };
+        captured
+            .refused
+            .iter()
+            .for_each(|&id| self.progress.refuse(id));
+        self.add_root(&mut captured)?;
+
+        let parent = self.parent();
+        let (inodes, names) = (&captured.inodes, &captured.names);
+        let outcome = self
+            .runtime
+            .block_on(outcome(&parent, inodes, names, wall))?;
+
+        if let Some(sealed) = &sealed {
+            self.consolidate(&parent, sealed, &mut captured, &outcome)?;
+        }
+        let (packed, laid) = self.contents(&parent, sealed.as_ref(), &captured, &outcome)?;
+        let written = self.write_commit(&parent, &outcome, &packed, &laid, wall, label)?;
+        self.make_captured(sealed, packed, written, since)?;
+        self.remember_chunks(&laid);
+        Ok(())
+    }
+
+    /// The newest captured commit's tree; an empty one for a new volume.
+    pub(super) fn parent(&self) -> Tree<Arc<Blocks>> {
+        match &self.base {
+            Some(base) => self.volume.tree(&base.commit),
+            None => Tree::new(TreeRoot::default(), Arc::clone(self.volume.blocks())),
+        }
+    }
+
+    /// The first commit holds the root even if nothing has touched it.
+    fn add_root(&self, captured: &mut Captured) -> Result<(), Error> {
+        if self.base.is_some() || captured.inodes.contains_key(&FileId::ROOT) {
+            return Ok(());
+        }
+        let node = self.source.root();
+        let failed = |source| Error::Source {
+            id: FileId::ROOT,
+            source,
+        };
+        let attributes = Attributes {
+            stat: self.source.stat(&node).map_err(failed)?,
+            xattrs: self.source.xattrs(&node).map_err(failed)?,
+            target: Vec::new(),
+        };
+        let touched = Touched {
+            node,
+            fresh: false,
+            dirty: Vec::new(),
+            attributes: Some(attributes),
+        };
+        captured.inodes.insert(FileId::ROOT, touched);
+        Ok(())
+    }
+
+    /// Takes clean pages along where a logical block would fall into too many pieces. Skipped for an inode that has been
+    /// changed again already, and where copies made ahead lie over the parent's extents.
+    fn consolidate(
+        &self,
+        parent: &Tree<Arc<Blocks>>,
+        sealed: &Sealed,
+        captured: &mut Captured,
+        outcome: &Outcome,
+    ) -> Result<(), Error> {
+        for (&id, old) in &outcome.alive {
+            let Some(touched) = captured.inodes.get_mut(&id) else {
+                continue;
+            };
+            let in_place = old
+                .as_ref()
+                .is_some_and(|old| old.kind == Kind::File && !touched.fresh);
+            let size = touched.attributes.as_ref().map_or(0, |a| a.stat.size);
+            if !in_place || touched.dirty.is_empty() || self.ahead.end(id) > 0 {
+                continue;
+            }
+            let mut extra = Vec::new();
+            for block in logical_blocks(&touched.dirty, size) {
+                let extents = self.runtime.block_on(parent.extents(id, block.clone()))?;
+                extra.extend(consolidate::plan(block, size, &extents, &touched.dirty));
+            }
+            if !extra.is_empty() && sealed.also_needs(id, &extra) {
+                extra.append(&mut touched.dirty);
+                touched.dirty = consolidate::union(extra);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads, cuts and packs the contents of everything that lives.
+    fn contents(
+        &mut self,
+        parent: &Tree<Arc<Blocks>>,
+        sealed: Option<&Sealed>,
+        captured: &Captured,
+        outcome: &Outcome,
+    ) -> Result<(Packed, Vec<Laid>), Error> {
+        let runtime = &self.runtime;
+        let mut laid = Vec::new();
+        let block_len = self.volume.config().block_len;
+        let mut packer = Packer::for_epoch(&self.session, self.pipeline.clone(), block_len);
+        let mut plans: Vec<(&Touched, ContentPlan)> = outcome
+            .alive
+            .iter()
+            .filter_map(|(id, old)| {
+                let touched = captured.inodes.get(id)?;
+                let plan = plan(touched, old.as_ref(), self.ahead.end(*id))?;
+                Some((touched, plan))
+            })
+            .collect();
+        plans.sort_by_key(|(_, plan)| plan.size > SMALL_FILE);
+        for (touched, plan) in plans {
+            let Some(sealed) = sealed else { break };
+            let reader = SealedReader {
+                sealed,
+                id: touched.node.id,
+            };
+            let mut cutter = Cutter {
+                keys: &self.pipeline.keys,
+                gear: &self.gear,
+                index: &self.index,
+                prove: &|id, end, content| {
+                    Ok(runtime.block_on(parent.holds_chunk(id, end, content))?)
+                },
+                recent: &mut self.recent,
+                packer: &mut packer,
+                laid: &mut laid,
+            };
+            cutter.file(&plan, self.ahead.of(plan.id), &reader)?;
+        }
+        Ok((packer.finish()?, laid))
+    }
+
+    fn write_commit(
+        &mut self,
+        parent: &Tree<Arc<Blocks>>,
+        outcome: &Outcome,
+        packed: &Packed,
+        laid: &[Laid],
+        wall: Stamp,
+        label: &str,
+    ) -> Result<Written, Error> {
+        let before = self
+            .base
+            .as_ref()
+            .map(|base| base.commit.totals)
+            .unwrap_or_default();
+        let draft = Draft {
+            name: self.session.next_name(wall),
+            wall,
+            previous: self.base.as_ref(),
+            generation: self.runtime.block_on(self.right.writership()).generation(),
+            host: &self.options.host,
+            source: &self.options.source_path,
+            label,
+            incomplete: self.held,
+            next_file_id: self.source.next_id().0,
+            totals: Totals {
+                files: before.files.saturating_add_signed(outcome.files),
+                bytes: before.bytes.saturating_add_signed(outcome.bytes),
+                ..Totals::default()
+            },
+            ahead: self.ahead.bytes(),
+            ahead_stored: self.ahead.blocks().iter().map(|object| object.len).sum(),
+        };
+        let mut writer = CommitWriter {
+            session: &self.session,
+            parts: &self.pipeline,
+            block_len: self.volume.config().block_len,
+            reserve: &mut self.reserve,
+        };
+        let history = self.base.as_ref().map(history_entry);
+        let changes = |small: &SmallPlaces| {
+            let mut changes = outcome.changes.clone();
+            changes.extend(history.clone().map(Change::PutHistory));
+            changes.extend(laid.iter().map(|laid| extent(laid, packed, small)));
+            changes
+        };
+        let writing = writer.write(&draft, parent, packed, changes);
+        self.runtime.block_on(writing)
+    }
+
+    /// The point of no return. Everything that can fail for want of space has been done when the epoch is asked whether a writer
+    /// has given it up meanwhile; if not, the manifest makes it CAPTURED: never folded, its commit final.
+    fn make_captured(
+        &mut self,
+        sealed: Option<Sealed>,
+        mut packed: Packed,
+        mut written: Written,
+        since: Stamp,
+    ) -> Result<(), Error> {
+        let mut own: Vec<&mut SpooledBlock> = packed.blocks.iter_mut().collect();
+        own.extend(&mut written.tree);
+        own.push(&mut written.object);
+        let mut objects = self.ahead.blocks().to_vec();
+        objects.extend(own.iter().map(|block| block.object.clone()));
+        let found = written.found;
+        let named = |found: &Found| SpooledName::new(&found.commit.name, &found.tag);
+        let manifest = Manifest {
+            name: named(&found),
+            previous: self.base.as_ref().map(named),
+            objects,
+            wall: found.commit.wall.0,
+            epoch: sealed.as_ref().map(|sealed| sealed.epoch().0),
+        };
+        let prepared = manifest.prepare(&self.spool)?;
+        if let Some(sealed) = sealed {
+            sealed.finish().map_err(|_| Error::Folded)?;
+        }
+        own.into_iter().for_each(SpooledBlock::keep);
+        self.insist(|spool| prepared.publish(spool));
+
+        self.session.confirm(&found.commit.name, found.commit.wall);
+        self.progress.captured(mark(&found), since, written.bytes);
+        tracing::info!(seq = %found.commit.name.seq, objects = manifest.objects.len(), "captured");
+        self.queue.push(Job::Commit(Box::new(manifest)));
+        self.base = Some(found);
+        self.ahead.clear();
+        Ok(())
+    }
+
+    /// Two renames and an fsync of a directory, which must succeed, since the epoch cannot be folded any more: they are tried
+    /// until they do. Should the process end before, the journal still owes all of it.
+    fn insist(&self, publish: impl Fn(&Spool) -> Result<(), Error>) {
+        while let Err(error) = publish(&self.spool) {
+            self.progress
+                .failed(Who::Flow, error.to_string(), self.clock.now());
+            std::thread::sleep(INSIST_PAUSE);
+        }
+    }
+
+    /// Chunks are looked for where they were seen last: the file that held them before may be gone with this commit.
+    fn remember_chunks(&mut self, laid: &[Laid]) {
+        for (id, range, piece) in laid {
+            if let Piece::New { content, .. } | Piece::Held { content, .. } = piece
+                && let Some(content) = content
+            {
+                self.index.remember_best_effort(content, *id, range.end);
+            }
+        }
+    }
+
+    /// A clock that stepped back far begins an era under a new session, which the repository must know of first: without
+    /// the store nothing is sealed until it is back.
+    fn begin_era(&mut self, wall: Stamp) -> Result<(), Error> {
+        let session = SessionId::random();
+        let (base, lease) = (self.base.as_ref(), self.options.lease);
+        let claim = self
+            .volume
+            .claim(session, &self.options.owner, base, lease, &*self.clock);
+        let writership = self.runtime.block_on(claim)?;
+        let era = writership.era();
+        self.runtime.block_on(self.right.replace(writership));
+        self.session.begin_era(session, era, wall);
+        tracing::warn!("the clock stepped back; a new era begins");
+        Ok(())
+    }
+}
+
+/// The logical blocks that `dirty` touches within a file of this size.
+fn logical_blocks(
+    dirty: &[std::ops::Range<u64>],
+    size: u64,
+) -> impl Iterator<Item = std::ops::Range<u64>> {
+    let mut blocks: Vec<u64> = consolidate::clip(dirty, 0..size)
+        .iter()
+        .flat_map(|range| range.start / LOGICAL_BLOCK_LEN..=(range.end - 1) / LOGICAL_BLOCK_LEN)
+        .collect();
+    blocks.dedup();
+    blocks.into_iter().map(move |block| {
+        let start = block * LOGICAL_BLOCK_LEN;
+        start..(start + LOGICAL_BLOCK_LEN).min(size)
+    })
+}
+
+fn history_entry(found: &Found) -> HistoryEntry {
+    HistoryEntry {
+        name: found.commit.name,
+        tag: found.tag,
+        wall: found.commit.wall,
+        totals: found.commit.totals,
+        label: found.commit.label.clone(),
+        incomplete: found.commit.incomplete,
+        forgotten: None,
+    }
+}
+
+fn extent((id, range, piece): &Laid, packed: &Packed, small: &SmallPlaces) -> Change {
+    let contents = match piece {
+        Piece::Hole => Contents::Hole,
+        Piece::New { spot, content } => Contents::Data {
+            place: packed.place(*spot, Some(small)),
+            content: *content,
+        },
+        Piece::Held { place, content } => Contents::Data {
+            place: place.clone(),
+            content: *content,
+        },
+    };
+    let range = range.clone();
+    Change::PutExtent(*id, Extent { range, contents })
+}

@@ -1,0 +1,53 @@
+//! When the journal may forget an epoch: its commit is verified in the store *and* its bytes are safe on the source's disk.
+//!
+//! The second half needs a `syncfs` of the source begun after the epoch drained. Epochs are published and synced in
+//! order, so two numbers say it all.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::id::EpochNo;
+use crate::journal::Journal;
+
+/// How far each condition holds.
+pub(crate) struct Forgetting {
+    journal: Arc<Journal>,
+    upto: Mutex<Upto>,
+}
+
+#[derive(Default)]
+struct Upto {
+    published: Option<EpochNo>,
+    synced: Option<EpochNo>,
+    forgotten: Option<EpochNo>,
+}
+
+impl Forgetting {
+    /// Nothing may be forgotten yet.
+    pub(crate) fn new(journal: Arc<Journal>) -> Self {
+        let upto = Mutex::default();
+        Self { journal, upto }
+    }
+
+    /// All up to `epoch` are verified in the store.
+    pub(crate) fn published(&self, epoch: EpochNo) -> std::io::Result<()> {
+        self.advance(|upto| upto.published = upto.published.max(Some(epoch)))
+    }
+
+    /// A `syncfs` begun after `epoch` had drained has returned.
+    pub(crate) fn synced(&self, epoch: EpochNo) -> std::io::Result<()> {
+        self.advance(|upto| upto.synced = upto.synced.max(Some(epoch)))
+    }
+
+    fn advance(&self, change: impl FnOnce(&mut Upto)) -> std::io::Result<()> {
+        let mut upto = self.upto.lock();
+        change(&mut upto);
+        let both = upto.published.min(upto.synced);
+        if let Some(epoch) = both.filter(|_| both > upto.forgotten) {
+            self.journal.forget(epoch)?;
+            upto.forgotten = both;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! How the daemon talks to the flusher: a bounded inbox of messages, and numbers that can be read at any time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::Clock;
+use crate::epoch::Epochs;
+use crate::flusher::error::Error;
+use crate::flusher::policy::Event;
+use crate::flusher::progress::{CommitMark, Progress, Status};
+use crate::flusher::spool::Spool;
+
+/// Messages that wait for the flow. Events beyond it are dropped, since one of their kind is waiting already.
+pub(crate) const INBOX_LEN: usize = 64;
+
+/// What the flow can be told.
+pub(crate) enum Message {
+    /// Seal now and say when everything up to here is in the store; with a label, a commit is made even of nothing.
+    Publish {
+        /// Name for the commit; empty for a mere `sync`.
+        label: String,
+        /// Told when it is in the store. `None` if there has never been anything to publish.
+        reply: oneshot::Sender<Result<Option<CommitMark>, Error>>,
+    },
+    /// A scan begins or ends: while it runs only incomplete commits are sealed.
+    Hold(bool),
+    /// Something a program did.
+    Event(Event),
+    /// Seal, upload for at most so long, stop.
+    Stop {
+        /// How long to wait for the store.
+        patience: Duration,
+        /// Told at the end.
+        reply: oneshot::Sender<Stopped>,
+    },
+}
+
+/// How a stop ended.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Stopped {
+    /// Whether everything is in the store.
+    pub published: bool,
+    /// Whether everything is at least captured in the spool or the store (else the journal owes it).
+    pub captured: bool,
+    /// The numbers at the end.
+    pub status: Status,
+}
+
+/// A running flusher. Cheap to clone; dropping all of them stops it as if by a stop without patience.
+#[derive(Clone)]
+pub struct Handle {
+    pub(crate) inbox: mpsc::Sender<Message>,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) spool: Arc<Spool>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) epochs: Arc<Epochs>,
+}
+
+impl Handle {
+    /// Returns when everything written before the call is in the store: the commit that holds it, or `None` if
+    /// there has never been anything to publish.
+    pub async fn sync(&self) -> Result<Option<CommitMark>, Error> {
+        self.publish(String::new()).await
+    }
+
+    /// Seals now, names the commit `label` (not empty) and returns when it is in the store.
+    pub async fn snapshot(&self, label: String) -> Result<CommitMark, Error> {
+        let mark = self.publish(label).await?;
+        mark.ok_or_else(|| Error::Stopped("no commit was made".to_owned()))
+    }
+
+    /// Says that a scan of the source begins (`true`) or has ended.
+    pub async fn hold(&self, held: bool) -> Result<(), Error> {
+        self.send(Message::Hold(held)).await
+    }
+
+    /// Notes something a program did. Never waits; lost when the inbox is full, when a seal is due anyway.
+    pub fn note(&self, event: Event) {
+        drop(self.inbox.try_send(Message::Event(event)));
+    }
+
+    /// Seals, uploads for at most `patience`, and stops. What is not uploaded by then stays in the spool.
+    pub async fn stop(&self, patience: Duration) -> Result<Stopped, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Stop { patience, reply }).await?;
+        answer.await.map_err(|_| gone())
+    }
+
+    /// The numbers now.
+    pub fn status(&self) -> Status {
+        let now = self.clock.now();
+        let folds = self.epochs.counters().folds;
+        self.progress.status(now, self.spool.used_bytes(), folds)
+    }
+
+    async fn publish(&self, label: String) -> Result<Option<CommitMark>, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Publish { label, reply }).await?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    async fn send(&self, message: Message) -> Result<(), Error> {
+        self.inbox.send(message).await.map_err(|_| gone())
+    }
+}
+
+fn gone() -> Error {
+    Error::Stopped("it no longer runs".to_owned())
+}

@@ -1,0 +1,258 @@
+//! The threads between pack and spool: workers compress and encrypt batches of frames, one writer puts them into block
+//! files in order, one syncer makes finished blocks durable behind it.
+//!
+//! ```text
+//! flow ── Batch ──► worker × n ── EncryptedBatch ──► writer ── SpooledBlock ──► syncer
+//! ```
+//!
+//! Every channel holds at most one batch (8 frames, 8 MiB), so that together with what each thread has in hand memory stays
+//! below about 48 MiB on two cores, whatever the size of the epoch. A stage that fails closes its channels; the
+//! error comes out of [`Pipeline::finish`] or of the next call, whichever is first.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+
+use crate::compress::Compression;
+use crate::crypto::VolumeKeys;
+use crate::flusher::encrypt::{BATCH_FRAMES, Batch, EncryptedBatch, encrypt};
+use crate::flusher::error::Error;
+use crate::flusher::spool::{BlockFile, Spool, SpooledBlock};
+use crate::format::block::FRAMES_MAX;
+use crate::format::frame::FrameKind;
+use crate::id::{BlockId, FrameNo};
+use crate::repo::layout;
+
+/// More workers than this outrun any disk, and each costs up to 16 MiB.
+const WORKERS_MAX: usize = 4;
+/// Batches waiting between two stages.
+const QUEUE_BATCHES: usize = 1;
+/// Finished blocks that wait for fdatasync: only their descriptors are held.
+const QUEUE_BLOCKS: usize = 4;
+
+/// What every stage needs.
+#[derive(Clone)]
+pub(crate) struct PipelineParts {
+    /// Keys of the volume.
+    pub(crate) keys: VolumeKeys,
+    /// The repository's compression.
+    pub(crate) compression: Compression,
+    /// Where blocks go.
+    pub(crate) spool: Arc<Spool>,
+}
+
+/// The running stages, seen from the flow.
+pub(crate) struct Pipeline {
+    batches: Option<SyncSender<Batch>>,
+    workers: Vec<JoinHandle<()>>,
+    writer: Option<JoinHandle<Result<(), Error>>>,
+    syncer: Option<JoinHandle<Result<Vec<SpooledBlock>, Error>>>,
+    block_len: u64,
+    open: Option<OpenBlock>,
+    blocks: u32,
+    order: u64,
+}
+
+/// The block that frames go to now.
+struct OpenBlock {
+    id: BlockId,
+    plain: u64,
+    frames: u32,
+    batch: Vec<Vec<u8>>,
+}
+
+impl Pipeline {
+    /// Starts the threads. Blocks hold at most `block_len` bytes of plaintext.
+    pub(crate) fn start(parts: PipelineParts, block_len: u64) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let (batches, queued) = sync_channel(QUEUE_BATCHES);
+        let (encrypted, arriving) = sync_channel(QUEUE_BATCHES);
+        let (finished, unsynced) = sync_channel(QUEUE_BLOCKS);
+        let queued = Arc::new(Mutex::new(queued));
+        let workers = (0..cores.saturating_sub(1).clamp(1, WORKERS_MAX))
+            .map(|_| {
+                let (parts, queued, encrypted) =
+                    (parts.clone(), Arc::clone(&queued), encrypted.clone());
+                std::thread::spawn(move || work(&parts, &queued, &encrypted))
+            })
+            .collect();
+        let writer = std::thread::spawn(move || write(&parts, &arriving, &finished));
+        let syncer = std::thread::spawn(move || sync(&unsynced));
+        Self {
+            batches: Some(batches),
+            workers,
+            writer: Some(writer),
+            syncer: Some(syncer),
+            block_len,
+            open: None,
+            blocks: 0,
+            order: 0,
+        }
+    }
+
+    /// Sends a frame on; says which block (by order of opening) and which frame of it it is. `name` names a new block.
+    pub(crate) fn frame(
+        &mut self,
+        plain: Vec<u8>,
+        name: impl FnOnce() -> BlockId,
+    ) -> Result<(u32, u32), Error> {
+        let len = plain.len() as u64;
+        let full =
+            |open: &OpenBlock| open.plain + len > self.block_len || open.frames == FRAMES_MAX;
+        if self.open.as_ref().is_some_and(full) {
+            self.end_block()?;
+        }
+        let blocks = &mut self.blocks;
+        let open = self.open.get_or_insert_with(|| {
+            *blocks += 1;
+            OpenBlock {
+                id: name(),
+                plain: 0,
+                frames: 0,
+                batch: Vec::with_capacity(BATCH_FRAMES),
+            }
+        });
+        let seat = (*blocks - 1, open.frames);
+        open.plain += len;
+        open.frames += 1;
+        open.batch.push(plain);
+        if open.batch.len() == BATCH_FRAMES {
+            self.send_batch(false)?;
+        }
+        Ok(seat)
+    }
+
+    /// Ends the block being filled, if there is one.
+    pub(crate) fn end_block(&mut self) -> Result<(), Error> {
+        if self.open.is_some() {
+            self.send_batch(true)?;
+            self.open = None;
+        }
+        Ok(())
+    }
+
+    /// Ends the last block and waits until all are durable. In order of opening.
+    pub(crate) fn finish(mut self) -> Result<Vec<SpooledBlock>, Error> {
+        let sent = self.end_block();
+        let blocks = self.join()?;
+        sent?;
+        Ok(blocks)
+    }
+
+    fn send_batch(&mut self, last: bool) -> Result<(), Error> {
+        let Some(open) = self.open.as_mut() else {
+            return Ok(());
+        };
+        let frames = std::mem::replace(&mut open.batch, Vec::with_capacity(BATCH_FRAMES));
+        let batch = Batch {
+            order: self.order,
+            block: open.id,
+            first: FrameNo(open.frames - frames.len() as u32),
+            frames,
+            last,
+        };
+        self.order += 1;
+        let sent = self
+            .batches
+            .as_ref()
+            .is_some_and(|to| to.send(batch).is_ok());
+        match sent {
+            true => Ok(()),
+            // The stages are gone; one of them knows why.
+            false => Err(self.join().err().unwrap_or(Error::StageLost("encrypt"))),
+        }
+    }
+
+    fn join(&mut self) -> Result<Vec<SpooledBlock>, Error> {
+        self.batches = None;
+        let lost = |stage| move |_| Error::StageLost(stage);
+        let mut result = Ok(());
+        for worker in self.workers.drain(..) {
+            result = result.and(worker.join().map_err(lost("encrypt")));
+        }
+        let written = self.writer.take().map_or(Ok(Ok(())), JoinHandle::join);
+        let synced = self
+            .syncer
+            .take()
+            .map_or(Ok(Ok(Vec::new())), JoinHandle::join);
+        // The later stages first: an earlier one only noticed that they had gone.
+        let blocks = synced.map_err(lost("fdatasync"))??;
+        written.map_err(lost("spool"))??;
+        result.map(|()| blocks)
+    }
+}
+
+impl Drop for Pipeline {
+    /// A pipeline that is given up (its epoch was folded) leaves no thread and no file behind. What else went wrong in
+    /// it no longer matters.
+    fn drop(&mut self) {
+        drop(self.join());
+    }
+}
+
+/// A worker: compresses and encrypts whatever batch comes next.
+fn work(parts: &PipelineParts, queued: &Mutex<Receiver<Batch>>, to: &SyncSender<EncryptedBatch>) {
+    loop {
+        let next = queued.lock().recv();
+        let Ok(batch) = next else { return };
+        if to
+            .send(encrypt(batch, &parts.keys, parts.compression))
+            .is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// The writer: puts batches back into order and into files.
+fn write(
+    parts: &PipelineParts,
+    arriving: &Receiver<EncryptedBatch>,
+    finished: &SyncSender<SpooledBlock>,
+) -> Result<(), Error> {
+    let mut early = BTreeMap::new();
+    let mut next = 0;
+    let mut file: Option<BlockFile> = None;
+    for batch in arriving {
+        early.insert(batch.order, batch);
+        while let Some(batch) = early.remove(&next) {
+            next += 1;
+            let (block, last) = (batch.block, batch.last);
+            let mut open = match file.take() {
+                Some(open) => open,
+                None => {
+                    let key = layout::block(parts.keys.volume(), block)
+                        .expect("blocks of data have names of their own");
+                    BlockFile::create(&parts.spool, block, key)?
+                }
+            };
+            for (lengths, ciphertext) in batch.frames {
+                open.reserve(FrameKind::Data, lengths);
+                open.write(&ciphertext)?;
+            }
+            if !last {
+                file = Some(open);
+            } else if finished
+                .send(open.finish(&parts.keys.block(block))?)
+                .is_err()
+            {
+                return Ok(()); // the syncer has failed and knows why
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The syncer: makes blocks durable while the next are being written.
+fn sync(unsynced: &Receiver<SpooledBlock>) -> Result<Vec<SpooledBlock>, Error> {
+    let mut blocks = Vec::new();
+    for mut block in unsynced {
+        block.sync()?;
+        block.show()?;
+        blocks.push(block);
+    }
+    Ok(blocks)
+}

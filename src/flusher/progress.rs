@@ -1,0 +1,252 @@
+//! What the flusher knows of itself: the numbers behind `status`, and how far publishing has come.
+//!
+//! Written by the flow and the uploader, read by anybody at any time without waiting for either.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::clock::Stamp;
+use crate::epoch::ChangeSize;
+use crate::flusher::spool::FrameBytes;
+use crate::format::entry::CommitName;
+use crate::id::{FileId, Seq, Tag};
+
+/// Refused files that are named; more are only counted.
+const REFUSED_NAMED_MAX: usize = 1000;
+
+/// What the flow is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Phase {
+    /// Waiting for changes or for their time.
+    #[default]
+    Idle,
+    /// A scan is running; nothing but incomplete commits is sealed.
+    Held,
+    /// Copying dirty data of the open epoch.
+    CopyingAhead,
+    /// Capturing a sealed epoch.
+    Capturing,
+    /// Stopped; why stands in the last error if it was not asked for.
+    Stopped,
+}
+
+/// A commit as `status` shows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CommitMark {
+    /// Its name.
+    pub name: CommitName,
+    /// Its tag.
+    pub tag: Tag,
+    /// Wall clock at its seal.
+    pub wall: Stamp,
+}
+
+/// A snapshot of the numbers.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Status {
+    /// What is going on.
+    pub phase: Phase,
+    /// Age of the oldest change that is not in the store; zero when all is.
+    pub lag: Duration,
+    /// Changes of the open epoch.
+    pub open: ChangeSize,
+    /// Bytes in the spool.
+    pub spool_bytes: u64,
+    /// Commits in the spool.
+    pub spool_commits: usize,
+    /// The newest commit verified in the store.
+    pub last_commit: Option<CommitMark>,
+    /// The newest commit that is at least in the spool.
+    pub last_captured: Option<CommitMark>,
+    /// The last failure that has not been followed by success, and since when it has been failing.
+    pub last_error: Option<(String, Stamp)>,
+    /// Whether another writer has taken the volume: nothing will be published any more.
+    pub fenced: bool,
+    /// Contents captured by this process: plain, compressed, encrypted. C = compressed / plain, E = encrypted / compressed.
+    pub contents: FrameBytes,
+    /// Bytes of objects that this process has put into the store.
+    pub uploaded_bytes: u64,
+    /// Objects that this process has put into the store.
+    pub uploaded_objects: u64,
+    /// Epochs that were folded into the next.
+    pub folds: u64,
+    /// Inodes that the source refuses to show (at most the first thousand), left out of commits.
+    pub refused: Vec<FileId>,
+}
+
+/// How far publishing has come.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct Published {
+    /// The newest commit verified in the store.
+    pub(crate) newest: Option<CommitMark>,
+    /// Set once nothing more will be published.
+    pub(crate) stopped: Option<String>,
+}
+
+/// The shared numbers.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    inner: Mutex<Inner>,
+    published: watch::Sender<Published>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    status: Status,
+    open_since: Option<Stamp>,
+    /// Wall times of commits in the spool, oldest first.
+    waiting: VecDeque<(Seq, Stamp)>,
+    refused: BTreeSet<FileId>,
+    /// Failures of the flow and of the uploader, so that success of one does not hide failure of the other.
+    errors: [Option<(String, Stamp)>; 3],
+}
+
+/// Who failed or succeeded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Who {
+    /// Sealing, capturing, spooling.
+    Flow = 0,
+    /// Uploading.
+    Uploader = 1,
+    /// Making the source's bytes safe.
+    Source = 2,
+}
+
+impl Progress {
+    /// Nothing done yet; `base` is in the store or the spool.
+    pub(crate) fn new(published: Option<CommitMark>) -> Self {
+        let inner = Inner {
+            status: Status {
+                last_commit: published,
+                last_captured: published,
+                ..Status::default()
+            },
+            ..Inner::default()
+        };
+        let published = Published {
+            newest: published,
+            stopped: None,
+        };
+        Self {
+            inner: Mutex::new(inner),
+            published: watch::Sender::new(published),
+        }
+    }
+
+    /// All numbers as of `now`; those that others keep are passed in.
+    pub(crate) fn status(&self, now: Stamp, spool_bytes: u64, folds: u64) -> Status {
+        let inner = self.inner.lock();
+        let waiting = inner.waiting.front().map(|&(_, wall)| wall);
+        let oldest = waiting.into_iter().chain(inner.open_since).min();
+        Status {
+            lag: oldest.map_or(Duration::ZERO, |at| {
+                Duration::from_millis(now.0.saturating_sub(at.0))
+            }),
+            spool_bytes,
+            folds,
+            spool_commits: inner.waiting.len(),
+            last_error: inner.errors.iter().flatten().min_by_key(|e| e.1).cloned(),
+            refused: inner
+                .refused
+                .iter()
+                .take(REFUSED_NAMED_MAX)
+                .copied()
+                .collect(),
+            ..inner.status.clone()
+        }
+    }
+
+    pub(crate) fn phase(&self, phase: Phase) {
+        self.inner.lock().status.phase = phase;
+    }
+
+    /// What the open epoch holds now.
+    pub(crate) fn open(&self, size: ChangeSize, now: Stamp) {
+        let mut inner = self.inner.lock();
+        inner.status.open = size;
+        inner.open_since = match size == ChangeSize::default() {
+            true => None,
+            false => inner.open_since.or(Some(now)),
+        };
+    }
+
+    /// An epoch whose first change was seen at the returned time has been sealed.
+    pub(crate) fn sealed(&self) -> Option<Stamp> {
+        self.inner.lock().open_since.take()
+    }
+
+    /// That epoch was folded back into the open one.
+    pub(crate) fn unsealed(&self, since: Stamp) {
+        let mut inner = self.inner.lock();
+        inner.open_since = Some(inner.open_since.map_or(since, |open| open.min(since)));
+    }
+
+    /// A commit is in the spool; its oldest change dates from `since`.
+    pub(crate) fn captured(&self, mark: CommitMark, since: Stamp, contents: FrameBytes) {
+        let mut inner = self.inner.lock();
+        inner.status.last_captured = Some(mark);
+        inner.status.contents += contents;
+        inner.waiting.push_back((mark.name.seq, since));
+    }
+
+    pub(crate) fn uploaded(&self, bytes: u64) {
+        let mut inner = self.inner.lock();
+        inner.status.uploaded_bytes += bytes;
+        inner.status.uploaded_objects += 1;
+    }
+
+    /// A commit has been verified in the store.
+    pub(crate) fn published(&self, mark: CommitMark) {
+        let mut inner = self.inner.lock();
+        inner.status.last_commit = Some(mark);
+        inner.waiting.retain(|&(seq, _)| seq > mark.name.seq);
+        drop(inner);
+        self.published.send_modify(|p| p.newest = Some(mark));
+    }
+
+    pub(crate) fn failed(&self, who: Who, message: String, now: Stamp) {
+        tracing::warn!(?who, %message, "will be tried again");
+        let mut inner = self.inner.lock();
+        let since = inner.errors[who as usize].as_ref().map_or(now, |e| e.1);
+        inner.errors[who as usize] = Some((message, since));
+    }
+
+    pub(crate) fn succeeded(&self, who: Who) {
+        self.inner.lock().errors[who as usize] = None;
+    }
+
+    pub(crate) fn refuse(&self, id: FileId) {
+        self.inner.lock().refused.insert(id);
+    }
+
+    pub(crate) fn refused(&self) -> BTreeSet<FileId> {
+        self.inner.lock().refused.clone()
+    }
+
+    /// Nothing more will be published; everybody who waits is told.
+    pub(crate) fn stop(&self, why: &str, fenced: bool) {
+        let mut inner = self.inner.lock();
+        inner.status.phase = Phase::Stopped;
+        inner.status.fenced |= fenced;
+        drop(inner);
+        self.published.send_modify(|p| {
+            p.stopped.get_or_insert_with(|| why.to_owned());
+        });
+    }
+
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.inner.lock().status.fenced
+    }
+
+    /// Commits in the spool.
+    pub(crate) fn waiting(&self) -> usize {
+        self.inner.lock().waiting.len()
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<Published> {
+        self.published.subscribe()
+    }
+}

@@ -1,0 +1,367 @@
+//! The spool: finished, encrypted objects on the local disk that wait for upload.
+//!
+//! An object lies in one file named after its key ([`overlay::file_name`](crate::store::overlay::file_name)), written progressively: header, frames as they are
+//! encrypted, then directory and trailer. Files that no manifest names are leftovers of an epoch that never became
+//! CAPTURED; [`Spool::open`] deletes them. Only [`Ciphertext`] is accepted, so plaintext cannot get here by mistake.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::crypto::{BlockCipher, Ciphertext};
+use crate::flusher::error::Error;
+use crate::flusher::manifest::{Manifest, SpooledObject};
+use crate::format::block::{BlockLayout, FramePlace, HEADER_LEN};
+use crate::format::frame::{Envelope, FrameKind};
+use crate::id::{BlockId, ObjectKey};
+use crate::store::overlay::file_name;
+
+/// Small frames (tree pages, commits) are gathered to writes of this many bytes; data frames pass by it.
+const WRITE_BUFFER_LEN: usize = 64 << 10;
+
+/// A file that is not whole, or that no manifest names yet, has this before its name: whoever reads objects out of the spool
+/// ([`crate::store::overlay`]) does not see it.
+const HIDDEN: &str = ".new.";
+
+/// The directory, and how many bytes lie in it.
+#[derive(Debug)]
+pub struct Spool {
+    dir: PathBuf,
+    used: AtomicU64,
+}
+
+impl Spool {
+    /// Opens or creates the spool in `dir`: returns what it still holds for the store, oldest first. Files that belong
+    /// to no manifest are deleted; a manifest that cannot be read is an error, since what it names may be owed.
+    pub fn open(dir: &Path) -> Result<(Arc<Self>, Vec<Manifest>), Error> {
+        fs::create_dir_all(dir).map_err(|source| Error::Spool {
+            doing: "create",
+            path: dir.to_owned(),
+            source,
+        })?;
+        let manifests = Manifest::read_all(dir)?;
+        let spool = Self {
+            dir: dir.to_owned(),
+            used: AtomicU64::new(0),
+        };
+        spool.delete_leftovers(&manifests)?;
+        let owed = manifests.iter().flat_map(|m| &m.objects).map(|o| o.len);
+        spool.used.store(owed.sum(), Ordering::Relaxed);
+        Ok((Arc::new(spool), manifests))
+    }
+
+    /// Where it lies.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Bytes of finished objects in it.
+    pub fn used_bytes(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The file that holds `key`, whether or not it is there.
+    pub fn path(&self, key: &ObjectKey) -> PathBuf {
+        self.dir.join(file_name(key))
+    }
+
+    fn hidden_path(&self, key: &ObjectKey) -> PathBuf {
+        self.dir.join(format!("{HIDDEN}{}", file_name(key)))
+    }
+
+    /// Lets an object be seen that was hidden. Doing it again is no error.
+    pub(crate) fn show(&self, key: &ObjectKey) -> Result<(), Error> {
+        let (hidden, path) = (self.hidden_path(key), self.path(key));
+        match fs::rename(&hidden, &path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.exists() => Ok(()),
+            Err(source) => Err(self.failed("rename", &hidden, source)),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Makes names in the directory durable.
+    pub(crate) fn sync_dir(&self) -> Result<(), Error> {
+        File::open(&self.dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|source| self.failed("fsync", &self.dir, source))
+    }
+
+    /// Removes an object that is in the store, or that nothing names. Success if it was gone already.
+    pub(crate) fn remove(&self, object: &SpooledObject) -> Result<(), Error> {
+        for path in [self.path(&object.key), self.hidden_path(&object.key)] {
+            match fs::remove_file(&path) {
+                Ok(()) => {
+                    self.used.fetch_sub(object.len, Ordering::Relaxed);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(self.failed("remove", &path, source)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves everything that `manifests` name into a directory of its own beside the others and returns that: a writer
+    /// that was replaced must not publish them, and nobody's data is thrown away unasked.
+    pub fn set_aside(&self, manifests: &[Manifest]) -> Result<PathBuf, Error> {
+        let seq = manifests.first().map_or(0, |m| m.name.seq);
+        let aside = self.dir.join(format!("aside-{seq}"));
+        fs::create_dir_all(&aside).map_err(|source| self.failed("create", &aside, source))?;
+        for manifest in manifests {
+            for object in &manifest.objects {
+                let name = file_name(&object.key);
+                match fs::rename(self.dir.join(&name), aside.join(&name)) {
+                    Ok(()) => {
+                        self.used.fetch_sub(object.len, Ordering::Relaxed);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(source) => return Err(self.failed("set aside", &aside, source)),
+                }
+            }
+            let name = manifest.file_name();
+            fs::rename(self.dir.join(&name), aside.join(&name))
+                .map_err(|source| self.failed("set aside", &aside, source))?;
+        }
+        Ok(aside)
+    }
+
+    fn delete_leftovers(&self, manifests: &[Manifest]) -> Result<(), Error> {
+        let mut named: std::collections::HashSet<String> = manifests
+            .iter()
+            .flat_map(|m| &m.objects)
+            .map(|o| file_name(&o.key))
+            .collect();
+        named.extend(manifests.iter().map(Manifest::file_name));
+        let failed = |source| self.failed("list", &self.dir, source);
+        for entry in fs::read_dir(&self.dir).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            let is_file = entry.file_type().map_err(failed)?.is_file();
+            if is_file && name.to_str().is_none_or(|name| !named.contains(name)) {
+                fs::remove_file(entry.path())
+                    .map_err(|source| self.failed("remove", &entry.path(), source))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&self, doing: &'static str, path: &Path, source: io::Error) -> Error {
+        let path = path.to_owned();
+        Error::Spool {
+            doing,
+            path,
+            source,
+        }
+    }
+}
+
+/// What a block cost and saved: the numerators and denominators of the ratios C and E.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FrameBytes {
+    /// Plaintext.
+    pub plain: u64,
+    /// After compression.
+    pub compressed: u64,
+    /// After encryption.
+    pub encrypted: u64,
+}
+
+impl FrameBytes {
+    /// Those of one frame, which must be asked before encryption consumes the envelope.
+    pub(crate) fn of(envelope: &Envelope) -> Self {
+        Self {
+            plain: envelope.plain_len() as u64,
+            compressed: envelope.stored_len() as u64,
+            encrypted: u64::from(envelope.encrypted_len()),
+        }
+    }
+}
+
+impl std::ops::AddAssign for FrameBytes {
+    fn add_assign(&mut self, other: Self) {
+        self.plain += other.plain;
+        self.compressed += other.compressed;
+        self.encrypted += other.encrypted;
+    }
+}
+
+/// A block that is being written. Dropped unfinished, its file is removed.
+pub(crate) struct BlockFile {
+    spool: Arc<Spool>,
+    id: BlockId,
+    key: ObjectKey,
+    file: BufWriter<File>,
+    layout: Option<BlockLayout>,
+    places: Vec<FramePlace>,
+    bytes: FrameBytes,
+    header: Option<[u8; HEADER_LEN as usize]>,
+    header_written: bool,
+    finished: bool,
+}
+
+/// A whole block in the spool, not yet synced.
+pub(crate) struct SpooledBlock {
+    /// Its name.
+    pub(crate) id: BlockId,
+    /// Its object.
+    pub(crate) object: SpooledObject,
+    /// Where its frames lie, by frame number.
+    pub(crate) places: Vec<FramePlace>,
+    /// What its frames hold.
+    pub(crate) bytes: FrameBytes,
+    /// Its file, to be synced.
+    file: Option<File>,
+    spool: Arc<Spool>,
+    /// Whether something names it that will be published, so that it must outlive this value.
+    kept: bool,
+}
+
+impl SpooledBlock {
+    /// Makes its contents durable (its name needs [`Spool::sync_dir`]).
+    pub(crate) fn sync(&mut self) -> Result<(), Error> {
+        let Some(file) = self.file.take() else {
+            return Ok(());
+        };
+        let path = self.spool.hidden_path(&self.object.key);
+        file.sync_data()
+            .map_err(|source| self.spool.failed("fdatasync", &path, source))
+    }
+
+    /// Lets readers of the spool see it: anything but a commit may be seen as soon as it is whole.
+    pub(crate) fn show(&self) -> Result<(), Error> {
+        self.spool.show(&self.object.key)
+    }
+
+    /// From now on the file stays until it is uploaded.
+    pub(crate) fn keep(&mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for SpooledBlock {
+    /// A block of an epoch that was folded is of no use. If removing it fails, the next start deletes it as a leftover.
+    fn drop(&mut self) {
+        if !self.kept && self.spool.remove(&self.object).is_err() {
+            tracing::debug!(object = %self.object.key, "left for the next start to delete");
+        }
+    }
+}
+
+impl BlockFile {
+    /// Begins the block `id` as the object `key`.
+    pub(crate) fn create(spool: &Arc<Spool>, id: BlockId, key: ObjectKey) -> Result<Self, Error> {
+        let path = spool.hidden_path(&key);
+        let file =
+            File::create_new(&path).map_err(|source| spool.failed("create", &path, source))?;
+        Ok(Self {
+            spool: Arc::clone(spool),
+            id,
+            key,
+            file: BufWriter::with_capacity(WRITE_BUFFER_LEN, file),
+            layout: Some(BlockLayout::new(id)),
+            places: Vec::new(),
+            bytes: FrameBytes::default(),
+            header: None,
+            header_written: false,
+            finished: false,
+        })
+    }
+
+    /// The block's name.
+    pub(crate) fn id(&self) -> BlockId {
+        self.id
+    }
+
+    /// Hands out the place of the next frame; its ciphertext must follow by [`Self::write`], in the same order.
+    pub(crate) fn reserve(&mut self, kind: FrameKind, frame: FrameBytes) -> FramePlace {
+        self.bytes += frame;
+        let layout = self.layout.as_mut().expect("present until finished");
+        let place = layout.add_lengths(kind, frame.plain as usize, frame.encrypted as u32);
+        debug_assert!(place.offset >= HEADER_LEN && u64::from(place.len) == frame.encrypted);
+        self.places.push(place);
+        if self.header.is_none() {
+            // The header holds the first frame's length.
+            self.header = Some(layout.header());
+        }
+        place
+    }
+
+    /// Writes the next reserved frame.
+    pub(crate) fn write(&mut self, frame: &Ciphertext) -> Result<(), Error> {
+        self.write_header_once()?;
+        self.write_all(frame.bytes())
+    }
+
+    /// Frames so far.
+    pub(crate) fn frames(&self) -> u32 {
+        self.places.len() as u32
+    }
+
+    /// Plaintext bytes so far.
+    pub(crate) fn plain_len(&self) -> u64 {
+        self.bytes.plain
+    }
+
+    /// Writes padding, directory and trailer.
+    pub(crate) fn finish(mut self, cipher: &BlockCipher) -> Result<SpooledBlock, Error> {
+        let layout = self.layout.take().expect("taken only here");
+        let end = layout.finish(|frame, envelope| {
+            cipher
+                .encrypt(frame, FrameKind::Directory, None, vec![envelope])
+                .pop()
+                .expect("one envelope in, one ciphertext out")
+        });
+        self.write_all(&end)?;
+        let spool = Arc::clone(&self.spool);
+        let path = spool.hidden_path(&self.key);
+        let end_file = |file: &mut BufWriter<File>| {
+            file.flush()?;
+            let file = file.get_ref().try_clone()?;
+            let len = file.metadata()?.len();
+            Ok((file, len))
+        };
+        let (file, len) =
+            end_file(&mut self.file).map_err(|source| spool.failed("write", &path, source))?;
+        self.finished = true;
+        spool.used.fetch_add(len, Ordering::Relaxed);
+        Ok(SpooledBlock {
+            id: self.id,
+            object: SpooledObject {
+                key: self.key.clone(),
+                len,
+            },
+            places: std::mem::take(&mut self.places),
+            bytes: self.bytes,
+            file: Some(file),
+            spool,
+            kept: false,
+        })
+    }
+
+    fn write_header_once(&mut self) -> Result<(), Error> {
+        match (self.header_written, self.header) {
+            (false, Some(header)) => {
+                self.header_written = true;
+                self.write_all(&header)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.file.write_all(bytes).map_err(|source| {
+            self.spool
+                .failed("write", &self.spool.hidden_path(&self.key), source)
+        })
+    }
+}
+
+impl Drop for BlockFile {
+    /// An unfinished block is of no use to anybody. If removing it fails, the next start deletes it as a leftover.
+    fn drop(&mut self) {
+        if !self.finished && fs::remove_file(self.spool.hidden_path(&self.key)).is_err() {
+            tracing::debug!(object = %self.key, "left for the next start to delete");
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! The whole flow, with real parts: what was written through the live side is what a reader finds in the store.
+
+mod world;
+
+use crate::clock::{Clock, ManualClock, Stamp, SystemClock};
+use crate::format::entry::Contents;
+use crate::store::Kind;
+use crate::store::fault::{Fault, Rule};
+use crate::store::metered::Operation;
+use world::{LONG, World, contents, noise, options};
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_is_what_a_reader_finds() {
+    let world = World::new().await;
+    let writer = world.start().await;
+    assert_eq!(
+        writer.handle.sync().await.unwrap(),
+        None,
+        "nothing to publish yet"
+    );
+    writer.create("empty", b"");
+    writer.create("small", b"hello");
+    writer.create("text", &b"all work and no play ".repeat(5000));
+    writer.create("large", &noise(1, 9 << 20));
+    let first = writer.sync().await;
+    let then = writer.now();
+    assert_eq!(world.snapshot(&first).await, then);
+
+    writer.write("large", 5000, b"in place");
+    writer.truncate("text", 7);
+    writer.write("small", 5, b" world");
+    let second = writer.sync().await;
+    assert_eq!(world.snapshot(&second).await, writer.now());
+    assert_eq!(
+        world.snapshot(&first).await,
+        then,
+        "the past does not change"
+    );
+
+    let stopped = writer.stop().await;
+    assert!(
+        stopped.published && stopped.status.spool_bytes == 0,
+        "{stopped:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_changed_means_no_request() {
+    let world = World::new().await;
+    let writer = world.start().await;
+    writer.create("a", b"a");
+    let mark = writer.sync().await;
+    let before = world.meter.requests();
+    assert_eq!(writer.sync().await, mark);
+    assert_eq!(world.meter.requests(), before);
+    writer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_overwritten_page_costs_one_small_object() {
+    let world = World::new().await;
+    let writer = world.start().await;
+    writer.create("large", &noise(2, 8 << 20));
+    writer.sync().await;
+    let (puts, bytes) = (
+        world.meter.usage(Operation::PutIf).requests,
+        world.meter.bytes_put(),
+    );
+    writer.write("large", 3 << 20, &noise(3, 4096));
+    let mark = writer.sync().await;
+    let puts = world.meter.usage(Operation::PutIf).requests - puts;
+    let bytes = world.meter.bytes_put() - bytes;
+    assert_eq!(puts, 1);
+    assert!(bytes < 16 << 10, "{bytes} bytes for 4096");
+    assert_eq!(world.snapshot(&mark).await, writer.now());
+    writer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_overwrites_are_gathered_and_stay_exact() {
+    let world = World::new().await;
+    let writer = world.start().await;
+    writer.create("base", &noise(9, 6 << 20));
+    writer.sync().await;
+    let mut marks = Vec::new();
+    for round in 0..6u64 {
+        for n in 0..50u64 {
+            // Spread over the file, half of them unaligned, some twice.
+            let at = (round * 7919 + n * 104_729) * 37 % (5 << 20);
+            writer.write("base", at, &noise(round * 100 + n, 3000));
+        }
+        marks.push((writer.sync().await, writer.now()));
+    }
+    for (mark, then) in &marks {
+        assert_eq!(world.snapshot(mark).await, *then);
+    }
+    let volume = world.volume(false).await;
+    let head = volume.head().await.unwrap().unwrap();
+    let id = writer.inode("base").id();
+    let extents = volume
+        .tree(&head.commit)
+        .extents(id, 0..6 << 20)
+        .await
+        .unwrap();
+    let frames: std::collections::HashSet<_> = extents
+        .iter()
+        .filter_map(|extent| match &extent.contents {
+            Contents::Data { place, .. } => Some((place.at.block, place.at.frame)),
+            Contents::Hole => None,
+        })
+        .collect();
+    assert!(
+        frames.len() < 100,
+        "{} frames for {} extents",
+        frames.len(),
+        extents.len()
+    );
+    writer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_byte_put_in_front_uploads_little_and_equal_files_are_stored_once() {
+    let world = World::new().await;
+    let writer = world.start().await;
+    let old = noise(4, 12 << 20);
+    writer.create("file", &old);
+    writer.create("twin", &old);
+    writer.sync().await;
+    assert!(world.meter.bytes_put() < 13 << 20, "the twin costs nothing");
+    for round in 0..2 {
+        let before = world.meter.bytes_put();
+        let mut new = vec![round];
+        new.extend(writer.now().remove("file").unwrap());
+        writer.create("file.tmp", &new);
+        writer.replace("file.tmp", "file");
+        let mark = writer.sync().await;
+        let bytes = world.meter.bytes_put() - before;
+        assert!(bytes < 2 << 20, "{bytes} bytes for one, in round {round}");
+        assert_eq!(world.snapshot(&mark).await, writer.now());
+    }
+    writer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inodes_live_as_long_as_the_tree_names_them() {
+    let world = World::new().await;
+    let writer = world.start().await;
+    let id = writer.create("a", b"one inode");
+    writer.create("gone", b"never seen");
+    writer.remove("gone");
+    writer.link("a", "b");
+    let links = async |mark: &CommitMark| {
+        let volume = world.volume(false).await;
+        let found = volume.read_commit(&mark.name).await.unwrap();
+        let inode = volume.tree(&found.commit).inode(id).await.unwrap();
+        (inode.map(|inode| inode.links), found.commit.totals)
+    };
+    let (two, totals) = links(&writer.sync().await).await;
+    assert_eq!((two, totals.files, totals.bytes), (Some(2), 1, 9));
+    writer.remove("a");
+    let mark = writer.sync().await;
+    assert_eq!(links(&mark).await.0, Some(1));
+    assert_eq!(world.snapshot(&mark).await, writer.now());
+    writer.remove("b");
+    let (none, totals) = links(&writer.sync().await).await;
+    assert_eq!((none, totals.files, totals.bytes), (None, 0, 0));
+    writer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sparse_files_are_not_read_and_come_back_sparse() {
+    let world = World::new().await;
+    let writer = world.start().await;
+    writer.create("sparse", b"front");
+    writer.truncate("sparse", 1 << 40);
+    writer.write("sparse", 1 << 39, b"middle");
+    let mark = writer.sync().await;
+    let volume = world.volume(false).await;
+    let found = volume.read_commit(&mark.name).await.unwrap();
+    let tree = volume.tree(&found.commit);
+    let id = writer.inode("sparse").id();
+    let around = (1 << 39) - 10..(1 << 39) + 6;
+    let extents = tree.extents(id, around).await.unwrap();
+    assert!(matches!(
+        extents.last().unwrap().contents,
+        Contents::Data { .. }
+    ));
+    assert!(world.meter.bytes_put() < 64 << 10);
+    writer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_copied_ahead_is_laid_under_what_the_seal_finds() {
+    let world = World::new().await;
+    let small = Options {
+        copy_ahead_bytes: 1 << 20,
+        ..options(&world)
+    };
+    let writer = world
+        .start_with(small, std::sync::Arc::new(SystemClock))
+        .await;
+    writer.create("large", &noise(5, 10 << 20));
+    writer.create("cut", &noise(6, 3 << 20));
+    // Copies have been made once the blocks of the open epoch arrive in the store.
+    while writer.handle.status().uploaded_objects < 3 {
+        tokio::task::yield_now().await;
+    }
+    writer.write("large", 1 << 20, b"changed after it was copied");
+    writer.truncate("cut", 1000);
+    let mark = writer.sync().await;
+    assert_eq!(world.snapshot(&mark).await, writer.now());
+    writer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_goes_on_uploading_and_captures_nothing_twice() {
+    let world = World::new().await;
+    let writer = world.start().await;
+    writer.create("a", &noise(7, 2 << 20));
+    writer.sync().await;
+    // The network goes away.
+    let down = Rule {
+        on: Some(Operation::PutIf),
+        skip: 0,
+        times: u64::MAX,
+        fault: Fault::FailBefore(Kind::Retry),
+    };
+    world.plan.add(down);
+    writer.write("a", 0, b"offline");
+    writer.create("b", b"b");
+    let stopped = writer.handle.stop(std::time::Duration::ZERO).await.unwrap();
+    assert!(stopped.captured && !stopped.published);
+    assert!(stopped.status.spool_bytes > 0 && stopped.status.last_error.is_some());
+    let expected = writer.now();
+    drop(writer);
+    world.plan.clear();
+
+    let writer = world.start().await;
+    let mark = writer.sync().await;
+    assert_eq!(world.snapshot(&mark).await, expected);
+    assert_eq!(writer.handle.status().contents, FrameBytes::default());
+    let stopped = writer.stop().await;
+    assert!(stopped.published && stopped.status.spool_bytes == 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn captured_epochs_can_be_read_before_they_are_uploaded() {
+    let world = World::new().await;
+    let writer = world.start().await;
+    writer.create("a", b"first");
+    writer.sync().await;
+    world.plan.add(Rule {
+        on: Some(Operation::PutIf),
+        skip: 0,
+        times: u64::MAX,
+        fault: Fault::FailBefore(Kind::Retry),
+    });
+    writer.write("a", 0, b"local");
+    let waiting = tokio::spawn({
+        let handle = writer.handle.clone();
+        async move { handle.snapshot("name".to_owned()).await }
+    });
+    while writer.handle.status().spool_commits == 0 {
+        tokio::task::yield_now().await;
+    }
+    let head = writer.volume.head().await.unwrap().unwrap();
+    assert_eq!(head.commit.label, "name");
+    assert_eq!(contents(&writer.volume, &head).await, writer.now());
+    world.plan.clear();
+    let published = waiting.await.unwrap().unwrap();
+    assert_eq!(published.name, head.commit.name);
+    writer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_request_to_the_store_may_fail_once() {
+    for after in [false, true] {
+        let mut n = 0;
+        loop {
+            let world = World::new().await;
+            let writer = world.start().await;
+            let fault = match after {
+                true => Fault::FailAfter(Kind::Retry),
+                false => Fault::FailBefore(Kind::Retry),
+            };
+            let fired = world.plan.fired();
+            world.plan.add(Rule {
+                on: None,
+                skip: n,
+                times: 1,
+                fault,
+            });
+            writer.create("a", &noise(n, 5 << 20));
+            let first = writer.sync().await;
+            let then = writer.now();
+            writer.write("a", 100, b"again");
+            writer.create("b", b"b");
+            let second = writer.sync().await;
+            let now = writer.now();
+            let stopped = writer.stop().await;
+            assert!(stopped.published && stopped.status.spool_bytes == 0);
+            let struck = world.plan.fired() > fired;
+            world.plan.clear();
+            assert_eq!(world.snapshot(&first).await, then);
+            assert_eq!(world.snapshot(&second).await, now);
+            if !struck {
+                break;
+            }
+            n += 1;
+        }
+        assert!(n > 3, "some request failed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_steps_back_begins_an_era_and_the_newest_is_still_the_newest() {
+    let world = World::new().await;
+    let clock = std::sync::Arc::new(ManualClock::new(SystemClock.now()));
+    let writer = world.start_with(options(&world), clock.clone()).await;
+    writer.create("a", b"before");
+    let before = writer.sync().await;
+    clock.set(Stamp(clock.now().0 - 3_600_000));
+    writer.write("a", 0, b"after!");
+    let after = writer.sync().await;
+    assert!(after.name.era > before.name.era && after.name.stamp < before.name.stamp);
+    assert_ne!(after.name.session, before.name.session);
+    let head = world.volume(false).await.head().await.unwrap().unwrap();
+    assert_eq!(head.commit.name, after.name);
+    assert_eq!(world.snapshot(&after).await, writer.now());
+    writer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_was_replaced_stops_for_good_and_says_so() {
+    let world = World::new().await;
+    let short = Options {
+        lease: std::time::Duration::from_millis(1),
+        ..options(&world)
+    };
+    let writer = world
+        .start_with(short, std::sync::Arc::new(SystemClock))
+        .await;
+    writer.create("a", b"a");
+    writer.sync().await;
+    let base = world.volume(false).await.head().await.unwrap();
+    let volume = world.volume(false).await;
+    let id = crate::id::SessionId::random();
+    volume
+        .claim(id, "test", base.as_ref(), LONG, &SystemClock)
+        .await
+        .unwrap();
+    writer.write("a", 0, b"b");
+    let refused = writer.handle.sync().await.unwrap_err();
+    assert!(refused.to_string().contains("replaced"), "{refused}");
+    assert!(writer.handle.status().fenced);
+    let head = world.volume(false).await.head().await.unwrap().unwrap();
+    assert_eq!(Some(head.tag), base.map(|base| base.tag));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_scan_runs_only_incomplete_commits_are_published() {
+    let world = World::new().await;
+    let held = Options {
+        held: true,
+        incomplete_interval: std::time::Duration::ZERO,
+        ..options(&world)
+    };
+    let writer = world
+        .start_with(held, std::sync::Arc::new(SystemClock))
+        .await;
+    writer.create("a", b"a");
+    while writer.handle.status().last_commit.is_none() {
+        tokio::task::yield_now().await;
+    }
+    let head = world.volume(false).await.head().await.unwrap().unwrap();
+    assert!(head.commit.incomplete);
+    writer.handle.hold(false).await.unwrap();
+    writer.create("b", b"b");
+    let mark = writer.sync().await;
+    let found = world
+        .volume(false)
+        .await
+        .read_commit(&mark.name)
+        .await
+        .unwrap();
+    assert!(!found.commit.incomplete);
+    assert_eq!(world.snapshot(&mark).await, writer.now());
+    writer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_journal_forgets_only_what_is_published_and_synced() {
+    let world = World::new().await;
+    let writer = world.start().await;
+    writer.create("a", &noise(8, 100_000));
+    writer.sync().await;
+    writer.write("a", 0, b"recorded");
+    let journal = std::sync::Arc::clone(&writer.journal);
+    assert!(!journal.records().unwrap().is_empty());
+    writer.sync().await;
+    assert!(
+        !journal.records().unwrap().is_empty(),
+        "published, but not synced"
+    );
+    writer.stop().await;
+    assert!(journal.records().unwrap().is_empty());
+}

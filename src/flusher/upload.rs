@@ -1,0 +1,288 @@
+//! The upload stage: from the spool to the store, in commit order, as long as it takes.
+//!
+//! Blocks go several at once, a commit's own object last and alone, after the right to publish has been proven. The commit
+//! counts only when the store has said that it is there at its full length. A failed attempt is repeated for ever with
+//! growing pauses; only a writer that was replaced stops for good.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use crate::clock::{Clock, Stamp};
+use crate::flusher::error::Error;
+use crate::flusher::forget::Forgetting;
+use crate::flusher::manifest::{Manifest, SpooledObject};
+use crate::flusher::progress::{CommitMark, Progress, Who};
+use crate::flusher::spool::Spool;
+use crate::id::{EpochNo, ObjectKey};
+use crate::repo::lease::Writership;
+use crate::store::{Body, Condition, PutOutcome, Store};
+
+/// Objects uploaded at once: what fills a line of a few hundred Mbit/s at 64 MiB each (FACTS: 4, 16 at most).
+const UPLOADS: usize = 4;
+/// The first pause after a failure; it doubles up to [`PAUSE_MAX`].
+const PAUSE_FIRST: Duration = Duration::from_millis(500);
+/// The longest pause: a laptop that comes back to its network is served within this.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// Something to upload.
+#[derive(Clone, Debug)]
+pub(crate) enum Job {
+    /// A block copied ahead of its commit.
+    Block(SpooledObject),
+    /// A captured epoch.
+    Commit(Box<Manifest>),
+}
+
+/// What waits for upload, in order. Bounded by the spool's own bounds.
+#[derive(Default)]
+pub(crate) struct Queue {
+    jobs: Mutex<VecDeque<Job>>,
+    wake: Notify,
+}
+
+impl Queue {
+    pub(crate) fn push(&self, job: Job) {
+        self.jobs.lock().push_back(job);
+        self.wake.notify_one();
+    }
+
+    /// The next jobs that may go together: some blocks, or one commit.
+    fn next(&self) -> Vec<Job> {
+        let jobs = self.jobs.lock();
+        let blocks = jobs.iter().take_while(|job| matches!(job, Job::Block(_)));
+        let blocks: Vec<Job> = blocks.take(UPLOADS).cloned().collect();
+        match blocks.is_empty() {
+            true => jobs.front().cloned().into_iter().collect(),
+            false => blocks,
+        }
+    }
+
+    fn done(&self, jobs: usize) {
+        self.jobs.lock().drain(..jobs);
+    }
+}
+
+/// The right to publish, and when it was last proven.
+pub(crate) struct Right {
+    state: tokio::sync::Mutex<(Arc<Writership>, Instant)>,
+    lease: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+impl Right {
+    /// A right just claimed, with a lease of this length.
+    pub(crate) fn new(writership: Writership, lease: Duration, clock: Arc<dyn Clock>) -> Self {
+        let state = tokio::sync::Mutex::new((Arc::new(writership), Instant::now()));
+        Self {
+            state,
+            lease,
+            clock,
+        }
+    }
+
+    /// The right under which commits are made now.
+    pub(crate) async fn writership(&self) -> Arc<Writership> {
+        Arc::clone(&self.state.lock().await.0)
+    }
+
+    /// A new claim (after a step back of the clock) takes the place of the old.
+    pub(crate) async fn replace(&self, writership: Writership) {
+        *self.state.lock().await = (Arc::new(writership), Instant::now());
+    }
+
+    /// Renews the lease in good time; asks the store first if it may have run out meanwhile.
+    pub(crate) async fn prove(&self) -> Result<(), crate::repo::Error> {
+        let mut state = self.state.lock().await;
+        let age = state.1.elapsed();
+        if age < self.lease / 3 {
+            return Ok(());
+        }
+        let began = Instant::now();
+        if age >= self.lease {
+            state.0.verify().await?;
+        }
+        state.0.renew(&*self.clock).await?;
+        state.1 = began;
+        Ok(())
+    }
+
+    /// How long until the lease should be renewed.
+    fn renew_in(&self, proven: Instant) -> Duration {
+        (self.lease / 3).saturating_sub(proven.elapsed())
+    }
+}
+
+/// Uploads until told to stop.
+pub(crate) struct Uploader {
+    pub(crate) to: Route,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) right: Arc<Right>,
+    pub(crate) forgetting: Arc<Forgetting>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Blocks uploaded ahead of their commit by this process.
+    pub(crate) ahead: HashSet<ObjectKey>,
+}
+
+impl Uploader {
+    /// Runs until `stop` says so or the writer is replaced.
+    pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut pause = PAUSE_FIRST;
+        loop {
+            let step = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                step = self.step() => step,
+            };
+            match step {
+                Ok(()) => {
+                    self.to.progress.succeeded(Who::Uploader);
+                    pause = PAUSE_FIRST;
+                }
+                Err(error) if error.is_fenced() => {
+                    let now = self.clock.now();
+                    self.to
+                        .progress
+                        .failed(Who::Uploader, error.to_string(), now);
+                    return self.to.progress.stop(&error.to_string(), true);
+                }
+                Err(error) => {
+                    let now = self.clock.now();
+                    self.to
+                        .progress
+                        .failed(Who::Uploader, error.to_string(), now);
+                    tokio::select! {
+                        _ = stop.wait_for(|stop| *stop) => return,
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+        }
+    }
+
+    /// Does what is next, or waits until there is something, keeping the lease alive meanwhile.
+    async fn step(&mut self) -> Result<(), Error> {
+        let jobs = self.queue.next();
+        match &jobs[..] {
+            [] => {
+                let proven = self.right.state.lock().await.1;
+                tokio::select! {
+                    () = self.queue.wake.notified() => {}
+                    () = tokio::time::sleep(self.right.renew_in(proven)) => self.right.prove().await?,
+                }
+                return Ok(());
+            }
+            [Job::Commit(manifest)] => self.commit(manifest).await?,
+            blocks => self.blocks(blocks).await?,
+        }
+        self.queue.done(jobs.len());
+        Ok(())
+    }
+
+    async fn blocks(&mut self, jobs: &[Job]) -> Result<(), Error> {
+        let objects: Vec<SpooledObject> = jobs
+            .iter()
+            .filter_map(|job| match job {
+                Job::Block(object) => Some(object.clone()),
+                Job::Commit(_) => None,
+            })
+            .collect();
+        self.put_all(objects.clone()).await?;
+        for object in objects {
+            self.to.spool.remove(&object)?;
+            self.ahead.insert(object.key);
+        }
+        Ok(())
+    }
+
+    async fn commit(&mut self, manifest: &Manifest) -> Result<(), Error> {
+        let (commit, blocks) = manifest.objects.split_last().expect("checked when made");
+        let owed = blocks
+            .iter()
+            .filter(|object| !self.ahead.contains(&object.key));
+        self.put_all(owed.cloned().collect()).await?;
+        self.right.prove().await?;
+        self.to.clone().put(commit.clone()).await?;
+        if self.to.store.head(&commit.key).await? != Some(commit.len) {
+            return Err(not_there(&commit.key));
+        }
+        for object in blocks {
+            self.ahead.remove(&object.key);
+        }
+        let (name, tag) = manifest.name.parse().expect("checked when made or read");
+        self.to.progress.published(CommitMark {
+            name,
+            tag,
+            wall: Stamp(manifest.wall),
+        });
+        manifest.remove(&self.to.spool)?;
+        if let Some(epoch) = manifest.epoch {
+            self.forgetting
+                .published(EpochNo(epoch))
+                .map_err(|source| Error::Spool {
+                    doing: "forget an epoch in the journal",
+                    path: self.to.spool.dir().to_owned(),
+                    source,
+                })?;
+        }
+        Ok(())
+    }
+
+    async fn put_all(&self, objects: Vec<SpooledObject>) -> Result<(), Error> {
+        let puts = objects
+            .into_iter()
+            .map(|object| self.to.clone().put(object));
+        // Collected, since the compiler cannot see that a lazy iterator over borrowed parts may change threads.
+        stream::iter(puts.collect::<Vec<_>>())
+            .buffer_unordered(UPLOADS)
+            .try_collect()
+            .await
+    }
+}
+
+/// Where objects come from and go to.
+#[derive(Clone)]
+pub(crate) struct Route {
+    /// The store itself, without the spool laid over it.
+    pub(crate) store: Store,
+    pub(crate) spool: Arc<Spool>,
+    pub(crate) progress: Arc<Progress>,
+}
+
+impl Route {
+    /// Puts one object. An attempt of ours whose answer was lost has made it already: then its length tells.
+    async fn put(self, object: SpooledObject) -> Result<(), Error> {
+        let path = self.spool.path(&object.key);
+        let len = object.len;
+        let outcome = match path.exists() {
+            true => {
+                let body = Body::File { path, len };
+                self.store
+                    .put_if(&object.key, body, Condition::Absent)
+                    .await?
+            }
+            // Removed after an upload, and the machine went down before the manifest was.
+            false => PutOutcome::Refused,
+        };
+        match outcome {
+            PutOutcome::Done => {
+                self.progress.uploaded(len);
+                Ok(())
+            }
+            PutOutcome::Refused if self.store.head(&object.key).await? == Some(len) => Ok(()),
+            PutOutcome::Refused => Err(not_there(&object.key)),
+        }
+    }
+}
+
+fn not_there(key: &ObjectKey) -> Error {
+    crate::repo::Error::Missing {
+        object: key.clone(),
+    }
+    .into()
+}

@@ -1,0 +1,189 @@
+//! A world of its own for one test: directories, a repository, and the real program run in them.
+//!
+//! Dropping it unmounts whatever is left and removes everything, also when the test fails.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// Whether this machine can mount at all. Where it cannot, the test says so; the caller returns.
+pub fn can_mount(test: &str) -> bool {
+    let there = Path::new("/dev/fuse").exists() && which("fusermount3");
+    if !there {
+        eprintln!("SKIPPED {test}: no /dev/fuse or no fusermount3 on this machine");
+    }
+    there
+}
+
+fn which(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).exists())
+}
+
+/// Directories and settings of one test.
+pub struct World {
+    root: TempDir,
+    repo: String,
+    environment: Vec<(String, String)>,
+}
+
+impl World {
+    /// A world with a local repository that is yet to be made.
+    pub fn new() -> Self {
+        let root = tempfile::Builder::new()
+            .prefix("rewindfs-test-")
+            .tempdir()
+            .unwrap();
+        let repo = root.path().join("repository").to_str().unwrap().to_owned();
+        std::fs::create_dir(root.path().join("source")).unwrap();
+        Self {
+            root,
+            repo,
+            environment: Vec::new(),
+        }
+    }
+
+    /// The same with another repository and what it needs in the environment.
+    pub fn with_repository(repo: &str, environment: Vec<(String, String)>) -> Self {
+        let mut world = Self::new();
+        world.repo = repo.to_owned();
+        world.environment = environment;
+        world
+    }
+
+    /// The protected directory, which is also where it is mounted.
+    pub fn source(&self) -> PathBuf {
+        self.root.path().join("source")
+    }
+
+    /// A path in this world.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// An empty directory in this world.
+    pub fn dir(&self, name: &str) -> PathBuf {
+        let dir = self.path(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    /// The program with these arguments, to be run.
+    pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rewindfs"));
+        command
+            .args(arguments)
+            .env("REWINDFS_REPO", &self.repo)
+            .env("REWINDFS_PASSWORD", "correct horse battery staple")
+            .env("REWINDFS_STATE_DIR", self.path("state"))
+            .env("REWINDFS_CACHE_DIR", self.path("cache"))
+            .env("XDG_CONFIG_HOME", self.path("config"))
+            .env("XDG_DATA_HOME", self.path("data"))
+            .envs(self.environment.iter().cloned());
+        command
+    }
+
+    /// Runs the program and gives what it wrote and how it ended.
+    pub fn try_run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs the program, which must succeed, and gives its standard output.
+    pub fn run<A: AsRef<OsStr> + std::fmt::Debug>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> String {
+        let mut command = self.command(arguments);
+        let output = command.output().unwrap();
+        assert!(
+            output.status.success(),
+            "{command:?}\nended with {}\n{}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Makes the repository.
+    pub fn init(&self) {
+        self.run(["init"]);
+    }
+
+    /// Mounts the source over itself.
+    pub fn mount(&self, extra: &[&str]) {
+        let source = self.source();
+        let mut arguments = vec![OsStr::new("mount"), source.as_os_str()];
+        arguments.extend(extra.iter().map(OsStr::new));
+        self.run(arguments);
+    }
+
+    /// Unmounts what is mounted at `place`.
+    pub fn unmount(&self, place: &Path) {
+        self.run([OsStr::new("umount"), place.as_os_str()]);
+    }
+
+    /// A point in time now, with a name.
+    pub fn snapshot(&self, name: &str) {
+        self.run([
+            OsStr::new("snapshot"),
+            self.source().as_os_str(),
+            OsStr::new(name),
+        ]);
+    }
+
+    /// Mounts the source as it was at `time` on `place`.
+    pub fn mount_past(&self, time: &str, place: &Path) {
+        let source = self.source();
+        self.run([
+            OsStr::new("mount"),
+            source.as_os_str(),
+            OsStr::new("--at"),
+            OsStr::new(time),
+            place.as_os_str(),
+        ]);
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let below = self.root.path().to_str().unwrap_or_default();
+        let ours: Vec<&str> = mounts
+            .lines()
+            .rev()
+            .filter_map(|line| line.split(' ').nth(1))
+            .filter(|place| place.starts_with(below))
+            .collect();
+        for place in ours {
+            let clean = self
+                .try_run(["umount", "--no-wait", place])
+                .status
+                .success();
+            if !clean {
+                Command::new("umount").args(["--lazy", place]).status().ok();
+            }
+        }
+        if std::thread::panicking() {
+            for log in find_logs(&self.path("state")) {
+                let text = std::fs::read_to_string(&log).unwrap_or_default();
+                let tail: Vec<&str> = text.lines().rev().take(40).collect();
+                eprintln!("--- {} (newest first)\n{}", log.display(), tail.join("\n"));
+            }
+        }
+    }
+}
+
+fn find_logs(dir: &Path) -> Vec<PathBuf> {
+    let mut logs = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        match entry.path() {
+            path if path.is_dir() => logs.extend(find_logs(&path)),
+            path if path.file_name() == Some(OsStr::new("log")) => logs.push(path),
+            _ => {}
+        }
+    }
+    logs
+}
