@@ -62,7 +62,7 @@ impl LiveMount {
         log::start(&state.log(), in_front)?;
         let _lock = VolumeLock::take(&state, HANDOVER_MAX)?;
 
-        let had_dead_mount = session::remove_dead(&self.mountpoint)?;
+        session::remove_dead(&self.mountpoint)?;
         let writing = runtime.block_on(Writing::start(
             &repository,
             &info,
@@ -71,8 +71,12 @@ impl LiveMount {
             &self.policy,
             self.spool_bytes,
         ))?;
+        let front = {
+            let _inside = runtime.enter();
+            writing.front(&self.policy)
+        };
         let session = Arc::new(session::mount(
-            writing.front(&self.policy),
+            front,
             &self.mountpoint,
             &session::Options::new(info.name.as_str()),
         )?);
