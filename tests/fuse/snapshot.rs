@@ -28,7 +28,11 @@ const SIZE: Size = Size {
 };
 
 fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 /// Whether this machine can mount at all; says so where it cannot.
@@ -42,7 +46,9 @@ fn can_mount(test: &str) -> bool {
 
 async fn opened(sample: &Sample) -> Arc<Volume> {
     let secret = Secret::Recovery(sample.recovery.clone().into());
-    let repository = Repository::open(sample.store.clone(), Cache::in_memory(64 << 20), &secret).await.unwrap();
+    let repository = Repository::open(sample.store.clone(), Cache::in_memory(64 << 20), &secret)
+        .await
+        .unwrap();
     let volumes = repository.volumes().await.unwrap();
     repository.volume(volumes[0].id).await.unwrap()
 }
@@ -61,14 +67,23 @@ fn mounted(runtime: &Runtime, sample: &Sample, look: impl FnOnce(&Path)) {
     look(place.path());
     session.unmount().unwrap();
     session.wait();
-    assert!(fs::read_dir(place.path()).unwrap().next().is_none(), "the mount point is bare again");
+    assert!(
+        fs::read_dir(place.path()).unwrap().next().is_none(),
+        "the mount point is bare again"
+    );
 }
 
 fn paths_below(dir: &Path, root: &Path, paths: &mut BTreeSet<String>) {
     for entry in fs::read_dir(dir).unwrap() {
         let entry = entry.unwrap();
         let path = entry.path();
-        paths.insert(path.strip_prefix(root).unwrap().to_str().unwrap().to_owned());
+        paths.insert(
+            path.strip_prefix(root)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned(),
+        );
         if entry.file_type().unwrap().is_dir() {
             paths_below(&path, root, paths);
         }
@@ -93,22 +108,43 @@ fn it_shows_what_was_written() {
             let inode = &node.inode;
             assert_eq!(found.mode() & 0o7777, u32::from(inode.mode), "{path}");
             assert_eq!((found.uid(), found.gid()), (inode.uid, inode.gid), "{path}");
-            assert_eq!((found.ino(), found.size()), (node.id.0, inode.size), "{path}");
-            let times = [(inode.mtime, found.mtime(), found.mtime_nsec()), (inode.atime, found.atime(), found.atime_nsec())];
+            assert_eq!(
+                (found.ino(), found.size()),
+                (node.id.0, inode.size),
+                "{path}"
+            );
+            let times = [
+                (inode.mtime, found.mtime(), found.mtime_nsec()),
+                (inode.atime, found.atime(), found.atime_nsec()),
+            ];
             for (meant, secs, nanos) in times {
-                assert_eq!((secs, nanos), (meant.secs, i64::from(meant.nanos)), "{path}");
+                assert_eq!(
+                    (secs, nanos),
+                    (meant.secs, i64::from(meant.nanos)),
+                    "{path}"
+                );
             }
             match inode.kind {
                 Kind::File => {
                     assert_eq!(found.nlink(), u64::from(inode.links), "{path}");
-                    assert!(fs::read(&place).unwrap() == node.contents, "{path}: wrong contents");
+                    assert!(
+                        fs::read(&place).unwrap() == node.contents,
+                        "{path}: wrong contents"
+                    );
                 }
-                Kind::Symlink => assert_eq!(fs::read_link(&place).unwrap().as_os_str().as_bytes(), inode.target),
+                Kind::Symlink => assert_eq!(
+                    fs::read_link(&place).unwrap().as_os_str().as_bytes(),
+                    inode.target
+                ),
                 Kind::CharDevice => assert_eq!(found.rdev(), inode.rdev),
                 _ => {}
             }
         }
-        assert!(root.join("dir-with-a-name/none").symlink_metadata().is_err());
+        assert!(
+            root.join("dir-with-a-name/none")
+                .symlink_metadata()
+                .is_err()
+        );
     });
 }
 
@@ -148,21 +184,47 @@ fn nothing_can_be_changed() {
         let fd = sys::open(&at("big"), libc::O_PATH).unwrap();
         let attempts = [
             ("create", File::create(at("new")).map(drop)),
-            ("write", OpenOptions::new().write(true).open(at("big")).map(drop)),
-            ("append", OpenOptions::new().append(true).open(at("big")).map(drop)),
+            (
+                "write",
+                OpenOptions::new().write(true).open(at("big")).map(drop),
+            ),
+            (
+                "append",
+                OpenOptions::new().append(true).open(at("big")).map(drop),
+            ),
             ("mkdir", fs::create_dir(at("new"))),
             ("unlink", fs::remove_file(at("big"))),
             ("rmdir", fs::remove_dir(at("dir-with-a-name/deep"))),
             ("rename", fs::rename(at("big"), at("small"))),
             ("link", fs::hard_link(at("big"), at("new"))),
             ("symlink", symlink("x", at("new"))),
-            ("chmod", fs::set_permissions(at("big"), fs::Permissions::from_mode(0o777))),
+            (
+                "chmod",
+                fs::set_permissions(at("big"), fs::Permissions::from_mode(0o777)),
+            ),
             ("truncate", sys::truncate(&fd, 0)),
             ("chown", sys::set_owner(&fd, Some(0), Some(0))),
-            ("utimes", sys::set_times(&fd, sys::SetTime::Now, sys::SetTime::Now)),
+            (
+                "utimes",
+                sys::set_times(&fd, sys::SetTime::Now, sys::SetTime::Now),
+            ),
             ("setxattr", sys::set_xattr(&fd, b"user.new", b"", 0)),
-            ("removexattr", sys::remove_xattr(&sys::open(&at("needle-a.txt"), libc::O_PATH).unwrap(), b"user.color")),
-            ("mknod", sys::make_node(&sys::open(root, libc::O_PATH).unwrap(), b"new", libc::S_IFIFO | 0o600, 0)),
+            (
+                "removexattr",
+                sys::remove_xattr(
+                    &sys::open(&at("needle-a.txt"), libc::O_PATH).unwrap(),
+                    b"user.color",
+                ),
+            ),
+            (
+                "mknod",
+                sys::make_node(
+                    &sys::open(root, libc::O_PATH).unwrap(),
+                    b"new",
+                    libc::S_IFIFO | 0o600,
+                    0,
+                ),
+            ),
         ];
         for (what, result) in attempts {
             let error = result.expect_err(what);
@@ -178,7 +240,11 @@ fn records(buffer: &[u8]) -> Vec<(i64, Vec<u8>)> {
     while !rest.is_empty() {
         let next = i64::from_le_bytes(rest[8..16].try_into().unwrap());
         let len = u16::from_le_bytes(rest[16..18].try_into().unwrap()) as usize;
-        let name = rest[19..len].split(|&byte| byte == 0).next().unwrap().to_vec();
+        let name = rest[19..len]
+            .split(|&byte| byte == 0)
+            .next()
+            .unwrap()
+            .to_vec();
         records.push((next, name));
         rest = &rest[len..];
     }
@@ -207,7 +273,13 @@ fn a_large_directory_can_be_read_from_any_place_in_it() {
         let dir = File::open(root.join("many")).unwrap();
         let all = all_records(&dir);
         assert_eq!(all.len(), SIZE.names + 2);
-        assert_eq!(all.iter().map(|(_, name)| name).collect::<BTreeSet<_>>().len(), all.len());
+        assert_eq!(
+            all.iter()
+                .map(|(_, name)| name)
+                .collect::<BTreeSet<_>>()
+                .len(),
+            all.len()
+        );
         for at in [4000, 1, 0, 2500, 5001, 17] {
             sys::seek(&dir, all[at].0, libc::SEEK_SET).unwrap();
             assert_eq!(all_records(&dir), all[at + 1..], "from entry {at} on");
@@ -233,9 +305,15 @@ fn holes_are_found_by_seeking() {
         assert_eq!(seek(0, libc::SEEK_HOLE).unwrap(), 0);
         assert_eq!(seek(400_100, libc::SEEK_DATA).unwrap(), 400_100);
         assert_eq!(seek(400_100, libc::SEEK_HOLE).unwrap(), 404_096);
-        assert_eq!(seek(404_096, libc::SEEK_DATA).unwrap_err().raw_os_error(), Some(libc::ENXIO));
+        assert_eq!(
+            seek(404_096, libc::SEEK_DATA).unwrap_err().raw_os_error(),
+            Some(libc::ENXIO)
+        );
         assert_eq!(seek(999_999, libc::SEEK_HOLE).unwrap(), 999_999);
-        assert_eq!(seek(1_000_000, libc::SEEK_HOLE).unwrap_err().raw_os_error(), Some(libc::ENXIO));
+        assert_eq!(
+            seek(1_000_000, libc::SEEK_HOLE).unwrap_err().raw_os_error(),
+            Some(libc::ENXIO)
+        );
         let whole = File::open(root.join("big")).unwrap();
         let size = whole.metadata().unwrap().len();
         assert_eq!(sys::seek(&whole, 5, libc::SEEK_HOLE).unwrap(), size);
@@ -262,13 +340,17 @@ fn large_files_are_read_in_order_at_random_and_by_many_at_once() {
             read.extend_from_slice(&piece[..len]);
         }
         assert!(read == *contents);
-        assert_eq!(file.seek(SeekFrom::End(-3)).unwrap(), contents.len() as u64 - 3);
+        assert_eq!(
+            file.seek(SeekFrom::End(-3)).unwrap(),
+            contents.len() as u64 - 3
+        );
         std::thread::scope(|scope| {
             for thread in 0..8u64 {
                 let file = &file;
                 scope.spawn(move || {
                     for step in 0..40u64 {
-                        let at = (thread * 7919 + step * 104_729 * 13) % (contents.len() as u64 - 5000);
+                        let at =
+                            (thread * 7919 + step * 104_729 * 13) % (contents.len() as u64 - 5000);
                         let mut part = vec![0; 5000];
                         file.read_exact_at(&mut part, at).unwrap();
                         assert!(part == contents[at as usize..at as usize + 5000]);
@@ -277,8 +359,16 @@ fn large_files_are_read_in_order_at_random_and_by_many_at_once() {
             }
         });
         let mut behind = [0; 10];
-        assert_eq!(file.read_at(&mut behind, contents.len() as u64 + 5).unwrap(), 0);
-        assert_eq!(file.read_at(&mut behind, contents.len() as u64 - 4).unwrap(), 4);
+        assert_eq!(
+            file.read_at(&mut behind, contents.len() as u64 + 5)
+                .unwrap(),
+            0
+        );
+        assert_eq!(
+            file.read_at(&mut behind, contents.len() as u64 - 4)
+                .unwrap(),
+            4
+        );
     });
 }
 
@@ -292,13 +382,23 @@ fn damage_is_an_io_error_of_the_files_it_touches() {
     let (found, model) = sample.newest();
     runtime.block_on(async {
         let volume = opened(&sample).await;
-        let extents = volume.tree(&found.commit).extents(model["big"].id, 0..1).await.unwrap();
-        let Contents::Data { place, .. } = &extents[0].contents else { panic!("a hole") };
+        let extents = volume
+            .tree(&found.commit)
+            .extents(model["big"].id, 0..1)
+            .await
+            .unwrap();
+        let Contents::Data { place, .. } = &extents[0].contents else {
+            panic!("a hole")
+        };
         let object = volume.blocks().object(place).unwrap();
         let (bytes, _) = sample.store.get(&object, u64::MAX).await.unwrap();
         let mut bytes = bytes.to_vec();
         bytes[place.hint.offset as usize + 50] ^= 1;
-        sample.store.put(&object, Body::Bytes(bytes.into())).await.unwrap();
+        sample
+            .store
+            .put(&object, Body::Bytes(bytes.into()))
+            .await
+            .unwrap();
     });
     mounted(&runtime, &sample, |root| {
         let big = File::open(root.join("big")).unwrap();
@@ -309,11 +409,18 @@ fn damage_is_an_io_error_of_the_files_it_touches() {
         big.read_exact_at(&mut piece, behind).unwrap();
         assert!(piece == model["big"].contents[behind as usize..behind as usize + 4096]);
         for (path, node) in model.iter().filter(|(path, _)| !path.contains("many/")) {
-            if node.inode.kind == Kind::File && !["big", "dir-with-a-name/copy"].contains(&path.as_str()) {
-                assert!(fs::read(root.join(path)).unwrap() == node.contents, "{path}");
+            if node.inode.kind == Kind::File
+                && !["big", "dir-with-a-name/copy"].contains(&path.as_str())
+            {
+                assert!(
+                    fs::read(root.join(path)).unwrap() == node.contents,
+                    "{path}"
+                );
             }
         }
-        let listed = fs::read_dir(root).unwrap().filter(|entry| entry.as_ref().unwrap().file_name() == OsStr::new("big"));
+        let listed = fs::read_dir(root)
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().file_name() == OsStr::new("big"));
         assert_eq!(listed.count(), 1);
     });
 }
