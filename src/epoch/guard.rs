@@ -163,7 +163,7 @@ impl<'a> Guard<'a> {
         if new_len < old_len {
             return self.dirty(inode, new_len..old_len);
         }
-        if new_len > old_len && old_len % PAGE_LEN != 0 {
+        if new_len > old_len && !old_len.is_multiple_of(PAGE_LEN) {
             self.dirty(inode, old_len - 1..old_len)?;
         }
         Ok(())
@@ -241,7 +241,8 @@ impl<'a> Guard<'a> {
         self.epochs.set(self.pin.epoch())
     }
 
-    /// Tries to preserve; without room waits a little, then folds, and when that is not allowed waits for the flusher.
+    /// Preserves what `range` of an inode is needed for. Without room it waits a little, then folds, and when that is not
+    /// allowed waits until the flusher has taken it. While it waits it lends its locks to the flusher.
     fn settle(
         &mut self,
         inode: &Arc<LiveInode>,
@@ -249,33 +250,24 @@ impl<'a> Guard<'a> {
         attempt: impl Fn(&Epochs, EpochNo) -> Preserved,
     ) {
         let (epochs, epoch) = (self.epochs, self.epoch());
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let events = epochs.buffer.events();
-            match attempt(epochs, epoch) {
-                Preserved::Done => return,
-                Preserved::NoRoom if epochs.buffer.wait(events, until) => {}
-                Preserved::NoRoom | Preserved::TooMuch => break,
-            }
+        if attempt(epochs, epoch) == Preserved::Done {
+            return;
         }
-        if !epochs.fold_for_writer(epoch) {
-            self.wait_taken(inode, range);
-        }
-    }
-
-    /// Waits until the sealed epoch needs nothing of `range` any more, lending the locks to the flusher meanwhile.
-    fn wait_taken(&mut self, inode: &Arc<LiveInode>, range: &Range<u64>) {
-        let (epochs, epoch) = (self.epochs, self.epoch());
         self.each_lock(|lock| match lock {
             Lock::Exclusive(lock) => Lock::Lent(RwLockWriteGuard::downgrade_to_upgradable(lock)),
             other => other,
         });
+        let until = Instant::now() + PATIENCE;
         loop {
             let events = epochs.buffer.events();
-            if !epochs.sealed_needs(inode, range, epoch) {
-                break;
+            let patient = match attempt(epochs, epoch) {
+                Preserved::Done => break,
+                Preserved::NoRoom => epochs.buffer.wait(events, until),
+                Preserved::TooMuch => false,
+            };
+            if !patient && !epochs.fold_for_writer(epoch) {
+                epochs.await_taken(inode, range, epoch);
             }
-            epochs.buffer.wait(events, Instant::now() + PATIENCE);
         }
         self.each_lock(|lock| match lock {
             Lock::Lent(lock) => Lock::Exclusive(RwLockUpgradableReadGuard::upgrade(lock)),
