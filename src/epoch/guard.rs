@@ -183,6 +183,9 @@ impl<'a> Guard<'a> {
         // What was just made could only be given a name that did not exist.
         let born = entry.is_some_and(|entry| self.created.contains(&entry.id));
         self.set().record_name(dir.id(), name, entry, born);
+        if let Some(entry) = entry.filter(|_| !born) {
+            self.note_moved(entry.id);
+        }
         // The system call succeeded, so their last names are gone.
         for id in std::mem::take(&mut self.unlinking) {
             self.set().drop_if_created(id);
@@ -209,10 +212,29 @@ impl<'a> Guard<'a> {
         self.set().has(inode.id())
     }
 
+    /// A scan has found the inode, of which no commit knows anything: all `len` bytes of it are to be captured. No journal
+    /// intent is owed, since it is found again for as long as no commit has it. For reconcile.
+    pub fn discovered(&mut self, inode: &Arc<LiveInode>, len: u64) {
+        let range = 0..len;
+        self.settle(inode, &range, |epochs, epoch| {
+            epochs.preserve(inode, &range, epoch, CUT_COPY_MAX)
+        });
+        self.set().mark(inode.node(), &pages_touched(&range));
+        self.epochs.alarm.changed(self.set().size().bytes);
+    }
+
     /// The last commit has this name, so that removing it must leave a trace even if the epoch believes that it made it.
     /// For reconcile.
     pub fn known_name(&mut self, dir: &Arc<LiveInode>, name: &[u8]) {
         self.set().not_born(dir.id(), name);
+    }
+
+    fn note_moved(&self, id: FileId) {
+        if let Some(moved) = self.epochs.moved.lock().as_mut() {
+            let held = self.first.iter().chain(&self.more);
+            let nodes = held.filter(|held| held.inode.id() == id);
+            moved.extend(nodes.map(|held| held.inode.node().clone()));
+        }
     }
 
     fn set(&self) -> &'a ChangeSet {
