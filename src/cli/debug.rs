@@ -8,7 +8,7 @@ use serde_json::json;
 use super::at::{At, Opened};
 use super::context::{Context, block_on, id};
 use super::exit::Exit;
-use super::{live, output, time};
+use super::{live, output};
 use crate::config::{self, select::Selected};
 use crate::daemon::opening::Opening;
 use crate::daemon::{self};
@@ -21,7 +21,6 @@ use crate::format::page::{Entry, Page};
 use crate::id::ObjectKey;
 use crate::journal::{Journal, LOGICAL_BLOCK_LEN};
 use crate::repo::tree::Pages;
-use crate::store::ObjectStore;
 
 /// Look inside: a commit, its tree, a page, a block, the journal
 #[derive(clap::Args, Debug)]

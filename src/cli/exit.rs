@@ -3,7 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
-use crate::{config, daemon, flusher, fuse, repo, store};
+use crate::{config, daemon, flusher, fuse, repo, restore, store};
 
 /// How a run ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,6 +93,9 @@ impl Exit {
         }
         if let Some(error) = cause.downcast_ref::<flusher::Error>() {
             return Self::of_flusher(error);
+        }
+        if let Some(restore::Error::Repository(error)) = cause.downcast_ref() {
+            return Self::of_repo(error);
         }
         if let Some(error) = cause.downcast_ref::<config::Error>() {
             return Some(Self::of_config(error));

@@ -28,6 +28,8 @@ mod status;
 mod cat;
 mod ls;
 
+mod restore;
+
 mod debug;
 
 use crate::store::url::Location;
@@ -86,6 +88,7 @@ enum Command {
     Status(status::Args),
     Ls(ls::Args),
     Cat(cat::Args),
+    Restore(restore::Args),
     Debug(debug::Args),
 }
 
@@ -121,6 +124,7 @@ impl Command {
             Self::Status(args) => args.run(context),
             Self::Ls(args) => args.run(context),
             Self::Cat(args) => args.run(context),
+            Self::Restore(args) => args.run(context),
             Self::Debug(args) => args.run(context),
         }
     }

@@ -76,11 +76,13 @@ pub(crate) fn seconds(seconds: u64) -> String {
 }
 
 /// A bar on standard error that counts bytes; invisible where standard error is no terminal.
-pub(crate) fn bytes_bar(what: &str) -> ProgressBar {
-    bar(
+pub(crate) fn bytes_bar(what: &str, expected: u64) -> ProgressBar {
+    let bar = bar(
         what,
         "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}",
-    )
+    );
+    bar.set_length(expected);
+    bar
 }
 
 /// A line on standard error that turns while something goes on; invisible where standard error is no terminal.
@@ -160,7 +162,7 @@ mod tests {
 
     #[test]
     fn bars_can_be_made() {
-        bytes_bar("upload").finish();
+        bytes_bar("upload", 7).finish();
         spinner("wait").finish();
     }
 

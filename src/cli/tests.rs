@@ -57,6 +57,17 @@ fn what_is_promised_can_be_typed() {
         &["status", "/mnt"],
         &["ls", "--at", "10m", "/docs"],
         &["cat", "--at", "@3", "notes.txt"],
+        &["restore", "--target", "/tmp/x"],
+        &[
+            "restore",
+            "--at",
+            "yesterday",
+            "--target",
+            "/tmp/x",
+            "a",
+            "b",
+            "--dry-run",
+        ],
     ] {
         if let Err(error) = typed(words) {
             panic!("{words:?}: {error}");

@@ -14,9 +14,10 @@ use crate::config::state::VolumeState;
 use crate::epoch::{self, Epochs};
 use crate::flusher::{self, Flusher, Manifest, Resume, Spool};
 use crate::id::{FileId, SessionId};
-use crate::journal::{Journal, LastStop};
+use crate::journal::Journal;
+use crate::mount;
 use crate::repo::commits::Found;
-use crate::repo::{Repository, Volume, VolumeInfo};
+use crate::repo::{Repository, VolumeInfo};
 use crate::source::Source;
 use crate::store::overlay::Overlay;
 
@@ -81,9 +82,6 @@ pub(super) struct Writing {
     source: Arc<Source>,
     journal: Arc<Journal>,
     flusher: flusher::Handle,
-    volume: Arc<Volume>,
-    base: Option<Found>,
-    last_stop: LastStop,
 }
 
 impl Writing {
@@ -150,7 +148,7 @@ impl Writing {
             index_dir: state.dir().join("index"),
         };
         let parts = flusher::Parts {
-            volume: volume.clone(),
+            volume,
             store: stored.store().clone(),
             writership,
             epochs: epochs.clone(),
@@ -158,7 +156,7 @@ impl Writing {
             journal: journal.clone(),
             spool,
             resumed,
-            base: base.clone(),
+            base,
             clock,
             runtime: tokio::runtime::Handle::current(),
         };
@@ -168,9 +166,37 @@ impl Writing {
             source,
             journal,
             flusher,
-            volume,
-            base,
-            last_stop,
+        })
+    }
+
+    /// The live mount's front, which tells the flusher what programs do.
+    pub(super) fn front(&self, policy: &Policy) -> mount::Live {
+        let flusher = self.flusher.clone();
+        let notice: mount::Notice = Arc::new(move |event| {
+            flusher.note(match event {
+                mount::Event::Fsync(_) => flusher::Event::Fsync,
+                mount::Event::Closed(_) => flusher::Event::Close,
+            });
+        });
+        let options = mount::Options {
+            notice: Some(notice),
+            on_fsync: (policy.mode == Mode::Hot).then(|| self.wait_for_store()),
+            ..mount::Options::default()
+        };
+        mount::Live::new(
+            self.epochs.clone(),
+            self.source.clone(),
+            self.journal.clone(),
+            options,
+        )
+    }
+
+    /// Hot mode: what fsync waits for. Called on a FUSE thread, which may block.
+    fn wait_for_store(&self) -> mount::FsyncHook {
+        let (flusher, runtime) = (self.flusher.clone(), tokio::runtime::Handle::current());
+        Arc::new(move |_| {
+            let synced = runtime.block_on(flusher.sync());
+            synced.map(drop).map_err(std::io::Error::other)
         })
     }
 

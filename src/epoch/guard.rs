@@ -163,7 +163,7 @@ impl<'a> Guard<'a> {
         if new_len < old_len {
             return self.dirty(inode, new_len..old_len);
         }
-        if new_len > old_len && old_len % PAGE_LEN != 0 {
+        if new_len > old_len && !old_len.is_multiple_of(PAGE_LEN) {
             self.dirty(inode, old_len - 1..old_len)?;
         }
         Ok(())
@@ -183,6 +183,9 @@ impl<'a> Guard<'a> {
         // What was just made could only be given a name that did not exist.
         let born = entry.is_some_and(|entry| self.created.contains(&entry.id));
         self.set().record_name(dir.id(), name, entry, born);
+        if let Some(entry) = entry.filter(|_| !born) {
+            self.note_moved(entry.id);
+        }
         // The system call succeeded, so their last names are gone.
         for id in std::mem::take(&mut self.unlinking) {
             self.set().drop_if_created(id);
@@ -209,17 +212,37 @@ impl<'a> Guard<'a> {
         self.set().has(inode.id())
     }
 
+    /// A scan has found the inode, of which no commit knows anything: all `len` bytes of it are to be captured. No journal
+    /// intent is owed, since it is found again for as long as no commit has it. For reconcile.
+    pub fn discovered(&mut self, inode: &Arc<LiveInode>, len: u64) {
+        let range = 0..len;
+        self.settle(inode, &range, |epochs, epoch| {
+            epochs.preserve(inode, &range, epoch, CUT_COPY_MAX)
+        });
+        self.set().mark(inode.node(), &pages_touched(&range));
+        self.epochs.alarm.changed(self.set().size().bytes);
+    }
+
     /// The last commit has this name, so that removing it must leave a trace even if the epoch believes that it made it.
     /// For reconcile.
     pub fn known_name(&mut self, dir: &Arc<LiveInode>, name: &[u8]) {
         self.set().not_born(dir.id(), name);
     }
 
+    fn note_moved(&self, id: FileId) {
+        if let Some(moved) = self.epochs.moved.lock().as_mut() {
+            let held = self.first.iter().chain(&self.more);
+            let nodes = held.filter(|held| held.inode.id() == id);
+            moved.extend(nodes.map(|held| held.inode.node().clone()));
+        }
+    }
+
     fn set(&self) -> &'a ChangeSet {
         self.epochs.set(self.pin.epoch())
     }
 
-    /// Tries to preserve; without room waits a little, then folds, and when that is not allowed waits for the flusher.
+    /// Preserves what `range` of an inode is needed for. Without room it waits a little, then folds, and when that is not
+    /// allowed waits until the flusher has taken it. While it waits it lends its locks to the flusher.
     fn settle(
         &mut self,
         inode: &Arc<LiveInode>,
@@ -227,33 +250,24 @@ impl<'a> Guard<'a> {
         attempt: impl Fn(&Epochs, EpochNo) -> Preserved,
     ) {
         let (epochs, epoch) = (self.epochs, self.epoch());
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let events = epochs.buffer.events();
-            match attempt(epochs, epoch) {
-                Preserved::Done => return,
-                Preserved::NoRoom if epochs.buffer.wait(events, until) => {}
-                Preserved::NoRoom | Preserved::TooMuch => break,
-            }
+        if attempt(epochs, epoch) == Preserved::Done {
+            return;
         }
-        if !epochs.fold_for_writer(epoch) {
-            self.wait_taken(inode, range);
-        }
-    }
-
-    /// Waits until the sealed epoch needs nothing of `range` any more, lending the locks to the flusher meanwhile.
-    fn wait_taken(&mut self, inode: &Arc<LiveInode>, range: &Range<u64>) {
-        let (epochs, epoch) = (self.epochs, self.epoch());
         self.each_lock(|lock| match lock {
             Lock::Exclusive(lock) => Lock::Lent(RwLockWriteGuard::downgrade_to_upgradable(lock)),
             other => other,
         });
+        let until = Instant::now() + PATIENCE;
         loop {
             let events = epochs.buffer.events();
-            if !epochs.sealed_needs(inode, range, epoch) {
-                break;
+            let patient = match attempt(epochs, epoch) {
+                Preserved::Done => break,
+                Preserved::NoRoom => epochs.buffer.wait(events, until),
+                Preserved::TooMuch => false,
+            };
+            if !patient && !epochs.fold_for_writer(epoch) {
+                epochs.await_taken(inode, range, epoch);
             }
-            epochs.buffer.wait(events, Instant::now() + PATIENCE);
         }
         self.each_lock(|lock| match lock {
             Lock::Lent(lock) => Lock::Exclusive(RwLockUpgradableReadGuard::upgrade(lock)),

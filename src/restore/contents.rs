@@ -177,7 +177,9 @@ async fn write_frame(
     let done = match done.await {
         Ok(done) => done,
         Err(stopped) => {
-            concerned.into_iter().for_each(|file| files[file].fail(&stopped));
+            concerned
+                .into_iter()
+                .for_each(|file| files[file].fail(&stopped));
             return Ok(());
         }
     };

@@ -239,7 +239,13 @@ impl Restore<'_> {
     /// Fills the files that have been made, then does what had to wait for them.
     async fn write_pending(&mut self) -> Result<(), Error> {
         let tree = self.volume.tree(self.commit);
-        contents::write(&tree, self.volume.blocks(), &self.pending, &self.progress.bytes).await?;
+        contents::write(
+            &tree,
+            self.volume.blocks(),
+            &self.pending,
+            &self.progress.bytes,
+        )
+        .await?;
         for file in std::mem::take(&mut self.pending) {
             let finished = match tree.xattrs(file.item.id).await {
                 Ok(xattrs) => file.finish(&xattrs),

@@ -12,3 +12,10 @@ mod world;
 
 mod live;
 mod model;
+mod snapshot;
+
+#[path = "../support/sample.rs"]
+mod sample;
+
+#[path = "../support/writer.rs"]
+mod writer;

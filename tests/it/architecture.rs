@@ -20,7 +20,8 @@ const LAYERS: &[Layer] = &[
     Layer {
         // Vocabulary. An id is made of random bytes, which enter through crypto's one door.
         modules: &["id", "path", "clock", "metrics", "sys"],
-        within: &[],
+        // The kernel's times become ours where its structures are read.
+        within: &[("sys", "clock")],
     },
     Layer {
         // Pure transforms. The formats name what crypto encrypts; crypto says what a ciphertext is.
@@ -29,6 +30,10 @@ const LAYERS: &[Layer] = &[
             ("format", "crypto"),
             ("crypto", "format"),
             ("format", "compress"),
+            // Opening a frame undoes encryption and compression in one go; a slot says how a repository compresses.
+            ("crypto", "compress"),
+            // A chunk is as long as a frame can be.
+            ("chunk", "format"),
         ],
     },
     Layer {

@@ -10,12 +10,22 @@ mod architecture;
 mod store;
 mod store_contract;
 
+mod golden;
+
+mod by_hand;
+
+mod damage;
+mod restore;
+mod verify;
+
 #[path = "../support/s3_server/mod.rs"]
 mod s3_server;
 
 #[path = "../support/golden/mod.rs"]
 mod golden_files;
 
-mod golden;
+#[path = "../support/sample.rs"]
+mod sample;
 
-mod by_hand;
+#[path = "../support/writer.rs"]
+mod writer;

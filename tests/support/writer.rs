@@ -107,7 +107,8 @@ impl Writer {
         small_data: &[Vec<u8>],
     ) -> Found {
         let commit = self.draft(changes, &special).await;
-        self.publish(&commit, Compression::default(), small_data).await
+        self.publish(&commit, Compression::default(), small_data)
+            .await
     }
 
     /// The same where `make` says what lies in the small data, whose places it is told. The changes must be few enough to stay in the
@@ -176,7 +177,10 @@ impl Writer {
 
     async fn draft(&mut self, mut changes: Vec<Change>, special: &Special) -> Commit {
         let head = self.head.clone();
-        changes.extend(head.as_ref().map(|head| Change::PutHistory(head.history_entry())));
+        changes.extend(
+            head.as_ref()
+                .map(|head| Change::PutHistory(head.history_entry())),
+        );
         let before = head
             .as_ref()
             .map_or_else(TreeRoot::default, |head| head.commit.tree.clone());

@@ -1,0 +1,410 @@
+//! Restoring into a plain directory: everything equals, nothing leads out of the target, damage and interruption cost only what they touch.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rewindfs::format::entry::{Contents, Kind};
+use rewindfs::path::RepoPath;
+use rewindfs::repo::Volume;
+use rewindfs::restore::{self, Progress, Summary};
+use rewindfs::store::Body;
+use rewindfs::sys;
+use tempfile::TempDir;
+
+use crate::sample::{self, Model, Node, Sample, Size};
+
+const SMALL: Size = Size {
+    chunk: 300_000,
+    names: 1500,
+};
+
+async fn restored(volume: &Arc<Volume>, sample: &Sample, paths: &[&str], target: &Path) -> Summary {
+    let paths: Vec<RepoPath> = paths
+        .iter()
+        .map(|path| RepoPath::parse(path.as_bytes()).unwrap())
+        .collect();
+    let commit = &sample.newest().0.commit;
+    let (progress, stop) = (Progress::default(), AtomicBool::new(false));
+    let summary = restore::run(volume, commit, &paths, target, &progress, &stop)
+        .await
+        .unwrap();
+    assert_eq!(
+        progress.entries.load(Ordering::Relaxed),
+        summary.written + summary.kept
+    );
+    summary
+}
+
+async fn opened(sample: &Sample) -> Arc<Volume> {
+    sample::reopen(&sample.store, &sample.recovery)
+        .await
+        .unwrap()
+}
+
+fn is_root() -> bool {
+    sys::effective_uid() == 0
+}
+
+fn xattrs_of(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let fd = sys::open(path, libc::O_PATH | libc::O_NOFOLLOW).unwrap();
+    let mut names = vec![0; 64 << 10];
+    let len = sys::list_xattrs(&fd, &mut names).unwrap();
+    let mut xattrs: Vec<_> = names[..len]
+        .split(|&byte| byte == 0)
+        // What a security module of the machine adds by itself.
+        .filter(|name| !name.is_empty() && !name.starts_with(b"security."))
+        .map(|name| {
+            let mut value = vec![0; 64 << 10];
+            let len = sys::get_xattr(&fd, name, &mut value).unwrap();
+            value.truncate(len);
+            (name.to_vec(), value)
+        })
+        .collect();
+    xattrs.sort();
+    xattrs
+}
+
+/// Everything that a restore promises of one path.
+fn assert_equal(path: &Path, node: &Node) {
+    let inode = &node.inode;
+    let found =
+        fs::symlink_metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let shown = path.display();
+    let kind = found.file_type();
+    let is_right = match inode.kind {
+        Kind::File => kind.is_file(),
+        Kind::Dir => kind.is_dir(),
+        Kind::Symlink => kind.is_symlink(),
+        Kind::Fifo => kind.is_fifo(),
+        Kind::Socket => kind.is_socket(),
+        Kind::CharDevice => kind.is_char_device(),
+        Kind::BlockDevice => kind.is_block_device(),
+    };
+    assert!(is_right, "{shown}: {kind:?}");
+    if inode.kind != Kind::Symlink {
+        assert_eq!(found.mode() & 0o7777, u32::from(inode.mode), "{shown}");
+    }
+    if is_root() {
+        assert_eq!(
+            (found.uid(), found.gid()),
+            (inode.uid, inode.gid),
+            "{shown}"
+        );
+    }
+    let (mtime, atime) = (inode.mtime, inode.atime);
+    assert_eq!(
+        (found.mtime(), found.mtime_nsec()),
+        (mtime.secs, i64::from(mtime.nanos)),
+        "{shown}"
+    );
+    assert_eq!(
+        (found.atime(), found.atime_nsec()),
+        (atime.secs, i64::from(atime.nanos)),
+        "{shown}"
+    );
+    if inode.kind != Kind::Symlink {
+        assert_eq!(xattrs_of(path), node.xattrs, "{shown}");
+    }
+    match inode.kind {
+        Kind::File => {
+            assert_eq!(found.nlink(), u64::from(inode.links), "{shown}");
+            assert!(
+                fs::read(path).unwrap() == node.contents,
+                "{shown}: wrong contents"
+            );
+        }
+        Kind::Symlink => {
+            use std::os::unix::ffi::OsStrExt;
+            let target = fs::read_link(path).unwrap();
+            assert_eq!(target.as_os_str().as_bytes(), inode.target, "{shown}");
+        }
+        Kind::CharDevice => assert_eq!(found.rdev(), inode.rdev, "{shown}"),
+        _ => {}
+    }
+}
+
+/// The model as it can be restored by whoever runs the tests: only root makes devices.
+fn possible(model: &Model) -> impl Iterator<Item = (&String, &Node)> {
+    model
+        .iter()
+        .filter(|(_, node)| is_root() || node.inode.kind != Kind::CharDevice)
+}
+
+fn count_below(dir: &Path) -> usize {
+    let mut count = 0;
+    for entry in fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        count += 1;
+        if entry.file_type().unwrap().is_dir() {
+            count += count_below(&entry.path());
+        }
+    }
+    count
+}
+
+fn target() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn into_an_empty_directory_everything_equals() {
+    let sample = Sample::new(SMALL).await;
+    let volume = opened(&sample).await;
+    let model = &sample.newest().1;
+    let target = target();
+    let place = target.path().join("made/on/the way");
+    let summary = restored(&volume, &sample, &[], &place).await;
+    assert_eq!(
+        summary.failures.len(),
+        model.len() - possible(model).count(),
+        "{:?}",
+        summary.failures
+    );
+    assert_eq!(summary.written, possible(model).count() as u64);
+    // Reading contents moves access times of directories: attributes first, the deepest last.
+    for (path, node) in possible(model).collect::<Vec<_>>().into_iter() {
+        assert_equal(&place.join(path), node);
+    }
+    assert_eq!(
+        count_below(&place) + 1,
+        possible(model).count(),
+        "nothing but what was asked for"
+    );
+    let ino = |path: &str| fs::metadata(place.join(path)).unwrap().ino();
+    assert_eq!(ino("linked-twice"), ino("dir-with-a-name/linked-twice"));
+    let sparse = File::open(place.join("sparse")).unwrap();
+    assert!(
+        sparse.metadata().unwrap().blocks() * 512 < 100_000,
+        "its holes were filled"
+    );
+    let data = sys::seek(&sparse, 0, libc::SEEK_DATA).unwrap();
+    assert!((390_000..=400_000).contains(&data), "{data}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_keep_their_path_and_bring_nothing_else() {
+    let sample = Sample::new(SMALL).await;
+    let volume = opened(&sample).await;
+    let model = &sample.newest().1;
+    let target = target();
+    let asked = [
+        "dir-with-a-name/deep",
+        "dir-with-a-name/symlink",
+        "/many/needle-00007",
+        "dir-with-a-name/deep/fresh",
+    ];
+    let summary = restored(&volume, &sample, &asked, target.path()).await;
+    assert_eq!(summary.failures, []);
+    let expected = [
+        "dir-with-a-name",
+        "dir-with-a-name/deep",
+        "dir-with-a-name/deep/fresh",
+        "dir-with-a-name/deep/socket",
+        "dir-with-a-name/symlink",
+        "many",
+        "many/needle-00007",
+    ];
+    for path in expected {
+        assert_equal(&target.path().join(path), &model[path]);
+    }
+    assert_eq!(count_below(target.path()), expected.len());
+    let missing = [RepoPath::parse(b"dir-with-a-name/none").unwrap()];
+    let commit = &sample.newest().0.commit;
+    let (progress, stop) = (Progress::default(), AtomicBool::new(false));
+    let failed = restore::run(&volume, commit, &missing, target.path(), &progress, &stop).await;
+    assert!(
+        failed
+            .unwrap_err()
+            .to_string()
+            .contains("/dir-with-a-name/none")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lies_in_the_target_leads_nowhere_else() {
+    let sample = Sample::new(SMALL).await;
+    let volume = opened(&sample).await;
+    let (target, elsewhere) = (target(), target());
+    fs::write(elsewhere.path().join("victim"), b"untouched").unwrap();
+    symlink(elsewhere.path(), target.path().join("dir-with-a-name")).unwrap();
+    symlink(elsewhere.path().join("victim"), target.path().join("big")).unwrap();
+    fs::create_dir(target.path().join("needle-a.txt")).unwrap();
+    fs::write(target.path().join("needle-a.txt/inside"), b"kept").unwrap();
+    let summary = restored(
+        &volume,
+        &sample,
+        &["dir-with-a-name", "big", "needle-a.txt", "sparse"],
+        target.path(),
+    )
+    .await;
+    assert_eq!(
+        fs::read(elsewhere.path().join("victim")).unwrap(),
+        b"untouched"
+    );
+    assert_eq!(count_below(elsewhere.path()), 1);
+    let failed = |path: &str| {
+        let path = RepoPath::parse(path.as_bytes()).unwrap();
+        summary.failures.iter().any(|failure| failure.path == path)
+    };
+    assert!(failed("dir-with-a-name") && failed("dir-with-a-name/copy") && failed("needle-a.txt"));
+    assert_eq!(
+        fs::read(target.path().join("needle-a.txt/inside")).unwrap(),
+        b"kept"
+    );
+    // A symlink where a file goes is replaced, never followed.
+    assert_equal(&target.path().join("big"), &sample.newest().1["big"]);
+    assert_equal(&target.path().join("sparse"), &sample.newest().1["sparse"]);
+    assert_eq!(unfinished(target.path()), 0);
+}
+
+fn unfinished(dir: &Path) -> usize {
+    let names = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    names
+        .filter(|name| name.to_string_lossy().starts_with(".rewindfs-"))
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_run_keeps_what_is_there_and_mends_what_is_not() {
+    let sample = Sample::new(SMALL).await;
+    let volume = opened(&sample).await;
+    let model = &sample.newest().1;
+    let target = target();
+    let paths = ["dir-with-a-name", "linked-twice", "big", "sparse", "fifo"];
+    let first = restored(&volume, &sample, &paths, target.path()).await;
+    assert_eq!((first.kept, first.failures.len()), (0, 0));
+    let kept = fs::metadata(target.path().join("sparse")).unwrap().ino();
+    fs::write(target.path().join("big"), b"spoilt").unwrap();
+    fs::remove_file(target.path().join("dir-with-a-name/linked-twice")).unwrap();
+    // As an interrupted run leaves it, or as the snapshot has it.
+    fs::set_permissions(
+        target.path().join("dir-with-a-name"),
+        fs::Permissions::from_mode(0o500),
+    )
+    .unwrap();
+    let second = restored(&volume, &sample, &paths, target.path()).await;
+    assert_eq!(second.failures, []);
+    assert!(second.kept >= 3, "{second:?}");
+    for path in [
+        "dir-with-a-name",
+        "dir-with-a-name/copy",
+        "dir-with-a-name/linked-twice",
+        "linked-twice",
+        "big",
+        "sparse",
+        "fifo",
+    ] {
+        assert_equal(&target.path().join(path), &model[path]);
+    }
+    assert_eq!(
+        fs::metadata(target.path().join("sparse")).unwrap().ino(),
+        kept
+    );
+    let ino = |path: &str| fs::metadata(target.path().join(path)).unwrap().ino();
+    assert_eq!(ino("linked-twice"), ino("dir-with-a-name/linked-twice"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_run_leaves_nothing_half_done_and_can_be_run_again() {
+    let sample = Sample::new(SMALL).await;
+    let volume = opened(&sample).await;
+    let (found, model) = sample.newest();
+    let target = target();
+    let (progress, stop) = (Progress::default(), Arc::new(AtomicBool::new(false)));
+    // Stops itself as soon as something has been written.
+    let run = restore::run(&volume, &found.commit, &[], target.path(), &progress, &stop);
+    let stopper = async {
+        while progress.entries.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        stop.store(true, Ordering::Relaxed);
+    };
+    let (done, ()) = futures::join!(run, stopper);
+    assert!(matches!(done, Err(restore::Error::Interrupted)), "{done:?}");
+    for (path, node) in model {
+        let path = target.path().join(path);
+        if node.inode.kind == Kind::File && path.exists() {
+            assert!(
+                fs::read(&path).unwrap() == node.contents,
+                "{}",
+                path.display()
+            );
+        }
+        if path.is_dir() {
+            assert_eq!(unfinished(&path), 0);
+        }
+    }
+    let summary = restored(&volume, &sample, &[], target.path()).await;
+    assert!(summary.kept > 0);
+    for (path, node) in possible(model) {
+        assert_equal(&target.path().join(path), node);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_frame_costs_its_files_alone() {
+    let sample = Sample::new(SMALL).await;
+    let volume = opened(&sample).await;
+    let (found, model) = sample.newest();
+    let extents = volume
+        .tree(&found.commit)
+        .extents(model["big"].id, 0..1)
+        .await
+        .unwrap();
+    let Contents::Data { place, .. } = &extents[0].contents else {
+        panic!("a hole")
+    };
+    let object = volume.blocks().object(place).unwrap();
+    let (bytes, _) = sample.store.get(&object, u64::MAX).await.unwrap();
+    let mut bytes = bytes.to_vec();
+    bytes[place.hint.offset as usize + 50] ^= 1;
+    sample
+        .store
+        .put(&object, Body::Bytes(bytes.into()))
+        .await
+        .unwrap();
+    let volume = opened(&sample).await;
+    let target = target();
+    let summary = restored(&volume, &sample, &[], target.path()).await;
+    let lost = ["big", "dir-with-a-name/copy"];
+    for path in lost {
+        assert!(!target.path().join(path).exists());
+        let path = RepoPath::parse(path.as_bytes()).unwrap();
+        let failure = summary
+            .failures
+            .iter()
+            .find(|failure| failure.path == path)
+            .unwrap();
+        assert!(failure.why.contains(object.as_str()), "{failure:?}");
+    }
+    let others = possible(model).filter(|(path, _)| !lost.contains(&path.as_str()));
+    for (path, node) in others {
+        assert_equal(&target.path().join(path), node);
+    }
+    assert_eq!(unfinished(target.path()), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_no_directory_is_refused() {
+    let sample = Sample::new(SMALL).await;
+    let volume = opened(&sample).await;
+    let target = target();
+    let file = target.path().join("file");
+    fs::write(&file, b"x").unwrap();
+    let (progress, stop) = (Progress::default(), AtomicBool::new(false));
+    let done = restore::run(
+        &volume,
+        &sample.newest().0.commit,
+        &[],
+        &file,
+        &progress,
+        &stop,
+    )
+    .await;
+    assert!(matches!(done, Err(restore::Error::Target { path, .. }) if path == file));
+}
