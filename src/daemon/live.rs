@@ -290,6 +290,7 @@ async fn drain(
     signals: &mut Signals,
 ) -> anyhow::Result<()> {
     tracing::info!("unmounted; uploading the rest");
+    writing.stop_reconcile();
     let mut handed_over = None;
     let mut signalled = None;
     loop {
