@@ -107,7 +107,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("fuser", &["fuse/", "mount/mod.rs", "snapshot/mod.rs"]),
     ("clap", &["cli/", "config/policy.rs"]),
     ("daemonize", &["daemon/background.rs"]),
-    ("indicatif", &["cli/output.rs", "cli/live.rs"]),
+    ("indicatif", &["cli/"]),
 ];
 
 /// A source file: its path below `src`, and its text without comments and without test code.

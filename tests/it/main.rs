@@ -7,6 +7,8 @@
 
 mod architecture;
 
+mod command_line;
+
 mod store;
 mod store_contract;
 
