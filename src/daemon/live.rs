@@ -84,8 +84,17 @@ impl LiveMount {
         std::fs::metadata(&self.mountpoint)
             .with_context(|| format!("look at the new mount {}", self.mountpoint.display()))?;
         state.remember(&self.record(&info))?;
-        let (desk, mut wishes) =
-            Desk::new(&writing, self.record(&info), &self.policy, self.describe);
+        let scan = {
+            let _inside = runtime.enter();
+            writing.start_scan()?
+        };
+        let (desk, mut wishes) = Desk::new(
+            &writing,
+            scan,
+            self.record(&info),
+            &self.policy,
+            self.describe,
+        );
         let desk = Arc::new(desk);
         let (ending, ended) = oneshot::channel();
         let serving = {

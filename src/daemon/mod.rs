@@ -18,6 +18,8 @@ pub mod control;
 
 mod writing;
 
+mod scanning;
+
 mod desk;
 
 pub mod live;

@@ -28,8 +28,8 @@ pub struct Progress {
     pub scanned: u64,
     /// Inodes that are expected; 0 while unknown.
     pub expected: u64,
-    /// Bytes read to compare or to back up.
-    pub bytes: u64,
+    /// Inodes that differed, and are being captured.
+    pub marked: u64,
 }
 
 /// The newest commit in the repository.

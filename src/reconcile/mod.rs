@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use tokio::runtime::Handle as Runtime;
 
 use crate::epoch::Epochs;
+use crate::format::entry::Inode;
 use crate::id::{EpochNo, FileId};
 use crate::journal::{LastStop, LogicalBlock};
 use crate::path::RepoPath;
@@ -145,7 +146,7 @@ pub enum Error {
     Stopped,
 }
 
-/// Takes over the numbers of a tree where the source does not know them (its identity map is new or was lost). To be called
+/// Takes over the numbers of a tree if the source knows none of them (its identity map is new or was lost). To be called
 /// before anything is mounted: a number handed out meanwhile stays. Returns how many were taken over.
 pub async fn adopt_numbers<P: Pages + Clone>(
     source: &Source,
@@ -159,6 +160,18 @@ pub async fn adopt_numbers<P: Pages + Clone>(
             return Ok(adopted);
         };
         after = Some(*last);
+        let known = |inode: &Inode| {
+            source
+                .known(&Handle(inode.handle.as_slice().into()))
+                .is_some()
+        };
+        if adopted == 0
+            && inodes
+                .iter()
+                .any(|(id, inode)| *id != FileId::ROOT && known(inode))
+        {
+            return Ok(0);
+        }
         for (id, inode) in inodes {
             let handle = Handle(inode.handle.into());
             if id == FileId::ROOT || handle.0.is_empty() || source.known(&handle).is_some() {
