@@ -64,7 +64,7 @@ impl Volume {
         loop {
             match self.newest_from(&lineage, after, Stamp(u64::MAX)).await {
                 Ok(found) => return Ok((found, damage)),
-                Err(error) if error.is_damage() => {
+                Err(error) if error.is_damage() || matches!(error, Error::NewerFormat { .. }) => {
                     // Only a commit that can be passed by its name: anything else would be met again and again.
                     let passed = self.commit_named_in(&error);
                     damage.push(error);
@@ -80,10 +80,8 @@ impl Volume {
 
     /// The commit at which reading failed; where a claim was at fault, or another commit, `None`.
     fn commit_named_in(&self, error: &Error) -> Option<ObjectKey> {
-        let (Error::Damaged { object, .. } | Error::Missing { object }) = error else {
-            return None;
-        };
-        layout::parse_commit(self.info.id, object).map(|_| object.clone())
+        let object = error.object()?;
+        layout::parse_commit(self.info.id, &object).map(|_| object)
     }
 
     /// What is wrong with claims and the lease, object by object.

@@ -18,8 +18,9 @@ impl Volume {
         if let Point::At(at) = point {
             return self.find_at(*at).await;
         }
-        let Some(head) = self.head().await? else {
-            return Err(self.nothing_yet());
+        let head = match self.head().await {
+            Err(damage) if damage.is_damage() => return self.find_behind(damage, point).await,
+            head => head?.ok_or_else(|| self.nothing_yet())?,
         };
         if *point == Point::Latest && !head.commit.incomplete {
             return Ok(head);
@@ -33,6 +34,25 @@ impl Volume {
         };
         let entry = entry.map_err(|why| not_found(why, &history))?;
         self.read_entry(entry, &head).await
+    }
+
+    /// The newest commit is damaged. What is asked for by number, name or id an older one knows too; what depends on which is the newest
+    /// is refused, for whoever asks must learn that it is damaged.
+    async fn find_behind(&self, damage: Error, point: &Point) -> Result<Found, Error> {
+        let (Some(known), _) = self.newest_readable().await? else {
+            return Err(damage);
+        };
+        let history = self.history(&known).await?;
+        let entry = match point {
+            Point::Seq(seq) => by_seq(&history, *seq),
+            Point::Named(text) => named(&history, text),
+            _ => return Err(damage),
+        };
+        match entry {
+            Ok(entry) => self.read_entry(entry, &known).await,
+            // It may be the very one that is damaged.
+            Err(_) => Err(damage),
+        }
     }
 
     /// The newest commit whose time is not later than `at`. Newest by era first: where the clock was set back and two eras
