@@ -273,7 +273,10 @@ impl Restore<'_> {
                 Deferred::Link { item, first, dir } => {
                     match self.target.link(&first, &dir, &item) {
                         Ok(()) => self.wrote(0),
-                        Err(error) => self.fail(item.path, error),
+                        Err(error) => {
+                            let why = self.why_not(&first).unwrap_or_else(|| error.to_string());
+                            self.fail(item.path, why);
+                        }
                     }
                 }
                 Deferred::Leave { item, dir } => {
@@ -290,6 +293,16 @@ impl Restore<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Why `path` could not be restored, if it could not: its other names say the same.
+    fn why_not(&self, path: &RepoPath) -> Option<String> {
+        let failure = self
+            .summary
+            .failures
+            .iter()
+            .find(|failure| failure.path == *path)?;
+        Some(failure.why.clone())
     }
 
     fn parent(&self, path: &RepoPath) -> Option<&Arc<Dir>> {
