@@ -7,15 +7,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
-use super::Error;
 use super::control::{Answer, Live, Request};
-use super::status::{LastCommit, Phase, Progress, Ratios, Status, ratio};
+use super::status::{LastCommit, Phase, Ratios, Status, ratio};
 use super::writing::Writing;
+use super::{Error, reconciling};
 use crate::config::policy::{Mode, Policy};
 use crate::config::state::MountRecord;
 use crate::epoch::Epochs;
 use crate::flusher;
-use crate::reconcile;
 use crate::repo::commits::snapshot_id;
 
 /// Wishes that wait for the owner: more than one at a time is a mistake of somebody's script.
@@ -86,7 +85,7 @@ pub(super) struct Desk {
     mounted: AtomicBool,
     flusher: flusher::Handle,
     epochs: Arc<Epochs>,
-    scan: Arc<reconcile::Progress>,
+    reconcile: Arc<reconciling::Shared>,
     wishes: mpsc::Sender<Wish>,
     describe: fn(&anyhow::Error) -> (String, u8),
 }
@@ -95,7 +94,6 @@ impl Desk {
     /// A desk, and where the wishes arrive that it cannot grant itself.
     pub(super) fn new(
         writing: &Writing,
-        scan: Arc<reconcile::Progress>,
         record: MountRecord,
         policy: &Policy,
         describe: fn(&anyhow::Error) -> (String, u8),
@@ -107,7 +105,7 @@ impl Desk {
             mounted: AtomicBool::new(true),
             flusher: writing.flusher().clone(),
             epochs: writing.epochs().clone(),
-            scan,
+            reconcile: writing.reconciling().shared().clone(),
             wishes,
             describe,
         };
@@ -122,7 +120,7 @@ impl Desk {
     fn status(&self) -> Status {
         let flusher = self.flusher.status();
         let mounted = self.mounted.load(Ordering::Relaxed);
-        let progress = scan_progress(&self.scan);
+        let progress = self.reconcile.progress();
         let phase = match () {
             () if !mounted => Phase::Draining,
             () if flusher.last_error.is_some() || flusher.fenced => Phase::Failing,
@@ -148,7 +146,7 @@ impl Desk {
                 seq: mark.name.seq.0,
                 time: mark.wall.to_rfc3339(),
             }),
-            last_error: last_error(&flusher),
+            last_error: last_error(&flusher).or_else(|| self.reconcile.trouble()),
             folds: self.epochs.counters().folds,
             ratios: Ratios {
                 c: ratio(flusher.contents.compressed, flusher.contents.plain),
@@ -211,15 +209,6 @@ impl Live for Desk {
             }
         }
     }
-}
-
-fn scan_progress(scan: &reconcile::Progress) -> Option<Progress> {
-    let running = !scan.ended.load(Ordering::Relaxed);
-    running.then(|| Progress {
-        scanned: scan.scanned.load(Ordering::Relaxed),
-        expected: scan.expected.load(Ordering::Relaxed),
-        marked: scan.marked.load(Ordering::Relaxed),
-    })
 }
 
 fn is_capturing(phase: flusher::Phase) -> bool {

@@ -84,17 +84,8 @@ impl LiveMount {
         std::fs::metadata(&self.mountpoint)
             .with_context(|| format!("look at the new mount {}", self.mountpoint.display()))?;
         state.remember(&self.record(&info))?;
-        let scan = {
-            let _inside = runtime.enter();
-            writing.start_scan()?
-        };
-        let (desk, mut wishes) = Desk::new(
-            &writing,
-            scan,
-            self.record(&info),
-            &self.policy,
-            self.describe,
-        );
+        let (desk, mut wishes) =
+            Desk::new(&writing, self.record(&info), &self.policy, self.describe);
         let desk = Arc::new(desk);
         let (ending, ended) = oneshot::channel();
         let serving = {
@@ -299,6 +290,7 @@ async fn drain(
     signals: &mut Signals,
 ) -> anyhow::Result<()> {
     tracing::info!("unmounted; uploading the rest");
+    writing.stop_reconcile();
     let mut handed_over = None;
     let mut signalled = None;
     loop {

@@ -16,9 +16,9 @@ pub mod status;
 
 pub mod control;
 
-mod writing;
+mod reconciling;
 
-mod scanning;
+mod writing;
 
 mod desk;
 
