@@ -9,6 +9,7 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -19,6 +20,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = ROOT / "target/release/rewindfs"
 S3_SERVER = ROOT / "target/release/examples/s3-server"
 MIB = 1 << 20
+# Background processes of live mounts, so that none is left behind by a run that fails.
+STARTED = []
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -79,8 +82,9 @@ class Rewindfs:
     def command(self, *arguments):
         return self.used.run([BINARY, *arguments], self.env)
 
-    def mount(self, source, *arguments):
-        self.command("mount", source, self.mountpoint, *self.flags, *arguments)
+    def mount(self, source):
+        self.command("mount", source, self.mountpoint, *self.flags)
+        STARTED.append(self.status()["pid"])
 
     def sync(self):
         self.command("sync", self.mountpoint)
@@ -163,8 +167,18 @@ class Work:
     def __exit__(self, *_):
         mounts = [line.split()[1] for line in pathlib.Path("/proc/self/mounts").read_text().splitlines()]
         for mount in sorted((at for at in mounts if at.startswith(str(self.path))), reverse=True):
-            subprocess.run(["umount", mount], check=False)
+            # Lazily: a program that failed in it may still have a file open.
+            subprocess.run(["umount", "--lazy", mount], check=False)
+        for pid in filter(runs_still, STARTED):
+            os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def runs_still(pid):
+    try:
+        return os.path.samefile(f"/proc/{pid}/exe", BINARY)
+    except OSError:
+        return False
 
 
 def stored(repo):

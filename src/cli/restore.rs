@@ -110,7 +110,7 @@ async fn print_plan(snapshot: &Opened, paths: &[RepoPath]) -> anyhow::Result<Exi
         }
     }
     output::note(&format!(
-        "{entries} entries, {} would be written",
+        "would write {entries} files, {}",
         output::size(bytes)
     ));
     Ok(in_part(unreadable))
@@ -152,10 +152,10 @@ fn report(summary: &Summary) {
     }
     let kept = match summary.kept {
         0 => String::new(),
-        kept => format!(", {kept} were there already"),
+        kept => format!("; there already: {kept}"),
     };
     output::note(&format!(
-        "{} entries, {} written{kept}",
+        "restored: {} files and directories, {}{kept}",
         summary.written,
         output::size(summary.bytes)
     ));

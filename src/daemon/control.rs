@@ -15,7 +15,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::JoinSet;
 
 use super::Error;
 use super::status::Status;
@@ -28,6 +29,8 @@ const LINE_LEN_MAX: u64 = 64 << 10;
 const CONNECTIONS_MAX: usize = 16;
 /// Who connects and says nothing is cut off after this.
 const REQUEST_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long a process that ends waits for its last answers to be written: they are ready by then.
+const LAST_ANSWERS_WAIT_MAX: Duration = Duration::from_secs(5);
 /// A status takes no longer than this, whatever else goes on.
 const STATUS_WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -110,17 +113,21 @@ impl Server {
         Ok(Self { listener, path })
     }
 
-    /// Answers requests until dropped.
-    pub async fn serve(self, live: Arc<dyn Live>) {
+    /// Answers requests until `ending` resolves (its sender may simply be dropped); then takes no more, and finishes the
+    /// answers under way within [`LAST_ANSWERS_WAIT_MAX`].
+    pub async fn serve(self, live: Arc<dyn Live>, mut ending: oneshot::Receiver<()>) {
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut connections = JoinSet::new();
         loop {
-            let Ok(slot) = slots.clone().acquire_owned().await else {
-                return;
+            let accepted = tokio::select! {
+                accepted = self.accept(&slots) => accepted,
+                _ = &mut ending => break,
             };
-            match self.listener.accept().await {
-                Ok((stream, _)) => {
+            while connections.try_join_next().is_some() {}
+            match accepted {
+                Ok((stream, slot)) => {
                     let live = live.clone();
-                    tokio::spawn(async move {
+                    connections.spawn(async move {
                         if let Err(error) = serve_one(stream, live).await {
                             tracing::debug!("control connection ended: {error}");
                         }
@@ -134,6 +141,20 @@ impl Server {
                 }
             }
         }
+        drop(self);
+        let finish = async { while connections.join_next().await.is_some() {} };
+        // Who is not answered by then finds the connection closed.
+        let _ = tokio::time::timeout(LAST_ANSWERS_WAIT_MAX, finish).await;
+    }
+
+    async fn accept(
+        &self,
+        slots: &Arc<Semaphore>,
+    ) -> io::Result<(tokio::net::UnixStream, OwnedSemaphorePermit)> {
+        let slot = slots.clone().acquire_owned().await;
+        let slot = slot.map_err(io::Error::other)?;
+        let (stream, _) = self.listener.accept().await?;
+        Ok((stream, slot))
     }
 }
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
-use super::Error;
 use super::control::{Answer, Live, Request};
 use super::status::{LastCommit, Phase, Ratios, Status, ratio};
 use super::writing::Writing;
+use super::{Error, reconciling};
 use crate::config::policy::{Mode, Policy};
 use crate::config::state::MountRecord;
 use crate::epoch::Epochs;
@@ -85,6 +85,7 @@ pub(super) struct Desk {
     mounted: AtomicBool,
     flusher: flusher::Handle,
     epochs: Arc<Epochs>,
+    reconcile: Arc<reconciling::Shared>,
     wishes: mpsc::Sender<Wish>,
     describe: fn(&anyhow::Error) -> (String, u8),
 }
@@ -104,6 +105,7 @@ impl Desk {
             mounted: AtomicBool::new(true),
             flusher: writing.flusher().clone(),
             epochs: writing.epochs().clone(),
+            reconcile: writing.reconciling().shared().clone(),
             wishes,
             describe,
         };
@@ -118,7 +120,7 @@ impl Desk {
     fn status(&self) -> Status {
         let flusher = self.flusher.status();
         let mounted = self.mounted.load(Ordering::Relaxed);
-        let progress = None;
+        let progress = self.reconcile.progress();
         let phase = match () {
             () if !mounted => Phase::Draining,
             () if flusher.last_error.is_some() || flusher.fenced => Phase::Failing,
@@ -144,7 +146,7 @@ impl Desk {
                 seq: mark.name.seq.0,
                 time: mark.wall.to_rfc3339(),
             }),
-            last_error: last_error(&flusher),
+            last_error: last_error(&flusher).or_else(|| self.reconcile.trouble()),
             folds: self.epochs.counters().folds,
             ratios: Ratios {
                 c: ratio(flusher.contents.compressed, flusher.contents.plain),

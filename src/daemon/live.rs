@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
 use super::background::Reporter;
@@ -86,9 +87,10 @@ impl LiveMount {
         let (desk, mut wishes) =
             Desk::new(&writing, self.record(&info), &self.policy, self.describe);
         let desk = Arc::new(desk);
+        let (ending, ended) = oneshot::channel();
         let serving = {
             let _inside = runtime.enter();
-            runtime.spawn(Server::bind(state.dir())?.serve(desk.clone()))
+            runtime.spawn(Server::bind(state.dir())?.serve(desk.clone(), ended))
         };
         reporter.note_best_effort(&format!(
             "{path} backs itself up into {repo} now; `rewindfs status {path}` tells more",
@@ -98,14 +100,15 @@ impl LiveMount {
         reporter.ready();
         tracing::info!(volume = info.name, at = %self.mountpoint.display(), "mounted");
 
-        let ended = runtime.block_on(async {
+        runtime.block_on(async {
             let end = serve(&session, &writing, &mut wishes, &mut signals).await;
             desk.unmounted();
-            finish(end, &session, &writing, &mut wishes, &mut signals).await
-        });
-        serving.abort();
-        drop(_lock);
-        ended
+            let ended = finish(end, &session, &writing, &mut wishes, &mut signals).await;
+            drop((ending, wishes));
+            // Only a panic could make this fail, and it answers nobody any more.
+            let _ = serving.await;
+            ended
+        })
     }
 
     /// Opens the repository, or makes the embedded default and shows its recovery key this once.
@@ -201,7 +204,7 @@ enum End {
 async fn serve(
     session: &Arc<Session>,
     writing: &Writing,
-    wishes: &mut tokio::sync::mpsc::Receiver<Wish>,
+    wishes: &mut mpsc::Receiver<Wish>,
     signals: &mut Signals,
 ) -> End {
     loop {
@@ -247,7 +250,7 @@ async fn finish(
     end: End,
     session: &Arc<Session>,
     writing: &Writing,
-    wishes: &mut tokio::sync::mpsc::Receiver<Wish>,
+    wishes: &mut mpsc::Receiver<Wish>,
     signals: &mut Signals,
 ) -> anyhow::Result<()> {
     match end {
@@ -283,10 +286,11 @@ async fn finish(
 /// process wants to go on, or a signal comes.
 async fn drain(
     writing: &Writing,
-    wishes: &mut tokio::sync::mpsc::Receiver<Wish>,
+    wishes: &mut mpsc::Receiver<Wish>,
     signals: &mut Signals,
 ) -> anyhow::Result<()> {
     tracing::info!("unmounted; uploading the rest");
+    writing.stop_reconcile();
     let mut handed_over = None;
     let mut signalled = None;
     loop {

@@ -16,6 +16,8 @@ pub mod status;
 
 pub mod control;
 
+mod reconciling;
+
 mod writing;
 
 mod desk;

@@ -24,12 +24,12 @@ pub enum Phase {
 /// How far a reconcile has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Progress {
-    /// Inodes looked at.
+    /// Entries looked at.
     pub scanned: u64,
-    /// Inodes that are expected; 0 while unknown.
+    /// About how many there are; 0 if that is unknown.
     pub expected: u64,
-    /// Bytes read to compare or to back up.
-    pub bytes: u64,
+    /// Entries that differed from the newest commit.
+    pub differing: u64,
 }
 
 /// The newest commit in the repository.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::Error;
+use super::reconciling::Reconciling;
 use crate::clock::{Clock, SystemClock};
 use crate::config::policy::{Mode, Policy, SealOn};
 use crate::config::state::VolumeState;
@@ -16,6 +17,7 @@ use crate::flusher::{self, Flusher, Manifest, Resume, Spool};
 use crate::id::{FileId, SessionId};
 use crate::journal::Journal;
 use crate::mount;
+use crate::reconcile::{self, Trust};
 use crate::repo::commits::Found;
 use crate::repo::{Repository, VolumeInfo};
 use crate::source::Source;
@@ -82,6 +84,7 @@ pub(super) struct Writing {
     source: Arc<Source>,
     journal: Arc<Journal>,
     flusher: flusher::Handle,
+    reconciling: Reconciling,
 }
 
 impl Writing {
@@ -116,6 +119,18 @@ impl Writing {
             .with_context(|| format!("open the journal {}", state.journal().display()))?;
         let journal = Arc::new(journal);
         let source = Arc::new(Source::open(&place.source, &state.identity(), next_id)?);
+        let tree = base.as_ref().map(|base| volume.tree(&base.commit));
+        if let Some(tree) = &tree {
+            let adopted = reconcile::adopt_numbers(&source, tree).await?;
+            if adopted > 0 {
+                tracing::info!(adopted, "took over the numbers of the newest commit");
+            }
+        }
+        // What was published during a scan that never ended says little of what the scan had not come to.
+        let trust = match base.as_ref().is_some_and(|base| base.commit.incomplete) {
+            true => Trust::Nothing,
+            false => Trust::after(&last_stop),
+        };
         tracing::info!(?last_stop, resumed = resumed.len(), "opened");
 
         let writership = stored
@@ -135,12 +150,20 @@ impl Writing {
                 kept_files: KEPT_FILES,
             },
         );
+        let scan = reconcile::Parts {
+            source: source.clone(),
+            epochs: epochs.clone(),
+            tree,
+            intents: journal.records()?.into_iter().collect(),
+            trust,
+            runtime: tokio::runtime::Handle::current(),
+        };
         let options = flusher::Options {
             policy: flusher_policy(policy),
             spool_bytes: spool_bytes.unwrap_or(SPOOL_BYTES_DEFAULT),
             copy_ahead_bytes: COPY_AHEAD_BYTES,
             incomplete_interval: INCOMPLETE_INTERVAL,
-            held: false,
+            held: true,
             lease: LEASE,
             owner: place.machine.owner(state),
             host: place.machine.host.clone(),
@@ -161,12 +184,24 @@ impl Writing {
             runtime: tokio::runtime::Handle::current(),
         };
         let flusher = Flusher::start(parts, options)?;
+        let reconciling = Reconciling::start(scan, flusher.clone())?;
         Ok(Self {
             epochs,
             source,
             journal,
             flusher,
+            reconciling,
         })
+    }
+
+    /// The comparison with the newest commit.
+    pub(super) fn reconciling(&self) -> &Reconciling {
+        &self.reconciling
+    }
+
+    /// Ends the comparison if it is not over. Nothing is lost: the next mount begins it anew.
+    pub(super) fn stop_reconcile(&self) {
+        tokio::task::block_in_place(|| self.reconciling.stop());
     }
 
     /// The live mount's front, which tells the flusher what programs do.
@@ -228,6 +263,7 @@ impl Writing {
     }
 
     async fn stop(&self, patience: Duration) -> anyhow::Result<flusher::Stopped> {
+        self.stop_reconcile();
         let stopped = self.flusher.stop(patience).await?;
         let journal = self.journal.clone();
         tokio::task::spawn_blocking(move || journal.close_clean())

@@ -15,6 +15,7 @@ use crate::epoch::preserve::{CUT_COPY_MAX, PATIENCE, Preserved};
 use crate::epoch::seal::{Pin, parity};
 use crate::format::entry::NameEntry;
 use crate::id::{EpochNo, FileId};
+use crate::source::Node;
 
 /// How a guard holds an inode.
 enum Lock<'a> {
@@ -107,7 +108,7 @@ impl Epochs {
         let created = set.mark(inode.node(), &pages_touched(range));
         self.alarm.changed(set.size().bytes);
         if !created {
-            self.intend(inode, range, epoch);
+            self.intend(inode.node(), range, epoch);
         }
     }
 
@@ -163,7 +164,7 @@ impl<'a> Guard<'a> {
         if new_len < old_len {
             return self.dirty(inode, new_len..old_len);
         }
-        if new_len > old_len && old_len % PAGE_LEN != 0 {
+        if new_len > old_len && !old_len.is_multiple_of(PAGE_LEN) {
             self.dirty(inode, old_len - 1..old_len)?;
         }
         Ok(())
@@ -183,6 +184,9 @@ impl<'a> Guard<'a> {
         // What was just made could only be given a name that did not exist.
         let born = entry.is_some_and(|entry| self.created.contains(&entry.id));
         self.set().record_name(dir.id(), name, entry, born);
+        if let Some(entry) = entry.filter(|_| !born) {
+            self.note_moved(entry.id);
+        }
         // The system call succeeded, so their last names are gone.
         for id in std::mem::take(&mut self.unlinking) {
             self.set().drop_if_created(id);
@@ -209,17 +213,61 @@ impl<'a> Guard<'a> {
         self.set().has(inode.id())
     }
 
+    /// A scan has found an inode of which no commit knows anything, with data in `data`: all of that is to be captured. No
+    /// journal intent is owed, since it is found again for as long as no commit has it. Nothing is marked twice in an epoch,
+    /// nor if the inode was made in it, so that several names of one file cost no more than one.
+    ///
+    /// Nothing changes here, so no lock on the inode is needed and nothing is preserved: whoever changes it later marks it
+    /// in his own epoch. For reconcile.
+    pub fn discovered(&mut self, node: &Node, data: &[Range<u64>]) {
+        self.found(node, data);
+    }
+
+    /// A scan doubts that `ranges` of an inode are what the last commit has: they are to be captured. For reconcile; as
+    /// [`Self::discovered`], but the journal is told, since the doubt may be gone after a crash and the difference not.
+    pub fn suspected(&mut self, node: &Node, ranges: &[Range<u64>]) {
+        if self.found(node, ranges) {
+            for range in ranges {
+                self.epochs.intend(node, range, self.epoch());
+            }
+        }
+    }
+
+    /// Marks an inode and its ranges; false if that has been done in this epoch.
+    fn found(&mut self, node: &Node, ranges: &[Range<u64>]) -> bool {
+        let set = self.set();
+        let first = set.edit(node, |record| {
+            let first = !record.found && !record.created;
+            record.found |= !ranges.is_empty();
+            for range in ranges.iter().filter(|_| first) {
+                set.mark_record(record, &pages_touched(range));
+            }
+            first
+        });
+        self.epochs.alarm.changed(set.size().bytes);
+        first
+    }
+
     /// The last commit has this name, so that removing it must leave a trace even if the epoch believes that it made it.
     /// For reconcile.
     pub fn known_name(&mut self, dir: &Arc<LiveInode>, name: &[u8]) {
         self.set().not_born(dir.id(), name);
     }
 
+    fn note_moved(&self, id: FileId) {
+        if let Some(moved) = self.epochs.moved.lock().as_mut() {
+            let held = self.first.iter().chain(&self.more);
+            let nodes = held.filter(|held| held.inode.id() == id);
+            moved.extend(nodes.map(|held| held.inode.node().clone()));
+        }
+    }
+
     fn set(&self) -> &'a ChangeSet {
         self.epochs.set(self.pin.epoch())
     }
 
-    /// Tries to preserve; without room waits a little, then folds, and when that is not allowed waits for the flusher.
+    /// Preserves what `range` of an inode is needed for. Without room it waits a little, then folds, and when that is not
+    /// allowed waits until the flusher has taken it. While it waits it lends its locks to the flusher.
     fn settle(
         &mut self,
         inode: &Arc<LiveInode>,
@@ -227,33 +275,24 @@ impl<'a> Guard<'a> {
         attempt: impl Fn(&Epochs, EpochNo) -> Preserved,
     ) {
         let (epochs, epoch) = (self.epochs, self.epoch());
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let events = epochs.buffer.events();
-            match attempt(epochs, epoch) {
-                Preserved::Done => return,
-                Preserved::NoRoom if epochs.buffer.wait(events, until) => {}
-                Preserved::NoRoom | Preserved::TooMuch => break,
-            }
+        if attempt(epochs, epoch) == Preserved::Done {
+            return;
         }
-        if !epochs.fold_for_writer(epoch) {
-            self.wait_taken(inode, range);
-        }
-    }
-
-    /// Waits until the sealed epoch needs nothing of `range` any more, lending the locks to the flusher meanwhile.
-    fn wait_taken(&mut self, inode: &Arc<LiveInode>, range: &Range<u64>) {
-        let (epochs, epoch) = (self.epochs, self.epoch());
         self.each_lock(|lock| match lock {
             Lock::Exclusive(lock) => Lock::Lent(RwLockWriteGuard::downgrade_to_upgradable(lock)),
             other => other,
         });
+        let until = Instant::now() + PATIENCE;
         loop {
             let events = epochs.buffer.events();
-            if !epochs.sealed_needs(inode, range, epoch) {
-                break;
+            let patient = match attempt(epochs, epoch) {
+                Preserved::Done => break,
+                Preserved::NoRoom => epochs.buffer.wait(events, until),
+                Preserved::TooMuch => false,
+            };
+            if !patient && !epochs.fold_for_writer(epoch) {
+                epochs.await_taken(inode, range, epoch);
             }
-            epochs.buffer.wait(events, Instant::now() + PATIENCE);
         }
         self.each_lock(|lock| match lock {
             Lock::Lent(lock) => Lock::Exclusive(RwLockUpgradableReadGuard::upgrade(lock)),

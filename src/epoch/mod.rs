@@ -94,6 +94,8 @@ pub struct Epochs {
     sealing: Mutex<()>,
     /// Copies ahead under way; no seal while there are any.
     copies: AtomicU64,
+    /// What was given a name while a scan runs; `None` while none does.
+    moved: Mutex<Option<Vec<Node>>>,
     origin: Arc<dyn Origin>,
     journal: Arc<Journal>,
 }
@@ -173,6 +175,7 @@ impl Epochs {
             tally: Tally::default(),
             sealing: Mutex::new(()),
             copies: AtomicU64::new(0),
+            moved: Mutex::new(None),
             origin,
             journal,
         })
@@ -241,6 +244,25 @@ impl Epochs {
             .upgrade()
             .expect("a method runs, so somebody holds it");
         Sealed::new(me, epoch)
+    }
+
+    /// From now on every inode that is given a name is remembered for [`Self::take_moved`]: a scan could have passed its new
+    /// place already and never come to its old one.
+    pub fn watch_moves(&self) {
+        *self.moved.lock() = Some(Vec::new());
+    }
+
+    /// What was given a name since the last call, `None` if nothing was. `last`: the scan ends if there is nothing.
+    pub fn take_moved(&self, last: bool) -> Option<Vec<Node>> {
+        let mut moved = self.moved.lock();
+        let taken = moved
+            .as_mut()
+            .map(std::mem::take)
+            .filter(|taken| !taken.is_empty());
+        if taken.is_none() && last {
+            *moved = None;
+        }
+        taken
     }
 
     /// What `status` shows.

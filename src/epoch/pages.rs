@@ -219,7 +219,7 @@ fn insert_run(runs: &mut Vec<Run>, run: &Run) -> u64 {
     let start = run.start.min(runs[low].start);
     let end = run.end.max(runs[high - 1].end);
     let had = pages_in(&runs[low..high]);
-    runs.splice(low..high, [start..end]);
+    runs.splice(low..high, std::iter::once(start..end));
     end - start - had
 }
 

@@ -155,6 +155,18 @@ impl Epochs {
         }
     }
 
+    /// Waits until the sealed epoch needs nothing of `range` any more, whatever has become of it.
+    pub(super) fn await_taken(&self, inode: &LiveInode, range: &Range<u64>, epoch: EpochNo) {
+        loop {
+            let events = self.buffer.events();
+            if !self.sealed_needs(inode, range, epoch) {
+                return;
+            }
+            // The time limit is only for a notice that got lost; there should be none.
+            self.buffer.wait(events, Instant::now() + PATIENCE);
+        }
+    }
+
     /// The last name of a turned-over inode is about to go: keeps a descriptor, or the bytes if those are few.
     pub(super) fn keep_unlinked(&self, inode: &LiveInode, epoch: EpochNo) -> Preserved {
         let Some(set) = self.sealed_before(epoch) else {

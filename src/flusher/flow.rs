@@ -300,8 +300,21 @@ impl Flow {
         let since = self.last_seal.elapsed();
         match self.held {
             true => open != ChangeSize::default() && since >= self.options.incomplete_interval,
-            false => !self.waiters.is_empty() || self.options.policy.due(open, since, self.event),
+            false => {
+                !self.waiters.is_empty()
+                    || self.owes_moment()
+                    || self.options.policy.due(open, since, self.event)
+            }
         }
+    }
+
+    /// Whether the scan has ended and the newest commit is still one that was published while it ran.
+    pub(super) fn owes_moment(&self) -> bool {
+        !self.held
+            && self
+                .base
+                .as_ref()
+                .is_some_and(|base| base.commit.incomplete)
     }
 
     /// Whether the spool takes more. If not, the open epoch grows coarser until it does.

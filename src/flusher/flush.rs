@@ -50,7 +50,7 @@ impl Flow {
         if let Some(sealed) = &sealed {
             self.last_epoch = Some(sealed.epoch());
         }
-        if sealed.is_some() || !label.is_empty() {
+        if sealed.is_some() || !label.is_empty() || self.owes_moment() {
             let flushed = self.flush(sealed, wall, since, &label);
             self.recent = Recent::default();
             if flushed.is_err() {

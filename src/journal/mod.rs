@@ -131,7 +131,10 @@ impl Journal {
         let before = self.sled("record", || {
             self.database.insert(key.bytes(), &value.bytes())
         })?;
-        noted.insert(key, epoch, before.is_none());
+        // A request of the epoch before may come late; what is newer in the database stays newer.
+        let stored = before.as_deref().and_then(Value::parse);
+        let newest = stored.map_or(epoch, |stored| noted.newest(key, stored).max(epoch));
+        noted.insert(key, newest, before.is_none());
         Ok(before.is_none())
     }
 

@@ -1,1 +1,258 @@
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::sync::Barrier;
+use std::thread;
 
+use tempfile::TempDir;
+
+use super::*;
+
+fn dir() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn open(dir: &TempDir) -> (Journal, LastStop) {
+    Journal::open(dir.path()).unwrap()
+}
+
+/// A journal with some records whose process has died.
+fn crashed(records: u64) -> TempDir {
+    let dir = dir();
+    let (journal, stop) = open(&dir);
+    assert_eq!(stop, LastStop::New);
+    for id in 0..records {
+        journal.record(FileId(id), 0, EpochNo(1)).unwrap();
+    }
+    journal.sync().unwrap();
+    dir
+}
+
+fn edit_marker(dir: &TempDir, edit: impl FnOnce(String) -> String) {
+    let path = dir.path().join("marker");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(path, edit(text)).unwrap();
+}
+
+fn assert_set_aside(dir: &TempDir) {
+    let (journal, stop) = open(dir);
+    assert!(
+        matches!(&stop, LastStop::SetAside(why) if why.contains("set-aside-1")),
+        "{stop:?}"
+    );
+    assert!(journal.records().unwrap().is_empty());
+    assert!(
+        journal.record(FileId(1), 0, EpochNo(1)).unwrap(),
+        "it goes on with a new one"
+    );
+    journal.sync().unwrap();
+}
+
+#[test]
+fn records_survive_a_crash_as_older_than_every_epoch() {
+    let dir = crashed(3);
+    let (journal, stop) = open(&dir);
+    assert_eq!(stop, LastStop::Crashed);
+    assert!(journal.same_boot());
+    let old = |id| (FileId(id), 0, EpochNo(0));
+    assert_eq!(journal.records().unwrap(), vec![old(0), old(1), old(2)]);
+    assert!(
+        !journal.record(FileId(1), 0, EpochNo(5)).unwrap(),
+        "already noted"
+    );
+    assert_eq!(journal.records().unwrap()[1].2, EpochNo(5));
+    journal.forget(EpochNo(4)).unwrap();
+    assert_eq!(journal.records().unwrap(), vec![(FileId(1), 0, EpochNo(5))]);
+}
+
+#[test]
+fn a_clean_stop_is_told_from_a_crash_and_from_a_reboot() {
+    let dir = crashed(1);
+    let (journal, _) = open(&dir);
+    journal.close_clean().unwrap();
+    assert!(journal.record(FileId(9), 0, EpochNo(1)).is_err(), "closed");
+    drop(journal);
+    assert_eq!(open(&dir).1, LastStop::Clean);
+    assert_eq!(open(&dir).1, LastStop::Crashed, "that was not clean");
+    edit_marker(&dir, |text| {
+        let boot = text
+            .lines()
+            .find(|line| line.starts_with("boot "))
+            .unwrap()
+            .to_owned();
+        text.replace(&boot, "boot another")
+    });
+    let (journal, stop) = open(&dir);
+    assert_eq!(stop, LastStop::Rebooted);
+    assert!(!journal.same_boot());
+}
+
+#[test]
+fn forgetting_spares_what_was_touched_again() {
+    let dir = dir();
+    let (journal, _) = open(&dir);
+    for id in 0..1000 {
+        journal.record(FileId(id), 7, EpochNo(1)).unwrap();
+    }
+    for id in (0..1000).step_by(2) {
+        assert!(!journal.record(FileId(id), 7, EpochNo(2)).unwrap());
+    }
+    journal.forget(EpochNo(1)).unwrap();
+    let left = journal.records().unwrap();
+    assert_eq!(left.len(), 500);
+    assert!(
+        left.iter()
+            .all(|(id, block, epoch)| id.0 % 2 == 0 && *block == 7 && *epoch == EpochNo(2))
+    );
+    assert!(
+        journal.record(FileId(1), 7, EpochNo(2)).unwrap(),
+        "forgotten, so noted anew"
+    );
+}
+
+#[test]
+fn only_a_new_record_owes_a_sync() {
+    let dir = dir();
+    let (journal, _) = open(&dir);
+    assert!(!journal.owes(FileId(1)));
+    journal.record(FileId(1), 0, EpochNo(1)).unwrap();
+    assert!(journal.owes(FileId(1)));
+    journal.write_out().unwrap();
+    assert!(journal.owes(FileId(1)), "the kernel has it, the disk not");
+    journal.sync().unwrap();
+    assert!(!journal.owes(FileId(1)));
+    journal.record(FileId(1), 0, EpochNo(2)).unwrap();
+    assert!(!journal.owes(FileId(1)), "a hot file pays once");
+}
+
+#[test]
+fn concurrent_syncs_all_return_and_leave_nothing_owed() {
+    let dir = dir();
+    let (journal, _) = open(&dir);
+    let start = Barrier::new(8);
+    thread::scope(|scope| {
+        for worker in 0..8u64 {
+            let (journal, start) = (&journal, &start);
+            scope.spawn(move || {
+                start.wait();
+                for n in 0..50 {
+                    let id = FileId(worker * 1000 + n);
+                    journal.record(id, 0, EpochNo(1)).unwrap();
+                    journal.sync().unwrap();
+                    assert!(!journal.owes(id));
+                }
+            });
+        }
+    });
+    assert_eq!(journal.records().unwrap().len(), 400);
+}
+
+#[test]
+fn a_second_process_is_refused_and_nothing_is_set_aside() {
+    let dir = crashed(1);
+    let (_journal, _) = open(&dir);
+    let Err(error) = Journal::open(dir.path()) else {
+        panic!("opened twice")
+    };
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    assert!(!dir.path().join("db.set-aside-1").exists());
+}
+
+#[test]
+fn a_damaged_database_is_set_aside() {
+    let dir = crashed(20_000);
+    let log = fs::OpenOptions::new()
+        .write(true)
+        .open(dir.path().join("db/db"))
+        .unwrap();
+    let len = log.metadata().unwrap().len();
+    for at in (0..len).step_by(512) {
+        log.write_all_at(&[0xa5; 64], at).unwrap();
+    }
+    drop(log);
+    assert_set_aside(&dir);
+}
+
+#[test]
+fn a_missing_or_emptied_database_is_noticed() {
+    let dir = crashed(10);
+    fs::remove_dir_all(dir.path().join("db")).unwrap();
+    assert_set_aside(&dir);
+    fs::write(dir.path().join("db/db"), b"").unwrap();
+    assert_set_aside(&dir);
+}
+
+#[test]
+fn another_database_in_its_place_is_noticed() {
+    let (dir, other) = (crashed(10), crashed(10));
+    fs::remove_dir_all(dir.path().join("db")).unwrap();
+    fs::rename(other.path().join("db"), dir.path().join("db")).unwrap();
+    assert_set_aside(&dir);
+}
+
+#[test]
+fn lost_records_after_a_clean_stop_are_noticed() {
+    let dir = crashed(10);
+    open(&dir).0.close_clean().unwrap();
+    edit_marker(&dir, |text| text.replace("records 11", "records 12"));
+    assert_set_aside(&dir);
+}
+
+#[test]
+fn a_damaged_or_missing_marker_is_not_believed() {
+    let dir = crashed(10);
+    edit_marker(&dir, |text| text[..text.len() / 2].to_owned());
+    assert_set_aside(&dir);
+    fs::remove_file(dir.path().join("marker")).unwrap();
+    assert_set_aside(&dir);
+    edit_marker(&dir, |text| text.replace("journal 1", "journal 2"));
+    assert_set_aside(&dir);
+    assert_set_aside_count(&dir);
+}
+
+/// However often that happens, only a few are kept.
+fn assert_set_aside_count(dir: &TempDir) {
+    for _ in 0..3 {
+        fs::remove_file(dir.path().join("marker")).unwrap();
+        assert_set_aside(dir);
+    }
+    let kept = fs::read_dir(dir.path()).unwrap().filter(|entry| {
+        entry
+            .as_ref()
+            .unwrap()
+            .file_name()
+            .to_string_lossy()
+            .contains("set-aside")
+    });
+    assert_eq!(kept.count(), 3);
+}
+
+#[test]
+fn a_failed_write_is_latched() {
+    let dir = dir();
+    let (journal, _) = open(&dir);
+    journal.record(FileId(1), 0, EpochNo(1)).unwrap();
+    let failed = journal.sled("test", || -> sled::Result<()> { panic!("as sled does") });
+    assert!(failed.is_err());
+    assert!(journal.latched().unwrap().contains("test"));
+    assert!(journal.sync().is_err());
+    assert!(journal.record(FileId(2), 0, EpochNo(1)).is_err());
+    assert!(journal.close_clean().is_err());
+    drop(journal);
+    assert_eq!(open(&dir).1, LastStop::Crashed);
+}
+
+#[test]
+fn more_records_than_memory_holds_are_still_known() {
+    let dir = dir();
+    let (journal, _) = open(&dir);
+    journal.record(FileId(1), 0, EpochNo(1)).unwrap();
+    assert!(!journal.record(FileId(1), 0, EpochNo(3)).unwrap());
+    let batch = journal.noted.lock().write_back();
+    journal.database.apply_batch(batch).unwrap();
+    assert!(
+        !journal.record(FileId(1), 0, EpochNo(2)).unwrap(),
+        "known from the database"
+    );
+    journal.forget(EpochNo(2)).unwrap();
+    assert_eq!(journal.records().unwrap(), vec![(FileId(1), 0, EpochNo(3))]);
+}

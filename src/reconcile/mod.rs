@@ -1,1 +1,188 @@
-//! reconcile
+//! Reconcile: the source compared with the newest commit, in the background of every live mount, since the source may have been
+//! changed while nothing was mounted. A first backup is nothing but this against an empty tree.
+//!
+//! It only ever says "this is what the source holds now": under the same locks and guards as a user's request, after
+//! looking again. So it can run beside live changes and beside incomplete commits, and saying a thing twice does no harm.
+//! `compare` decides (pure), `known` reads the tree, `scan` walks and marks. The flusher does the rest. Started by the daemon on a thread of its own.
+
+mod compare;
+
+mod known;
+
+mod scan;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use tokio::runtime::Handle as Runtime;
+
+use crate::epoch::Epochs;
+use crate::format::entry::Inode;
+use crate::id::{EpochNo, FileId};
+use crate::journal::{LastStop, LogicalBlock};
+use crate::path::RepoPath;
+use crate::repo::tree::{Pages, Tree};
+use crate::source::{Handle, Source};
+
+pub use scan::run;
+
+/// Inodes asked for at once when numbers are taken from a tree.
+const INODES_AT_ONCE: usize = 4096;
+
+/// How far the marks of the last mount can be believed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trust {
+    /// The dead mount was found where it had been: nothing could reach the source without the journal knowing. Large files
+    /// are compared only where it has records; for all else as [`Self::Stat`].
+    Covered,
+    /// Size and times tell what may have changed, and the journal's records what must be compared whatever they tell.
+    Stat,
+    /// The journal was lost and the machine may have been down since: contents are compared, whatever anything tells.
+    Nothing,
+}
+
+impl Trust {
+    /// What the way in which the last mount ended lets us believe.
+    pub fn after(stop: &LastStop) -> Self {
+        match stop {
+            // Without a journal of its own, a machine may have lost power since the last commit and nothing would tell.
+            LastStop::SetAside(_) | LastStop::New => Self::Nothing,
+            LastStop::Clean | LastStop::Crashed | LastStop::Rebooted => Self::Stat,
+        }
+    }
+
+    /// The same where the dead mount was still in its place when this one began.
+    pub fn after_dead_mount(stop: &LastStop) -> Self {
+        match stop {
+            LastStop::Crashed => Self::Covered,
+            other => Self::after(other),
+        }
+    }
+}
+
+/// What a scan works with.
+pub struct Parts<P> {
+    /// The source.
+    pub source: Arc<Source>,
+    /// Where differences are marked.
+    pub epochs: Arc<Epochs>,
+    /// The tree of the newest commit; `None` for a volume without any.
+    pub tree: Option<Tree<P>>,
+    /// Files that the journal has records of.
+    pub intents: Intents,
+    /// How far marks can be believed.
+    pub trust: Trust,
+    /// Where tree pages are fetched.
+    pub runtime: Runtime,
+}
+
+/// The journal's records by file: whatever `stat` says, their contents are compared.
+#[derive(Clone, Debug, Default)]
+pub struct Intents(HashMap<FileId, Vec<LogicalBlock>>);
+
+impl FromIterator<(FileId, LogicalBlock, EpochNo)> for Intents {
+    fn from_iter<I: IntoIterator<Item = (FileId, LogicalBlock, EpochNo)>>(records: I) -> Self {
+        let mut blocks: HashMap<FileId, Vec<LogicalBlock>> = HashMap::new();
+        for (id, block, _epoch) in records {
+            blocks.entry(id).or_default().push(block);
+        }
+        Self(blocks)
+    }
+}
+
+impl Intents {
+    fn has(&self, id: FileId) -> bool {
+        self.0.contains_key(&id)
+    }
+
+    fn blocks(&self, id: FileId) -> &[LogicalBlock] {
+        self.0.get(&id).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// How far a scan has come, for `status`.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Entries looked at.
+    pub scanned: AtomicU64,
+    /// Entries that the newest commit holds: about how many there will be. 0 if there is no commit.
+    pub expected: AtomicU64,
+    /// Entries that differed.
+    pub marked: AtomicU64,
+    /// Set when it has ended, well or not.
+    pub ended: AtomicBool,
+}
+
+/// What a scan found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Summary {
+    /// Entries looked at.
+    pub scanned: u64,
+    /// Entries that differed from the commit.
+    pub marked: u64,
+    /// What could not be looked at, and why: it stays in snapshots as it last was. At most [`UNREADABLE_MAX`].
+    pub unreadable: Vec<(RepoPath, String)>,
+}
+
+/// Unreadable entries that are remembered by name; the log has all.
+pub const UNREADABLE_MAX: usize = 100;
+
+/// Why a scan ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The tree could not be read.
+    #[error("compare with the newest snapshot: {0}")]
+    Repository(#[from] crate::repo::Error),
+    /// The source could not be read at all.
+    #[error("scan the source: {0}")]
+    Source(#[from] io::Error),
+    /// Asked to stop.
+    #[error("the scan was stopped")]
+    Stopped,
+}
+
+/// Takes over the numbers of a tree if the source knows none of them (its identity map is new or was lost). To be called
+/// before anything is mounted: a number handed out meanwhile stays. Returns how many were taken over.
+pub async fn adopt_numbers<P: Pages + Clone>(
+    source: &Source,
+    tree: &Tree<P>,
+) -> Result<u64, Error> {
+    let mut adopted = 0;
+    let mut after = None;
+    loop {
+        let inodes = tree.inodes(after, INODES_AT_ONCE).await?;
+        let Some((last, _)) = inodes.last() else {
+            return Ok(adopted);
+        };
+        after = Some(*last);
+        let known = |inode: &Inode| {
+            source
+                .known(&Handle(inode.handle.as_slice().into()))
+                .is_some()
+        };
+        if adopted == 0
+            && inodes
+                .iter()
+                .any(|(id, inode)| *id != FileId::ROOT && known(inode))
+        {
+            return Ok(0);
+        }
+        for (id, inode) in inodes {
+            let handle = Handle(inode.handle.into());
+            if id == FileId::ROOT || handle.0.is_empty() || source.known(&handle).is_some() {
+                continue;
+            }
+            match source.adopt(id, &handle) {
+                Ok(()) => adopted += 1,
+                // Two inodes of one handle: the tree remembers a file that is long gone. It will be found missing.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}

@@ -119,6 +119,12 @@ impl Scene {
     pub(crate) fn unmount(self) {
         unmount(&self.session);
     }
+
+    /// The same, and then `clean` before the source is removed.
+    pub(crate) fn unmount_keeping(self, clean: impl FnOnce()) {
+        unmount(&self.session);
+        clean();
+    }
 }
 
 /// Unmounts and waits until it is gone. A child that another test is starting has copies of all descriptors for a moment, so that

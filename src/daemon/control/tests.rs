@@ -26,6 +26,7 @@ impl Live for Fake {
 
 struct Running {
     dir: tempfile::TempDir,
+    _ending: oneshot::Sender<()>,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -36,9 +37,11 @@ fn start() -> Running {
         let _inside = runtime.enter();
         Server::bind(dir.path()).unwrap()
     };
-    runtime.spawn(server.serve(Arc::new(Fake)));
+    let (ending, ended) = oneshot::channel();
+    runtime.spawn(server.serve(Arc::new(Fake), ended));
     Running {
         dir,
+        _ending: ending,
         _runtime: runtime,
     }
 }
@@ -110,4 +113,36 @@ fn the_socket_is_private_replaces_a_dead_one_and_goes_with_its_server() {
     drop(server);
     assert!(!deep.join(SOCKET).exists());
     assert!(Client::connect(&deep).is_err());
+}
+
+/// Answers when it is told to.
+struct Slow(tokio::sync::Notify);
+
+#[async_trait]
+impl Live for Slow {
+    async fn answer(&self, _: Request) -> Answer {
+        self.0.notified().await;
+        Answer::Done
+    }
+}
+
+#[test]
+fn an_answer_under_way_is_written_before_the_end() {
+    // `umount` was told that the background process had died, because that ended before it had written its answer.
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let slow = Arc::new(Slow(tokio::sync::Notify::new()));
+    let (ending, ended) = oneshot::channel();
+    let server = {
+        let _inside = runtime.enter();
+        Server::bind(dir.path()).unwrap()
+    };
+    let serving = runtime.spawn(server.serve(slow.clone(), ended));
+    let mut client = Client::connect(dir.path()).unwrap();
+    let asking = std::thread::spawn(move || client.ask(&Request::HandOver, None));
+    slow.0.notify_one();
+    let answered = asking.join().unwrap().unwrap();
+    drop(ending);
+    runtime.block_on(serving).unwrap();
+    assert_eq!(answered, Answer::Done);
 }

@@ -138,12 +138,6 @@ impl State {
             }
         }
     }
-
-    /// What a commit must hold: names, and the inodes that they lead to.
-    pub(super) fn visible(mut self) -> Self {
-        self.dead.clear();
-        self
-    }
 }
 
 /// The source, and its diary.
@@ -189,7 +183,8 @@ impl FakeSource {
         for (_, effect) in &old {
             before.apply(effect);
         }
-        before.clone().visible()
+        before.dead.clear();
+        before.clone()
     }
 
     pub(super) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {

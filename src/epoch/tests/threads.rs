@@ -74,20 +74,20 @@ fn capture_all(capture: &mut Capture, rng: &mut StdRng) -> bool {
 
 #[test]
 fn commits_are_exact_under_full_write_load() {
-    let world = play(&ROOMY, 150, 1);
+    let world = play(&ROOMY, 60, 1);
     assert!(world.epochs.counters().preserved_bytes > 0);
 }
 
 #[test]
 fn commits_are_exact_and_come_even_when_nothing_fits() {
-    let world = play(&TIGHT, 30, 2);
+    let world = play(&TIGHT, 8, 2);
     assert_eq!(world.epochs.descriptors.used(), 0, "descriptors come back");
     let world = play(
         &Options {
             preserve_bytes: 0,
             kept_files: 0,
         },
-        15,
+        5,
         3,
     );
     assert!(world.epochs.counters().folds > 0);

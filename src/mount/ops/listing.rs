@@ -6,7 +6,7 @@ use super::{Ops, Shown};
 use crate::format::entry::Kind;
 use crate::id::FileId;
 use crate::mount::handles::OpenDir;
-use crate::source::{Listed, Listing};
+use crate::source::{Listed, Listing, Node};
 use crate::sys;
 
 /// An entry of a plain listing.
@@ -16,7 +16,7 @@ pub struct Entry {
     pub name: Vec<u8>,
     /// Its number; for `..` that of the directory itself, since the kernel knows better.
     pub id: FileId,
-    /// Its kind; a file where the directory does not say.
+    /// Its kind.
     pub kind: Kind,
     /// Where to go on after it.
     pub next: u64,
@@ -51,22 +51,32 @@ impl Ops {
         let open = self.dirs.get(handle)?;
         let dir = open.inode.node();
         each_entry(&open, offset, |listed| {
-            let id = if is_dot(&listed.name) {
-                dir.id
-            } else {
-                match self.source.entry(dir, &listed.name) {
-                    Ok(node) => node.id,
-                    Err(error) if is_gone(&error) => return Ok(false),
-                    Err(error) => return Err(error),
-                }
+            let (id, kind) = match self.identify(dir, &listed) {
+                Ok(found) => found,
+                Err(error) if is_gone(&error) => return Ok(false),
+                Err(error) => return Err(error),
             };
             Ok(take(&Entry {
                 name: listed.name,
                 id,
-                kind: listed.kind.unwrap_or(Kind::File),
+                kind,
                 next: listed.next,
             }))
         })
+    }
+
+    /// Number and kind of an entry; not every file system says the kind in its directories.
+    fn identify(&self, dir: &Node, listed: &Listed) -> io::Result<(FileId, Kind)> {
+        if is_dot(&listed.name) {
+            return Ok((dir.id, Kind::Dir));
+        }
+        match listed.kind {
+            Some(kind) => Ok((self.source.entry(dir, &listed.name)?.id, kind)),
+            None => {
+                let (node, stat) = self.source.lookup_in_passing(dir, &listed.name)?;
+                Ok((node.id, stat.kind))
+            }
+        }
     }
 
     /// The same with attributes. Each entry taken counts as one lookup, but `.` and `..` do not.

@@ -1,7 +1,8 @@
 //! Mounting, unmounting, events, and what the epochs learn.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use rewindfs::fuse::session;
@@ -188,5 +189,107 @@ fn every_change_is_recorded_in_the_open_epoch() {
             .expect("it was there");
         assert_eq!(attributes.stat.size, 10_000);
         sealed.finish().expect("nobody folded it");
+    });
+}
+
+/// The mount of a process that was killed answers ENOTCONN; mounting there again takes it off first.
+#[test]
+fn a_dead_mount_is_taken_off_before_mounting() {
+    let Some(scene) = Scene::mount(Place::Elsewhere) else {
+        return;
+    };
+    let place = scene.beside("dead");
+    fs::create_dir(&place).expect("made");
+    for _ in 0..2 {
+        // The second child takes off what the first has left.
+        let mut child = Command::new(std::env::current_exe().expect("this binary"))
+            .args([
+                "--exact",
+                "live::lifetime::mounts_until_it_is_killed",
+                "--nocapture",
+            ])
+            .env(HOLD, &place)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("started");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        assert!(lines.any(|line| line.is_ok_and(|line| line.contains(READY))));
+        child.kill().expect("killed");
+        child.wait().expect("gone");
+        let dead = fs::metadata(&place).expect_err("dead");
+        assert_eq!(dead.raw_os_error(), Some(libc::ENOTCONN));
+    }
+    struct Nothing;
+    impl fuser::Filesystem for Nothing {}
+    let session = session::mount(Nothing, &place, &session::Options::new("new")).expect("mounted");
+    assert!(
+        !session::remove_dead(&place).expect("looked"),
+        "this one lives"
+    );
+    unmount(&session);
+    assert_eq!(
+        fs::read_dir(&place).expect("the directory itself").count(),
+        0
+    );
+    scene.unmount();
+}
+
+/// Where the child of the test above mounts.
+const HOLD: &str = "REWINDFS_TEST_HOLD";
+/// What it says then.
+const READY: &str = "the mount is there";
+
+#[test]
+#[expect(clippy::print_stdout, reason = "tells the test that started it")]
+fn mounts_until_it_is_killed() {
+    let Some(place) = std::env::var_os(HOLD) else {
+        return; // Not the child.
+    };
+    struct Nothing;
+    impl fuser::Filesystem for Nothing {}
+    let options = session::Options::new("killed");
+    let _session = session::mount(Nothing, place.as_ref(), &options).expect("mounted");
+    println!("\n{READY}");
+    // Ends when it is killed, or when the test that started it is gone.
+    std::io::stdin().read_to_end(&mut Vec::new()).expect("read");
+}
+
+#[test]
+fn what_is_mounted_inside_the_source_is_not_crossed() {
+    if rewindfs::sys::effective_uid() != 0 {
+        crate::scene::skip("only root can mount something inside the source");
+        return;
+    }
+    let mounted = Scene::mount_prepared(Place::Elsewhere, |dir| {
+        let inside = dir.join("inside");
+        fs::create_dir(&inside).expect("made");
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "none"])
+            .arg(&inside)
+            .status();
+        assert!(mount.expect("ran").success());
+        fs::write(inside.join("foreign"), b"x").expect("written");
+    });
+    let Some(scene) = mounted else { return };
+    let number = |result: std::io::Result<()>| result.expect_err("refused").raw_os_error();
+    let inside = scene.at("inside");
+    assert_eq!(fs::read_dir(&inside).expect("listed").count(), 0);
+    assert!(fs::metadata(&inside).expect("stat").is_dir());
+    assert!(!inside.join("foreign").exists());
+    assert_eq!(
+        number(fs::write(inside.join("new"), b"x")),
+        Some(libc::EXDEV)
+    );
+    assert_eq!(
+        number(fs::create_dir(inside.join("new"))),
+        Some(libc::EXDEV)
+    );
+    assert_eq!(fs::read_dir(scene.at("")).expect("listed").count(), 1);
+    fs::write(scene.at("beside"), b"x").expect("written");
+    let below = scene.below("inside").canonicalize().expect("resolved");
+    scene.unmount_keeping(|| {
+        let umount = Command::new("umount").arg(&below).status();
+        assert!(umount.expect("ran").success());
     });
 }
