@@ -72,7 +72,7 @@ impl Volume {
         let mut after = None;
         loop {
             match self.newest_from(lineage, after, Stamp(u64::MAX)).await {
-                Ok(found) => return Ok((found, damage)),
+                Ok(looked) => return Ok((looked.found, damage)),
                 Err(error) if error.is_damage() || matches!(error, Error::NewerFormat { .. }) => {
                     // Only a commit that can be passed by its name: anything else would be met again and again.
                     let passed = self.commit_named_in(&error);

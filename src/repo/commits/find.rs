@@ -1,5 +1,6 @@
 //! Which commit a person means: by time, number, name or id. All but a time are looked up in the history that the newest
-//! commit authenticates; a time is found by names alone, in two LISTs, however many commits there are.
+//! commit authenticates; a time is found by names, in two LISTs, however many commits there
+//! are. Where those leave open whether a commit is missing behind the one found, history is asked.
 
 use crate::clock::Stamp;
 use crate::format::entry::HistoryEntry;
@@ -63,9 +64,9 @@ impl Volume {
     /// have commits before `at`, the later era has it.
     async fn find_at(&self, at: Stamp) -> Result<Found, Error> {
         let lineage = self.claims.lineage().await?;
-        let era = lineage.era_max();
-        let after = era.map(|era| layout::commits_not_later(self.info.id, era, at));
-        match self.newest_from(&lineage, after, at).await? {
+        let looked = self.newest_from(&lineage, None, at).await?;
+        let is_contiguous = looked.is_contiguous();
+        match looked.found {
             Some(found) if found.commit.incomplete => {
                 let history = self.history(&found).await?;
                 let complete = |entry: &&HistoryEntry| {
@@ -76,13 +77,18 @@ impl Volume {
                     None => Ok(found),
                 }
             }
+            Some(found) if is_contiguous => Ok(found),
             Some(found) => {
                 self.prove_nothing_between(&lineage, Some(&found), at)
                     .await?;
                 Ok(found)
             }
             None => Err(
-                match self.newest_from(&lineage, None, Stamp(u64::MAX)).await? {
+                match self
+                    .newest_from(&lineage, None, Stamp(u64::MAX))
+                    .await?
+                    .found
+                {
                     None => self.nothing_yet(),
                     Some(head) => {
                         self.prove_nothing_between(&lineage, None, at).await?;
@@ -109,9 +115,6 @@ impl Volume {
         let (Some(head), _) = self.newest_readable_of(lineage).await? else {
             return Ok(());
         };
-        if found.is_some_and(|found| found.commit.name == head.commit.name) {
-            return Ok(());
-        }
         let tree = self.tree(&head.commit);
         let mut next = found.map_or(0, |found| found.commit.name.seq.0 + 1);
         loop {
