@@ -7,14 +7,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
+use super::Error;
 use super::control::{Answer, Live, Request};
-use super::status::{LastCommit, Phase, Ratios, Status, ratio};
+use super::scanning::Sight;
+use super::status::{LastCommit, Phase, Progress, Ratios, Status, ratio};
 use super::writing::Writing;
-use super::{Error, reconciling};
 use crate::config::policy::{Mode, Policy};
 use crate::config::state::MountRecord;
 use crate::epoch::Epochs;
 use crate::flusher;
+use crate::reconcile;
 use crate::repo::commits::snapshot_id;
 
 /// Wishes that wait for the owner: more than one at a time is a mistake of somebody's script.
@@ -85,7 +87,7 @@ pub(super) struct Desk {
     mounted: AtomicBool,
     flusher: flusher::Handle,
     epochs: Arc<Epochs>,
-    reconcile: Arc<reconciling::Shared>,
+    scan: Sight,
     wishes: mpsc::Sender<Wish>,
     describe: fn(&anyhow::Error) -> (String, u8),
 }
@@ -94,6 +96,7 @@ impl Desk {
     /// A desk, and where the wishes arrive that it cannot grant itself.
     pub(super) fn new(
         writing: &Writing,
+        scan: Sight,
         record: MountRecord,
         policy: &Policy,
         describe: fn(&anyhow::Error) -> (String, u8),
@@ -105,7 +108,7 @@ impl Desk {
             mounted: AtomicBool::new(true),
             flusher: writing.flusher().clone(),
             epochs: writing.epochs().clone(),
-            reconcile: writing.reconciling().shared().clone(),
+            scan,
             wishes,
             describe,
         };
@@ -120,7 +123,7 @@ impl Desk {
     fn status(&self) -> Status {
         let flusher = self.flusher.status();
         let mounted = self.mounted.load(Ordering::Relaxed);
-        let progress = self.reconcile.progress();
+        let progress = scan_progress(&self.scan.progress);
         let phase = match () {
             () if !mounted => Phase::Draining,
             () if flusher.last_error.is_some() || flusher.fenced => Phase::Failing,
@@ -146,7 +149,7 @@ impl Desk {
                 seq: mark.name.seq.0,
                 time: mark.wall.to_rfc3339(),
             }),
-            last_error: last_error(&flusher).or_else(|| self.reconcile.trouble()),
+            last_error: last_error(&flusher).or_else(|| self.scan.trouble()),
             folds: self.epochs.counters().folds,
             ratios: Ratios {
                 c: ratio(flusher.contents.compressed, flusher.contents.plain),
@@ -209,6 +212,15 @@ impl Live for Desk {
             }
         }
     }
+}
+
+fn scan_progress(scan: &reconcile::Progress) -> Option<Progress> {
+    let running = !scan.ended.load(Ordering::Relaxed);
+    running.then(|| Progress {
+        scanned: scan.scanned.load(Ordering::Relaxed),
+        expected: scan.expected.load(Ordering::Relaxed),
+        marked: scan.marked.load(Ordering::Relaxed),
+    })
 }
 
 fn is_capturing(phase: flusher::Phase) -> bool {

@@ -16,9 +16,9 @@ pub mod status;
 
 pub mod control;
 
-mod reconciling;
-
 mod writing;
+
+mod scanning;
 
 mod desk;
 

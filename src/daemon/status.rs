@@ -24,12 +24,12 @@ pub enum Phase {
 /// How far a reconcile has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Progress {
-    /// Entries looked at.
+    /// Inodes looked at.
     pub scanned: u64,
-    /// About how many there are; 0 if that is unknown.
+    /// Inodes that are expected; 0 while unknown.
     pub expected: u64,
-    /// Entries that differed from the newest commit.
-    pub differing: u64,
+    /// Inodes that differed, and are being captured.
+    pub marked: u64,
 }
 
 /// The newest commit in the repository.

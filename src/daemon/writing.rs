@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 
 use super::Error;
-use super::reconciling::Reconciling;
+use super::scanning::{Scanning, Sight};
 use crate::clock::{Clock, SystemClock};
 use crate::config::policy::{Mode, Policy, SealOn};
 use crate::config::state::VolumeState;
@@ -18,6 +19,7 @@ use crate::id::{FileId, SessionId};
 use crate::journal::Journal;
 use crate::mount;
 use crate::reconcile::{self, Trust};
+use crate::repo::blocks::Blocks;
 use crate::repo::commits::Found;
 use crate::repo::{Repository, VolumeInfo};
 use crate::source::Source;
@@ -84,7 +86,16 @@ pub(super) struct Writing {
     source: Arc<Source>,
     journal: Arc<Journal>,
     flusher: flusher::Handle,
-    reconciling: Reconciling,
+    scan: Mutex<Option<Scan>>,
+}
+
+/// What a scan compares with, until it is started; then the scan.
+enum Scan {
+    Ready {
+        parts: reconcile::Parts<Arc<Blocks>>,
+        expected: u64,
+    },
+    Running(Scanning),
 }
 
 impl Writing {
@@ -119,19 +130,20 @@ impl Writing {
             .with_context(|| format!("open the journal {}", state.journal().display()))?;
         let journal = Arc::new(journal);
         let source = Arc::new(Source::open(&place.source, &state.identity(), next_id)?);
+        tracing::info!(?last_stop, resumed = resumed.len(), "opened");
         let tree = base.as_ref().map(|base| volume.tree(&base.commit));
         if let Some(tree) = &tree {
             let adopted = reconcile::adopt_numbers(&source, tree).await?;
             if adopted > 0 {
-                tracing::info!(adopted, "took over the numbers of the newest commit");
+                tracing::info!(adopted, "took the file numbers from the newest snapshot");
             }
         }
-        // What was published during a scan that never ended says little of what the scan had not come to.
+        // What was published during a scan that never ended says little of what it had not come to yet.
         let trust = match base.as_ref().is_some_and(|base| base.commit.incomplete) {
             true => Trust::Nothing,
             false => Trust::after(&last_stop),
         };
-        tracing::info!(?last_stop, resumed = resumed.len(), "opened");
+        let expected = base.as_ref().map_or(0, |base| base.commit.totals.files);
 
         let writership = stored
             .claim(
@@ -150,19 +162,12 @@ impl Writing {
                 kept_files: KEPT_FILES,
             },
         );
-        let scan = reconcile::Parts {
-            source: source.clone(),
-            epochs: epochs.clone(),
-            tree,
-            intents: journal.records()?.into_iter().collect(),
-            trust,
-            runtime: tokio::runtime::Handle::current(),
-        };
         let options = flusher::Options {
             policy: flusher_policy(policy),
             spool_bytes: spool_bytes.unwrap_or(SPOOL_BYTES_DEFAULT),
             copy_ahead_bytes: COPY_AHEAD_BYTES,
             incomplete_interval: INCOMPLETE_INTERVAL,
+            // Until the scan has ended.
             held: true,
             lease: LEASE,
             owner: place.machine.owner(state),
@@ -184,24 +189,48 @@ impl Writing {
             runtime: tokio::runtime::Handle::current(),
         };
         let flusher = Flusher::start(parts, options)?;
-        let reconciling = Reconciling::start(scan, flusher.clone())?;
+        let parts = reconcile::Parts {
+            source: source.clone(),
+            epochs: epochs.clone(),
+            tree,
+            intents: journal.records()?.into_iter().collect(),
+            trust,
+            runtime: tokio::runtime::Handle::current(),
+        };
         Ok(Self {
             epochs,
             source,
             journal,
             flusher,
-            reconciling,
+            scan: Mutex::new(Some(Scan::Ready { parts, expected })),
         })
     }
 
-    /// The comparison with the newest commit.
-    pub(super) fn reconciling(&self) -> &Reconciling {
-        &self.reconciling
+    /// Begins to compare the source with the newest commit, once the mount is there. Until that has ended nothing is published
+    /// but incomplete commits.
+    pub(super) fn start_scan(&self) -> anyhow::Result<Sight> {
+        let mut scan = self.scan.lock();
+        let scanning = match scan.take() {
+            Some(Scan::Ready { parts, expected }) => {
+                Scanning::start(parts, self.flusher.clone(), expected)
+                    .context("start the scan of the source")?
+            }
+            Some(Scan::Running(scanning)) => scanning,
+            None => anyhow::bail!("the scan has been stopped already"),
+        };
+        let sight = scanning.sight();
+        *scan = Some(Scan::Running(scanning));
+        Ok(sight)
     }
 
-    /// Ends the comparison if it is not over. Nothing is lost: the next mount begins it anew.
-    pub(super) fn stop_reconcile(&self) {
-        tokio::task::block_in_place(|| self.reconciling.stop());
+    /// Ends the scan where it stands. Returns whether it had been through; if not, the flusher goes on holding back.
+    pub(super) async fn stop_scan(&self) -> bool {
+        let Some(Scan::Running(scanning)) = self.scan.lock().take() else {
+            return false;
+        };
+        // Waits for one entry at most. Only a panic could make it fail.
+        let stopping = tokio::task::spawn_blocking(move || scanning.stop());
+        stopping.await.unwrap_or(false)
     }
 
     /// The live mount's front, which tells the flusher what programs do.
@@ -263,7 +292,7 @@ impl Writing {
     }
 
     async fn stop(&self, patience: Duration) -> anyhow::Result<flusher::Stopped> {
-        self.stop_reconcile();
+        self.stop_scan().await;
         let stopped = self.flusher.stop(patience).await?;
         let journal = self.journal.clone();
         tokio::task::spawn_blocking(move || journal.close_clean())
