@@ -65,6 +65,8 @@ pub(crate) struct Record {
     pub(crate) created: bool,
     /// Made in this epoch, or cut to nothing: to be cut by content.
     pub(crate) fresh: bool,
+    /// A scan has marked what it found of it.
+    pub(crate) found: bool,
     /// Stands in the queue for copying ahead.
     pub(crate) queued: bool,
     /// What was copied ahead, to notice files that are written again and again.
@@ -98,6 +100,7 @@ impl Record {
             dirty: Pages::default(),
             created: false,
             fresh: false,
+            found: false,
             queued: false,
             ahead: None,
             need: Need::default(),
@@ -326,6 +329,7 @@ impl ChangeSet {
                 debug_assert_eq!(record.node.id, id);
                 record.created |= old.created;
                 record.fresh |= old.fresh;
+                record.found |= old.found;
                 if record.ahead.is_none() {
                     record.ahead = old.ahead;
                 }

@@ -15,6 +15,7 @@ use crate::epoch::preserve::{CUT_COPY_MAX, PATIENCE, Preserved};
 use crate::epoch::seal::{Pin, parity};
 use crate::format::entry::NameEntry;
 use crate::id::{EpochNo, FileId};
+use crate::source::Node;
 
 /// How a guard holds an inode.
 enum Lock<'a> {
@@ -107,7 +108,7 @@ impl Epochs {
         let created = set.mark(inode.node(), &pages_touched(range));
         self.alarm.changed(set.size().bytes);
         if !created {
-            self.intend(inode, range, epoch);
+            self.intend(inode.node(), range, epoch);
         }
     }
 
@@ -212,15 +213,39 @@ impl<'a> Guard<'a> {
         self.set().has(inode.id())
     }
 
-    /// A scan has found the inode, of which no commit knows anything: all `len` bytes of it are to be captured. No journal
-    /// intent is owed, since it is found again for as long as no commit has it. For reconcile.
-    pub fn discovered(&mut self, inode: &Arc<LiveInode>, len: u64) {
-        let range = 0..len;
-        self.settle(inode, &range, |epochs, epoch| {
-            epochs.preserve(inode, &range, epoch, CUT_COPY_MAX)
+    /// A scan has found an inode of which no commit knows anything, with data in `data`: all of that is to be captured. No
+    /// journal intent is owed, since it is found again for as long as no commit has it. Nothing is marked twice in an epoch,
+    /// nor if the inode was made in it, so that several names of one file cost no more than one.
+    ///
+    /// Nothing changes here, so no lock on the inode is needed and nothing is preserved: whoever changes it later marks it
+    /// in his own epoch. For reconcile.
+    pub fn discovered(&mut self, node: &Node, data: &[Range<u64>]) {
+        self.found(node, data);
+    }
+
+    /// A scan doubts that `ranges` of an inode are what the last commit has: they are to be captured. For reconcile; as
+    /// [`Self::discovered`], but the journal is told, since the doubt may be gone after a crash and the difference not.
+    pub fn suspected(&mut self, node: &Node, ranges: &[Range<u64>]) {
+        if self.found(node, ranges) {
+            for range in ranges {
+                self.epochs.intend(node, range, self.epoch());
+            }
+        }
+    }
+
+    /// Marks an inode and its ranges; false if that has been done in this epoch.
+    fn found(&mut self, node: &Node, ranges: &[Range<u64>]) -> bool {
+        let set = self.set();
+        let first = set.edit(node, |record| {
+            let first = !record.found && !record.created;
+            record.found |= !ranges.is_empty();
+            for range in ranges.iter().filter(|_| first) {
+                set.mark_record(record, &pages_touched(range));
+            }
+            first
         });
-        self.set().mark(inode.node(), &pages_touched(&range));
-        self.epochs.alarm.changed(self.set().size().bytes);
+        self.epochs.alarm.changed(set.size().bytes);
+        first
     }
 
     /// The last commit has this name, so that removing it must leave a trace even if the epoch believes that it made it.

@@ -3,9 +3,9 @@
 use std::ops::{Range, RangeInclusive};
 
 use crate::epoch::Epochs;
-use crate::epoch::inodes::LiveInode;
 use crate::id::EpochNo;
 use crate::journal::{LOGICAL_BLOCK_LEN, LogicalBlock, WHOLE_FILE};
+use crate::source::Node;
 
 /// A change that spans more logical blocks than this is noted as one of the whole file.
 const BLOCKS_MAX: u64 = 64;
@@ -15,26 +15,28 @@ impl Epochs {
     /// large file to the blocks that it knows of, so for such a file a new note reaches the kernel before the write does.
     ///
     /// A journal that fails is latched: it says so to fsync and status, and no write fails because of it.
-    pub(super) fn intend(&self, inode: &LiveInode, range: &Range<u64>, epoch: EpochNo) {
+    pub(super) fn intend(&self, node: &Node, range: &Range<u64>, epoch: EpochNo) {
         if range.start >= range.end {
             return;
         }
         let mut new = false;
         for block in blocks_of(range) {
-            match self.journal.record(inode.id(), block, epoch) {
+            match self.journal.record(node.id, block, epoch) {
                 Ok(noted) => new |= noted,
                 Err(_latched) => return,
             }
         }
-        if new && (range.end > LOGICAL_BLOCK_LEN || self.is_large(inode)) {
+        if new && (range.end > LOGICAL_BLOCK_LEN || self.is_large(node)) {
             let _latched = self.journal.write_out();
         }
     }
 
-    fn is_large(&self, inode: &LiveInode) -> bool {
+    /// Not only larger than a logical block: a file cut to exactly one may have been larger, and its records are then
+    /// believed for what lay beyond.
+    fn is_large(&self, node: &Node) -> bool {
         // Unreadable: better one flush too many.
-        let stat = self.origin.stat(inode.node());
-        stat.map_or(true, |stat| stat.size > LOGICAL_BLOCK_LEN)
+        let stat = self.origin.stat(node);
+        stat.map_or(true, |stat| stat.size >= LOGICAL_BLOCK_LEN)
     }
 }
 

@@ -1,6 +1,9 @@
 //! What a difference between an inode of the tree and the source's own means. Pure.
 
+use std::ops::Range;
+
 use crate::format::entry::{Inode, Kind};
+use crate::journal::{LOGICAL_BLOCK_LEN, LogicalBlock, WHOLE_FILE};
 use crate::source::{Handle, Stat};
 
 /// What has to be said of an inode.
@@ -21,12 +24,49 @@ pub(super) fn verdict(old: &Inode, now: &Stat, handle: &Handle, doubted: bool) -
     let touched = old.mtime != now.mtime || old.ctime != now.ctime || *old.handle != *handle.0;
     let contents = file && (doubted || old.racy || touched || old.size != now.size);
     let attributes = touched
+        || old.racy
         || (old.kind, old.mode, old.uid, old.gid) != (now.kind, now.mode, now.uid, now.gid)
         || old.rdev != now.rdev;
     match (contents, attributes) {
         (true, _) => Verdict::Contents,
         (false, true) => Verdict::Attributes,
         (false, false) => Verdict::Same,
+    }
+}
+
+/// The stretches of a file whose contents have to be compared, when the dead mount covered the source until now: what the
+/// journal has records of, and what a different size adds or cuts off.
+///
+/// A record is with the kernel before the first write to its block only where the file reaches a whole logical block; so
+/// smaller files, and files that are not the same inode any more, are compared as a whole.
+pub(super) fn doubtful(
+    old: &Inode,
+    now: &Stat,
+    handle: &Handle,
+    blocks: &[LogicalBlock],
+) -> Vec<Range<u64>> {
+    let (shorter, longer) = (old.size.min(now.size), old.size.max(now.size));
+    let same_inode = *old.handle == *handle.0;
+    if !same_inode || old.size < LOGICAL_BLOCK_LEN || blocks.contains(&WHOLE_FILE) {
+        return whole(old, now);
+    }
+    let block = |number: &LogicalBlock| {
+        let start = u64::from(*number) * LOGICAL_BLOCK_LEN;
+        start.min(longer)..(start + LOGICAL_BLOCK_LEN).min(longer)
+    };
+    let mut ranges: Vec<Range<u64>> = blocks.iter().map(block).collect();
+    ranges.push(shorter..longer);
+    ranges.retain(|range| !range.is_empty());
+    ranges
+}
+
+/// All that either has.
+pub(super) fn whole(old: &Inode, now: &Stat) -> Vec<Range<u64>> {
+    let end = old.size.max(now.size);
+    if end == 0 {
+        Vec::new()
+    } else {
+        vec![0..end; 1]
     }
 }
 

@@ -3,11 +3,16 @@
 //!
 //! It only ever says "this is what the source holds now": under the same locks and guards as a user's request, after
 //! looking again. So it can run beside live changes and beside incomplete commits, and saying a thing twice does no harm.
-//! `compare` decides (pure), `scan` walks and marks. The flusher does the rest. Started by the daemon on a thread of its own.
+//! `compare` decides (pure), `known` reads the tree, `scan` walks and marks. The flusher does the rest. Started by the daemon on a thread of its own.
 
 mod compare;
 
+mod known;
+
 mod scan;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::io;
@@ -32,6 +37,9 @@ const INODES_AT_ONCE: usize = 4096;
 /// How far the marks of the last mount can be believed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trust {
+    /// The dead mount was found where it had been: nothing could reach the source without the journal knowing. Large files
+    /// are compared only where it has records; for all else as [`Self::Stat`].
+    Covered,
     /// Size and times tell what may have changed, and the journal's records what must be compared whatever they tell.
     Stat,
     /// The journal was lost and the machine may have been down since: contents are compared, whatever anything tells.
@@ -42,8 +50,17 @@ impl Trust {
     /// What the way in which the last mount ended lets us believe.
     pub fn after(stop: &LastStop) -> Self {
         match stop {
-            LastStop::SetAside(_) => Self::Nothing,
-            LastStop::New | LastStop::Clean | LastStop::Crashed | LastStop::Rebooted => Self::Stat,
+            // Without a journal of its own, a machine may have lost power since the last commit and nothing would tell.
+            LastStop::SetAside(_) | LastStop::New => Self::Nothing,
+            LastStop::Clean | LastStop::Crashed | LastStop::Rebooted => Self::Stat,
+        }
+    }
+
+    /// The same where the dead mount was still in its place when this one began.
+    pub fn after_dead_mount(stop: &LastStop) -> Self {
+        match stop {
+            LastStop::Crashed => Self::Covered,
+            other => Self::after(other),
         }
     }
 }
@@ -81,6 +98,10 @@ impl FromIterator<(FileId, LogicalBlock, EpochNo)> for Intents {
 impl Intents {
     fn has(&self, id: FileId) -> bool {
         self.0.contains_key(&id)
+    }
+
+    fn blocks(&self, id: FileId) -> &[LogicalBlock] {
+        self.0.get(&id).map_or(&[], Vec::as_slice)
     }
 }
 

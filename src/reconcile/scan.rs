@@ -1,25 +1,34 @@
-//! The walk: directory by directory, names and inodes of the source beside those of the tree. What differs is looked at
-//! again under its locks and marked. Memory grows with the directories still to be visited, not with the files.
+//! The walk: directory by directory, names and inodes of the source beside those of the tree. A name that differs is looked
+//! up again under its directory's lock; what an inode holds needs no lock to be doubted. Memory grows with the directories
+//! still to be visited, not with the files.
+//!
+//! Why nothing is missed while programs go on: whatever a program changes it says itself, in its own epoch. What it moves to
+//! where the walk has been already is remembered and looked at in the end. And what the walk says under a directory's lock
+//! is true at that moment, so it is never older than what a program has said before.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::io;
-use std::sync::Arc;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::epoch::LiveInode;
+use crate::epoch::{Guard, LiveInode};
 use crate::format::entry::{Inode, Kind, NameEntry};
 use crate::id::FileId;
 use crate::path::RepoPath;
-use crate::reconcile::compare::{Verdict, verdict};
+use crate::reconcile::compare::{self, Verdict};
+use crate::reconcile::known::{KnownInodes, KnownNames};
 use crate::reconcile::{Error, Parts, Progress, Summary, Trust, UNREADABLE_MAX};
-use crate::repo::tree::{Pages, Tree};
+use crate::repo::tree::Pages;
 use crate::source::{Node, Stat};
 
-/// Names read from the tree at once.
-const NAMES_AT_ONCE: usize = 1024;
+use std::sync::Arc;
+
+/// Stretches of data that are marked one by one in a new sparse file; one with more is marked as a whole.
+const STRETCHES_MAX: usize = 4096;
 
 /// Scans the whole source and marks what differs. The caller holds back commits (but incomplete ones) until it returns; on
-/// an error it must not let them go.
+/// an error it must not let them go. Blocks on the source and on the tree: to be called on a thread of its own, outside of
+/// the runtime.
 pub fn run<P: Pages + Clone>(
     parts: &Parts<P>,
     progress: &Progress,
@@ -29,15 +38,16 @@ pub fn run<P: Pages + Clone>(
         parts,
         progress,
         stop,
-        pending: VecDeque::new(),
+        inodes: KnownInodes::default(),
+        pending: Vec::new(),
         visited: HashSet::new(),
         summary: Summary::default(),
     };
     parts.epochs.watch_moves();
     let root = parts.source.root();
     let stat = parts.source.stat(&root)?;
-    scan.inode(&root, &RepoPath::root(), &stat)?;
-    scan.pending.push_back((root, RepoPath::root()));
+    scan.inode(&root, &stat)?;
+    scan.pending.push((root, RepoPath::root()));
     scan.walk()?;
     // What was moved while it was being scanned may have left a place not yet visited for one that had been.
     while let Some(moved) = parts.epochs.take_moved(true) {
@@ -53,14 +63,16 @@ struct Scan<'a, P> {
     parts: &'a Parts<P>,
     progress: &'a Progress,
     stop: &'a AtomicBool,
-    pending: VecDeque<(Node, RepoPath)>,
+    inodes: KnownInodes,
+    /// Directories to visit, the next one last: depth first, so that no more wait than one path has neighbours.
+    pending: Vec<(Node, RepoPath)>,
     visited: HashSet<FileId>,
     summary: Summary,
 }
 
 impl<P: Pages + Clone> Scan<'_, P> {
     fn walk(&mut self) -> Result<(), Error> {
-        while let Some((dir, path)) = self.pending.pop_front() {
+        while let Some((dir, path)) = self.pending.pop() {
             if self.visited.insert(dir.id) {
                 self.directory(&dir, &path)?;
             }
@@ -74,9 +86,9 @@ impl<P: Pages + Clone> Scan<'_, P> {
             Ok(stat) => stat,
             Err(error) => return self.pass_over(&RepoPath::root(), &error),
         };
-        self.inode(&node, &RepoPath::root(), &stat)?;
+        self.inode(&node, &stat)?;
         if stat.kind == Kind::Dir {
-            self.pending.push_back((node, RepoPath::root()));
+            self.pending.push((node, RepoPath::root()));
         }
         Ok(())
     }
@@ -90,19 +102,20 @@ impl<P: Pages + Clone> Scan<'_, P> {
             Err(error) => return self.pass_over(path, &error),
         };
         names.sort_unstable();
-        let mut known = KnownNames::of(self.parts.tree.as_ref(), dir.id);
+        let parts = self.parts;
+        let parent = parts.epochs.inode(dir);
+        let mut known = KnownNames::of(parts.tree.as_ref(), &parts.runtime, dir.id);
         for name in names {
-            if self.stop.load(Ordering::Relaxed) {
-                return Err(Error::Stopped);
+            self.stop_if_asked()?;
+            while let Some(missing) = known.take_before(&name)? {
+                self.missing(&parent, path, &missing)?;
             }
-            while let Some(missing) = known.take_before(&self.parts.runtime, &name)? {
-                self.missing(dir, &missing)?;
-            }
-            let entry = known.take(&self.parts.runtime, &name)?;
-            self.name(dir, path, &name, entry)?;
+            let entry = known.take(&name)?;
+            self.name(&parent, path, &name, entry)?;
         }
-        while let Some(missing) = known.take_next(&self.parts.runtime)? {
-            self.missing(dir, &missing)?;
+        while let Some(missing) = known.take_next()? {
+            self.stop_if_asked()?;
+            self.missing(&parent, path, &missing)?;
         }
         Ok(())
     }
@@ -110,134 +123,166 @@ impl<P: Pages + Clone> Scan<'_, P> {
     /// A name that the source has; `known` is what the tree has there.
     fn name(
         &mut self,
-        dir: &Node,
+        parent: &Arc<LiveInode>,
         path: &RepoPath,
         name: &[u8],
         known: Option<NameEntry>,
     ) -> Result<(), Error> {
-        let (node, stat) = match self.parts.source.lookup_in_passing(dir, name) {
-            Ok(found) => found,
-            Err(error) => return self.pass_over(&path.join(name), &error),
-        };
-        self.progress.scanned.fetch_add(1, Ordering::Relaxed);
         self.summary.scanned += 1;
-        let same_name = known.is_some_and(|entry| entry.id == node.id && entry.kind == stat.kind);
-        if same_name {
-            self.inode(&node, &path.join(name), &stat)?;
-        } else {
-            self.mark_name(dir, path, name, &node)?;
+        self.progress.scanned.fetch_add(1, Ordering::Relaxed);
+        // Without anything to compare it with, it is looked up only once.
+        if let Some(known) = known {
+            match self.parts.source.lookup_in_passing(parent.node(), name) {
+                Ok((node, stat)) if (known.id, known.kind) == (node.id, stat.kind) => {
+                    self.inode(&node, &stat)?;
+                    self.visit_later(node, &stat, path, name);
+                    return Ok(());
+                }
+                Ok(_) => {}
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return self.pass_over(&path.join(name), &error),
+            }
         }
-        if stat.kind == Kind::Dir {
-            self.pending.push_back((node, path.join(name)));
-        }
-        Ok(())
+        self.different(parent, path, name, known.is_some())
     }
 
-    /// An inode under a name that both agree on (or that needs no saying).
-    fn inode(&mut self, node: &Node, path: &RepoPath, stat: &Stat) -> Result<(), Error> {
-        let old = self.old(node.id)?;
-        if self.verdict(old.as_ref(), node, stat) == Verdict::Same {
-            return Ok(());
-        }
-        let live = self.parts.epochs.inode(node);
-        let inodes = [&live];
-        let mut guard = self.parts.epochs.change(&inodes)?;
-        if let Err(error) = self.mark_contents(&mut guard, &live, old.as_ref()) {
-            return self.pass_over(path, &error);
-        }
-        self.marked();
-        Ok(())
-    }
-
-    /// A name that differs: whatever it points to now, looked up again under the locks of both.
-    fn mark_name(
+    /// A name that the tree has and the source had not when the directory was read.
+    fn missing(
         &mut self,
-        dir: &Node,
+        parent: &Arc<LiveInode>,
         path: &RepoPath,
         name: &[u8],
-        found: &Node,
     ) -> Result<(), Error> {
-        let parent = self.parts.epochs.inode(dir);
-        let mut node = found.clone();
+        self.different(parent, path, name, true)
+    }
+
+    /// A name that may differ: whatever it points to now, under the directory's lock. `known`: the tree has it.
+    fn different(
+        &mut self,
+        parent: &Arc<LiveInode>,
+        path: &RepoPath,
+        name: &[u8],
+        known: bool,
+    ) -> Result<(), Error> {
+        let inodes = [parent];
+        // What the tree says of the inode is read without the lock: that may have to wait for the store.
+        let mut ready: Option<(FileId, Option<Inode>)> = None;
         loop {
-            let old = self.old(node.id)?;
-            let child = self.parts.epochs.inode(&node);
-            let inodes = [&parent, &child];
             let mut guard = self.parts.epochs.change(&inodes)?;
-            let (now, stat) = match self.parts.source.lookup_in_passing(dir, name) {
-                Ok(now) => now,
+            let found = self.parts.source.lookup_in_passing(parent.node(), name);
+            let (node, stat) = match found {
+                Ok(found) => found,
+                Err(error) if is_gone(&error) => {
+                    // A request may have said so already: saying it again does no harm.
+                    if known {
+                        guard.name(parent, name, None);
+                        self.marked();
+                    }
+                    return Ok(());
+                }
                 Err(error) => return self.pass_over(&path.join(name), &error),
             };
-            if now != node {
-                node = now;
-                continue;
-            }
+            let old = match ready.take().filter(|(id, _)| *id == node.id) {
+                Some((_, old)) => old,
+                None if self.parts.tree.is_none() => None,
+                None => {
+                    drop(guard);
+                    ready = Some((node.id, self.old(node.id)?));
+                    continue;
+                }
+            };
             let entry = NameEntry {
                 id: node.id,
                 kind: stat.kind,
             };
-            guard.name(&parent, name, Some(entry));
-            if let Err(error) = self.mark_contents(&mut guard, &child, old.as_ref()) {
-                return self.pass_over(&path.join(name), &error);
+            guard.name(parent, name, Some(entry));
+            if known {
+                // The epoch may believe that a request made this name. Its removal must not pass without a trace.
+                guard.known_name(parent, name);
             }
+            self.contents(&mut guard, &node, &stat, old.as_ref());
+            drop(guard);
             self.marked();
+            self.visit_later(node, &stat, path, name);
             return Ok(());
         }
     }
 
-    /// A name that the tree has and the source has not, looked up again under the directory's lock.
-    fn missing(&mut self, dir: &Node, name: &[u8]) -> Result<(), Error> {
-        let parent = self.parts.epochs.inode(dir);
-        let inodes = [&parent];
-        let mut guard = self.parts.epochs.change(&inodes)?;
-        // A request may have removed it and said so already: saying it again does no harm.
-        match self.parts.source.lookup_in_passing(dir, name) {
-            Err(error) if is_gone(&error) => {
-                guard.name(&parent, name, None);
-                self.marked();
-                Ok(())
-            }
-            Err(error) => self.pass_over(&RepoPath::root().join(name), &error),
-            // Made meanwhile, by a request that has said so itself.
-            Ok(_) => Ok(()),
+    fn visit_later(&mut self, node: Node, stat: &Stat, path: &RepoPath, name: &[u8]) {
+        if stat.kind == Kind::Dir && !self.visited.contains(&node.id) {
+            self.pending.push((node, path.join(name)));
         }
     }
 
-    /// Marks contents if they may differ, from a stat under the lock.
-    fn mark_contents(
-        &self,
-        guard: &mut crate::epoch::Guard<'_>,
-        live: &Arc<LiveInode>,
-        old: Option<&Inode>,
-    ) -> io::Result<()> {
-        let stat = self.parts.source.stat(live.node())?;
-        if stat.kind != Kind::File {
+    /// An inode under a name that both agree on, or that a request has told of.
+    fn inode(&mut self, node: &Node, stat: &Stat) -> Result<(), Error> {
+        let old = self.old(node.id)?;
+        if self.verdict(old.as_ref(), node, stat) == Verdict::Same {
             return Ok(());
         }
-        match old {
-            None => guard.discovered(live, stat.size),
-            Some(old) if self.verdict(Some(old), live.node(), &stat) == Verdict::Contents => {
-                let end = stat.size.max(old.size);
-                if end > 0 {
-                    guard.dirty(live, 0..end)?;
-                }
-            }
-            Some(_) => {}
-        }
+        // No lock, only a place in the open epoch: what changes from now on is marked by who changes it.
+        let mut guard = self.parts.epochs.change(&[])?;
+        self.contents(&mut guard, node, stat, old.as_ref());
+        drop(guard);
+        self.marked();
         Ok(())
+    }
+
+    /// Marks an inode that differs from what the tree has, and its contents if those may.
+    fn contents(&self, guard: &mut Guard<'_>, node: &Node, stat: &Stat, old: Option<&Inode>) {
+        let Some(old) = old else {
+            let data = self.data_of(node, stat);
+            return guard.discovered(node, &data);
+        };
+        let ranges = match self.verdict(Some(old), node, stat) {
+            Verdict::Contents if self.parts.trust == Trust::Covered => {
+                compare::doubtful(old, stat, &node.handle, self.parts.intents.blocks(node.id))
+            }
+            Verdict::Contents => compare::whole(old, stat),
+            Verdict::Same | Verdict::Attributes => Vec::new(),
+        };
+        guard.suspected(node, &ranges);
+    }
+
+    /// Where a new file has data. Holes need no capture: no commit has anything in their place.
+    fn data_of(&self, node: &Node, stat: &Stat) -> Vec<Range<u64>> {
+        if stat.kind != Kind::File || stat.size == 0 {
+            return Vec::new();
+        }
+        let all = 0..stat.size;
+        let sparse = stat.blocks.saturating_mul(512) < stat.size;
+        let stretches = sparse.then(|| {
+            let file = self
+                .parts
+                .source
+                .open_node(node, libc::O_RDONLY | libc::O_NOATIME)?;
+            self.parts.source.data_ranges(&file, all.clone())
+        });
+        match stretches {
+            Some(Ok(stretches)) if stretches.len() <= STRETCHES_MAX => stretches,
+            // Too many of them, or it cannot be read: then the flusher says so.
+            _ => vec![all; 1],
+        }
     }
 
     fn verdict(&self, old: Option<&Inode>, node: &Node, stat: &Stat) -> Verdict {
         let doubted = self.parts.trust == Trust::Nothing || self.parts.intents.has(node.id);
         old.map_or(Verdict::Contents, |old| {
-            verdict(old, stat, &node.handle, doubted)
+            compare::verdict(old, stat, &node.handle, doubted)
         })
     }
 
-    fn old(&self, id: FileId) -> Result<Option<Inode>, Error> {
+    fn old(&mut self, id: FileId) -> Result<Option<Inode>, Error> {
         match &self.parts.tree {
-            Some(tree) => Ok(self.parts.runtime.block_on(tree.inode(id))?),
+            Some(tree) => self.inodes.get(tree, &self.parts.runtime, id),
             None => Ok(None),
+        }
+    }
+
+    fn stop_if_asked(&self) -> Result<(), Error> {
+        match self.stop.load(Ordering::Relaxed) {
+            true => Err(Error::Stopped),
+            false => Ok(()),
         }
     }
 
@@ -246,17 +291,16 @@ impl<P: Pages + Clone> Scan<'_, P> {
         self.progress.marked.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What cannot be read is named, and stays as it last was; it must not keep everything else from being backed up. What is
-    /// gone was removed by a request that has said so itself.
+    /// What cannot be read is named, and stays as it last was; it must not keep everything else from being backed up.
     fn pass_over(&mut self, path: &RepoPath, error: &io::Error) -> Result<(), Error> {
         if is_gone(error) {
+            // Removed meanwhile, by a request that has said so itself.
             return Ok(());
         }
         tracing::warn!(%path, %error, "cannot be read, so it is not backed up");
         if self.summary.unreadable.len() < UNREADABLE_MAX {
-            self.summary
-                .unreadable
-                .push((path.clone(), error.to_string()));
+            let unreadable = (path.clone(), error.to_string());
+            self.summary.unreadable.push(unreadable);
         }
         Ok(())
     }
@@ -267,74 +311,4 @@ fn is_gone(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::ENOENT | libc::ESTALE | libc::ENOTDIR)
     )
-}
-
-/// The names that the tree has for one directory, in byte order, read piece by piece.
-struct KnownNames<'a, P> {
-    tree: Option<&'a Tree<P>>,
-    dir: FileId,
-    ready: VecDeque<(Vec<u8>, NameEntry)>,
-    after: Option<Vec<u8>>,
-}
-
-impl<'a, P: Pages + Clone> KnownNames<'a, P> {
-    fn of(tree: Option<&'a Tree<P>>, dir: FileId) -> Self {
-        Self {
-            tree,
-            dir,
-            ready: VecDeque::new(),
-            after: None,
-        }
-    }
-
-    fn peek(
-        &mut self,
-        runtime: &tokio::runtime::Handle,
-    ) -> Result<Option<&(Vec<u8>, NameEntry)>, Error> {
-        if self.ready.is_empty()
-            && let Some(tree) = self.tree
-        {
-            let names =
-                runtime.block_on(tree.names(self.dir, self.after.as_deref(), NAMES_AT_ONCE))?;
-            match names.last() {
-                Some((last, _)) => self.after = Some(last.clone()),
-                None => self.tree = None,
-            }
-            self.ready.extend(names);
-        }
-        Ok(self.ready.front())
-    }
-
-    fn take_next(&mut self, runtime: &tokio::runtime::Handle) -> Result<Option<Vec<u8>>, Error> {
-        self.peek(runtime)?;
-        Ok(self.ready.pop_front().map(|(name, _)| name))
-    }
-
-    /// The next name if it comes before `name`.
-    fn take_before(
-        &mut self,
-        runtime: &tokio::runtime::Handle,
-        name: &[u8],
-    ) -> Result<Option<Vec<u8>>, Error> {
-        match self.peek(runtime)? {
-            Some((next, _)) if next.as_slice() < name => self.take_next(runtime),
-            _ => Ok(None),
-        }
-    }
-
-    /// What the tree has for `name`, if that is the next.
-    fn take(
-        &mut self,
-        runtime: &tokio::runtime::Handle,
-        name: &[u8],
-    ) -> Result<Option<NameEntry>, Error> {
-        match self.peek(runtime)? {
-            Some((next, entry)) if next == name => {
-                let entry = *entry;
-                self.ready.pop_front();
-                Ok(Some(entry))
-            }
-            _ => Ok(None),
-        }
-    }
 }
