@@ -12,6 +12,7 @@ mod world;
 
 mod live;
 mod model;
+mod processes;
 mod snapshot;
 
 #[path = "../support/sample.rs"]
