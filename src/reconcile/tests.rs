@@ -107,7 +107,7 @@ fn everything_that_changed_while_nothing_watched_is_found() {
 
 #[test]
 fn a_file_with_many_names_is_captured_once() {
-    let mut scene = Scene::new();
+    let scene = Scene::new();
     let root = scene.path();
     fs::write(root.join("first"), vec![7; 8192]).unwrap();
     for name in 0..5 {
@@ -124,7 +124,7 @@ fn a_file_with_many_names_is_captured_once() {
 
 #[test]
 fn holes_of_a_new_file_are_not_captured() {
-    let mut scene = Scene::new();
+    let scene = Scene::new();
     let file = fs::File::create(scene.path().join("sparse")).unwrap();
     file.set_len(1 << 40).unwrap();
     file.write_all_at(b"data", 1 << 39).unwrap();
@@ -284,7 +284,7 @@ fn an_unreadable_directory_is_named_and_the_rest_is_backed_up() {
     let scene = Scene::new();
     fs::create_dir(scene.path().join("shut")).unwrap();
     fs::write(scene.path().join("open"), b"x").unwrap();
-    let shut = fs::Permissions::from_mode(0);
+    let shut = fs::Permissions::from_mode(0o0);
     fs::set_permissions(scene.path().join("shut"), shut).unwrap();
     let summary = scene.scan(Trust::Stat).unwrap();
     assert_eq!(summary.unreadable.len(), 1);
