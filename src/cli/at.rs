@@ -1,6 +1,6 @@
 //! `--at TIME`, `--volume NAME` and paths inside a snapshot: what `ls`, `cat`, `restore` and snapshot mounts share.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::context::{Context, here};
@@ -50,7 +50,7 @@ impl At {
     pub(crate) fn select_path(
         &self,
         context: &Context,
-        typed: &PathBuf,
+        typed: &Path,
     ) -> anyhow::Result<(Selected, RepoPath)> {
         let wanted = context.wanted(self.volume.as_deref())?;
         Ok(wanted.select_path(&context.known, typed, &absolute(typed), &here())?)

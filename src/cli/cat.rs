@@ -13,7 +13,7 @@ use crate::path::RepoPath;
 /// Bytes of the file looked up and fetched ahead at once.
 const STRETCH: u64 = 16 << 20;
 /// Zeros of a hole written at once.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Print a file as it was, without mounting anything
 #[derive(clap::Args, Debug)]

@@ -120,7 +120,10 @@ impl Context {
 
     /// The same with a password that is known already.
     pub(crate) fn opening_with(&self, location: Location, password: Zeroizing<String>) -> Opening {
+        let repo = location.to_string();
+        let here = self.known.iter().filter(|known| known.record.repo == repo);
         Opening {
+            spools: here.map(|known| known.state.spool()).collect(),
             location,
             secret: opening::secret(password),
             cache: self.cache_options(),

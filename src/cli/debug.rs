@@ -1,6 +1,6 @@
 //! `rewindfs debug`: looks inside. For people who want to know what is really there; its output is no contract.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use serde_json::json;
@@ -236,8 +236,9 @@ async fn block(snapshot: &Opened, object: &ObjectKey) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn journal(context: &Context, dir: &PathBuf) -> anyhow::Result<Exit> {
-    let known = live::known(context, dir).ok_or_else(|| daemon::Error::NotMounted(dir.clone()))?;
+fn journal(context: &Context, dir: &Path) -> anyhow::Result<Exit> {
+    let known =
+        live::known(context, dir).ok_or_else(|| daemon::Error::NotMounted(dir.to_owned()))?;
     // A second opener would be refused anyway, or worse, set the database aside as damaged.
     let _lock = daemon::lock::VolumeLock::try_take(&known.state)?;
     let (journal, last_stop) = Journal::open(&known.state.journal())?;

@@ -3,7 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
-use crate::{config, daemon, flusher, fuse, repo, restore, store};
+use crate::{config, daemon, flusher, fuse, reconcile, repo, restore, store, verify};
 
 /// How a run ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,6 +95,12 @@ impl Exit {
             return Self::of_flusher(error);
         }
         if let Some(restore::Error::Repository(error)) = cause.downcast_ref() {
+            return Self::of_repo(error);
+        }
+        if let Some(verify::Error::Repository(error)) = cause.downcast_ref() {
+            return Self::of_repo(error);
+        }
+        if let Some(reconcile::Error::Repository(error)) = cause.downcast_ref() {
             return Self::of_repo(error);
         }
         if let Some(error) = cause.downcast_ref::<config::Error>() {

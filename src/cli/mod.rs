@@ -30,6 +30,8 @@ mod ls;
 
 mod restore;
 
+mod check;
+
 mod debug;
 
 use crate::store::url::Location;
@@ -89,6 +91,7 @@ enum Command {
     Ls(ls::Args),
     Cat(cat::Args),
     Restore(restore::Args),
+    Check(check::Args),
     Debug(debug::Args),
 }
 
@@ -125,6 +128,7 @@ impl Command {
             Self::Ls(args) => args.run(context),
             Self::Cat(args) => args.run(context),
             Self::Restore(args) => args.run(context),
+            Self::Check(args) => args.run(context),
             Self::Debug(args) => args.run(context),
         }
     }

@@ -20,7 +20,7 @@ Examples:
 pub(crate) struct Args {
     /// Where it is mounted
     mountpoint: PathBuf,
-    /// Its name: letters, digits and - _ . : +
+    /// Its name: a word or a few
     name: Option<String>,
 }
 

@@ -71,7 +71,7 @@ async fn kept(
     opening: &Opening,
     volume: Option<String>,
 ) -> anyhow::Result<Vec<(String, HistoryEntry)>> {
-    let repository = opening.repository().await?;
+    let repository = opening.repository_with_spools().await?;
     let all = repository.volumes().await?;
     let volumes = match volume {
         Some(name) => vec![choose(&all, &VolumeRef::Name(name))?.clone()],

@@ -9,6 +9,7 @@ use crate::config::state::Known;
 use crate::daemon::control::Client;
 use crate::daemon::status::{Phase, Status};
 use crate::daemon::{self};
+use crate::fuse::mountinfo::{self, Entry};
 
 /// Show how live mounts stand: what is in the repository and what is not
 #[derive(clap::Args, Debug)]
@@ -57,7 +58,13 @@ impl Args {
 /// What the background process says, or what is remembered where none is running.
 fn status(known: &Known) -> Status {
     let answer = Client::connect(known.state.dir()).and_then(|mut client| client.status());
+    let place = &known.record.mountpoint;
+    let mount = || mountinfo::uppermost(place).ok().flatten();
     answer.unwrap_or_else(|_| Status {
+        last_error: mount().filter(Entry::is_ours).map(|_| {
+            let place = place.display();
+            format!("{place} is mounted, but its live process does not answer; a dead one is replaced by mounting again")
+        }),
         volume: known.record.volume.clone(),
         repo: known.record.repo.clone(),
         source: known.record.source.display().to_string(),

@@ -58,6 +58,8 @@ fn what_is_promised_can_be_typed() {
         &["ls", "--at", "10m", "/docs"],
         &["cat", "--at", "@3", "notes.txt"],
         &["restore", "--target", "/tmp/x"],
+        &["check"],
+        &["check", "--read-data"],
         &[
             "restore",
             "--at",

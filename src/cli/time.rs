@@ -89,14 +89,21 @@ pub(crate) fn check_name(name: &str, now: &Zoned) -> Result<(), Error> {
 }
 
 fn check_name_form(name: &str) -> Result<(), &'static str> {
-    let plain = |c: char| c.is_alphanumeric() || "-_.:+".contains(c);
+    let plain = |c: char| !c.is_control() && c != '/';
+    let blank = name.contains(char::is_whitespace);
     match name {
         "" => Err("it is empty"),
         _ if name.len() > NAME_LEN_MAX => Err("it is longer than 128 bytes"),
         _ if !name.starts_with(char::is_alphanumeric) => {
             Err("it must begin with a letter or a digit")
         }
-        _ if !name.chars().all(plain) => Err("use letters, digits, and - _ . : +"),
+        _ if !name.chars().all(plain) || name.trim() != name => {
+            Err("use letters, digits and signs in one line, without slashes")
+        }
+        // So that a mistyped `10 minuts ago` is called that.
+        _ if blank && !name.starts_with(char::is_alphabetic) => {
+            Err("one of several words must begin with a letter")
+        }
         // A mistyped date must be called that, not searched for among the names.
         _ if begins_like_a_date(name) => Err("it begins like a date"),
         _ if !name.contains(char::is_alphabetic) => Err("it has no letter"),

@@ -113,7 +113,10 @@ pub fn run(
             };
             if let Err(error) = &ended {
                 let (message, exit) = describe(error);
-                tracing::error!("{message}");
+                match error.downcast_ref() {
+                    Some(Error::Interrupted | Error::Terminated) => tracing::info!("{message}"),
+                    _ => tracing::error!("{message}"),
+                }
                 reporter.failed(message, exit);
             }
             ended.map(|()| Side::Child)

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Error;
 use super::control::{Answer, Live, Request};
+use super::scanning::Sight;
 use super::status::{LastCommit, Phase, Progress, Ratios, Status, ratio};
 use super::writing::Writing;
 use crate::config::policy::{Mode, Policy};
@@ -86,7 +87,7 @@ pub(super) struct Desk {
     mounted: AtomicBool,
     flusher: flusher::Handle,
     epochs: Arc<Epochs>,
-    scan: Arc<reconcile::Progress>,
+    scan: Sight,
     wishes: mpsc::Sender<Wish>,
     describe: fn(&anyhow::Error) -> (String, u8),
 }
@@ -95,7 +96,7 @@ impl Desk {
     /// A desk, and where the wishes arrive that it cannot grant itself.
     pub(super) fn new(
         writing: &Writing,
-        scan: Arc<reconcile::Progress>,
+        scan: Sight,
         record: MountRecord,
         policy: &Policy,
         describe: fn(&anyhow::Error) -> (String, u8),
@@ -122,7 +123,7 @@ impl Desk {
     fn status(&self) -> Status {
         let flusher = self.flusher.status();
         let mounted = self.mounted.load(Ordering::Relaxed);
-        let progress = scan_progress(&self.scan);
+        let progress = scan_progress(&self.scan.progress);
         let phase = match () {
             () if !mounted => Phase::Draining,
             () if flusher.last_error.is_some() || flusher.fenced => Phase::Failing,
@@ -148,7 +149,7 @@ impl Desk {
                 seq: mark.name.seq.0,
                 time: mark.wall.to_rfc3339(),
             }),
-            last_error: last_error(&flusher),
+            last_error: last_error(&flusher).or_else(|| self.scan.trouble()),
             folds: self.epochs.counters().folds,
             ratios: Ratios {
                 c: ratio(flusher.contents.compressed, flusher.contents.plain),

@@ -298,29 +298,34 @@ async fn drain(
     wishes: &mut mpsc::Receiver<Wish>,
     signals: &mut Signals,
 ) -> anyhow::Result<()> {
-    tracing::info!("unmounted; uploading the rest");
     let mut handed_over = None;
     let mut signalled = None;
-    loop {
-        tokio::select! {
+    // Without the mount nobody tells us of changes any more, so a scan that is not through can make no exact moment.
+    let mut owed = writing.stop_scan().await;
+    tracing::info!(owed, "unmounted; uploading the rest");
+    while owed {
+        owed = tokio::select! {
             synced = writing.flusher().sync() => {
                 if let Err(error) = synced {
                     tracing::warn!("not everything is in the repository: {error}; the next mount goes on");
                 }
-                break;
+                false
             }
             Some(wish) = wishes.recv() => match wish {
                 Wish::HandOver(reply) => {
                     handed_over = Some(reply);
-                    break;
+                    false
                 }
-                Wish::Stop(ending) => ending.done(),
+                Wish::Stop(ending) => {
+                    ending.done();
+                    true
+                }
             },
             signal = signals.next() => {
                 signalled = Some(signal);
-                break;
+                false
             }
-        }
+        };
     }
     let stopped = tokio::select! {
         stopped = writing.stop_now() => stopped,

@@ -3,7 +3,7 @@
 //! `REWINDFS_LOG` sets how much (`debug`, `rewindfs::flusher=trace`); passwords, keys and contents are never logged at any level.
 
 use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Mutex;
@@ -37,7 +37,11 @@ pub fn start(path: &Path, in_front: bool) -> Result<(), Error> {
     let to_file = tracing_subscriber::fmt::layer()
         .with_ansi(false)
         .with_writer(Mutex::new(file));
-    let to_front = in_front.then(|| tracing_subscriber::fmt::layer().with_writer(io::stderr));
+    let to_front = in_front.then(|| {
+        tracing_subscriber::fmt::layer()
+            .with_ansi(io::stderr().is_terminal())
+            .with_writer(io::stderr)
+    });
     tracing_subscriber::registry()
         .with(filter)
         .with(to_file)

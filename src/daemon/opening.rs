@@ -1,5 +1,6 @@
 //! Opens a repository: store, cache and key, put together. For the background process and for the commands that only look.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -11,7 +12,7 @@ use crate::config::dirs::create_private;
 use crate::config::select::VolumeRef;
 use crate::crypto::{AesKeyLen, RecoveryKey};
 use crate::repo::{self, Repository, RepositoryConfig, Secret, Volume, VolumeInfo};
-use crate::store::{self, url::Location};
+use crate::store::{self, overlay::Overlay, url::Location};
 
 /// Everything that is needed to open a repository.
 pub struct Opening {
@@ -21,6 +22,9 @@ pub struct Opening {
     pub secret: Secret,
     /// Its caches.
     pub cache: cache::Options,
+    /// Spools on this machine of volumes in it: a snapshot that waits for upload there can be looked at already. Empty where
+    /// only what is in the store counts.
+    pub spools: Vec<PathBuf>,
 }
 
 impl Opening {
@@ -36,9 +40,20 @@ impl Opening {
         Repository::open(store, self.open_cache(), &self.secret).await
     }
 
-    /// Opens the volume that is meant.
-    pub async fn volume(&self, wanted: &VolumeRef) -> Result<Arc<Volume>, repo::Error> {
+    /// Opens it, and shows what waits for upload on this machine as if it were stored already. To be read only.
+    pub async fn repository_with_spools(&self) -> Result<Repository, repo::Error> {
         let repository = self.repository().await?;
+        let store = repository.store().clone();
+        Ok(
+            repository.through(self.spools.iter().fold(store, |store, spool| {
+                Arc::new(Overlay::new(store, spool.clone()))
+            })),
+        )
+    }
+
+    /// Opens the volume that is meant, to look at its snapshots.
+    pub async fn volume(&self, wanted: &VolumeRef) -> Result<Arc<Volume>, repo::Error> {
+        let repository = self.repository_with_spools().await?;
         let found = match wanted {
             VolumeRef::Id(id) => *id,
             other => choose(&repository.volumes().await?, other)?.id,

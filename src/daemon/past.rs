@@ -17,6 +17,9 @@ use crate::repo::commits::{Found, Point};
 use crate::snapshot::Snapshot;
 use crate::snapshot::tree_fs::TreeFs;
 
+/// Says in words which snapshot has been found.
+pub type Describe = Box<dyn Fn(&Found) -> Vec<String>>;
+
 /// Everything that is decided before a snapshot is mounted.
 pub struct PastMount {
     /// What opens the repository.
@@ -29,8 +32,8 @@ pub struct PastMount {
     pub mountpoint: PathBuf,
     /// Where the log goes.
     pub state: State,
-    /// Says in words which snapshot has been found.
-    pub describe: Box<dyn Fn(&Found) -> Vec<String>>,
+    /// Tells the person what has been found.
+    pub describe: Describe,
 }
 
 impl PastMount {

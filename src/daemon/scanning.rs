@@ -6,19 +6,35 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::runtime::Handle as Runtime;
 
 use crate::flusher;
-use crate::reconcile::{self, Parts, Progress};
+use crate::reconcile::{self, Parts, Progress, Summary};
 use crate::repo::tree::Pages;
 
 /// Between attempts while the repository cannot be read; at first and at most.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
+/// What can be seen of a scan while it runs. Cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Sight {
+    /// How far it has come.
+    pub(super) progress: Arc<Progress>,
+    trouble: Arc<Mutex<Option<String>>>,
+}
+
+impl Sight {
+    /// Why it does not get on, or what it could not look at.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
+    }
+}
+
 /// A scan under way, or ended.
 pub(super) struct Scanning {
-    progress: Arc<Progress>,
+    sight: Sight,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
@@ -30,43 +46,45 @@ impl Scanning {
         flusher: flusher::Handle,
         expected: u64,
     ) -> std::io::Result<Self> {
-        let progress = Arc::new(Progress::default());
-        progress.expected.store(expected, Ordering::Relaxed);
+        let sight = Sight::default();
+        sight.progress.expected.store(expected, Ordering::Relaxed);
         let stop = Arc::new(AtomicBool::new(false));
         let thread = {
-            let (progress, stop) = (progress.clone(), stop.clone());
+            let (sight, stop) = (sight.clone(), stop.clone());
             std::thread::Builder::new()
                 .name("reconcile".to_owned())
-                .spawn(move || scan(&parts, &flusher, &progress, &stop))?
+                .spawn(move || scan(&parts, &flusher, &sight, &stop))?
         };
         Ok(Self {
-            progress,
+            sight,
             stop,
             thread,
         })
     }
 
-    /// How far it has come.
-    pub(super) fn progress(&self) -> Arc<Progress> {
-        self.progress.clone()
+    /// What can be seen of it.
+    pub(super) fn sight(&self) -> Sight {
+        self.sight.clone()
     }
 
-    /// Ends it where it stands. What it has not looked at is looked at by the next mount.
-    pub(super) fn stop(self) {
+    /// Ends it where it stands. What it has not looked at is looked at by the next mount. Returns whether it had been through.
+    pub(super) fn stop(self) -> bool {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.thread().unpark();
         if self.thread.join().is_err() {
             tracing::error!("the scan panicked; the next mount scans again");
         }
+        self.sight.progress.ended.load(Ordering::Relaxed)
     }
 }
 
 fn scan<P: Pages + Clone>(
     parts: &Parts<P>,
     flusher: &flusher::Handle,
-    progress: &Progress,
+    sight: &Sight,
     stop: &AtomicBool,
 ) {
+    let progress = &*sight.progress;
     let mut pause = PAUSE_MIN;
     while !stop.load(Ordering::Relaxed) {
         progress.scanned.store(0, Ordering::Relaxed);
@@ -78,18 +96,35 @@ fn scan<P: Pages + Clone>(
                     unreadable = summary.unreadable.len(),
                     "compared with the newest snapshot"
                 );
+                *sight.trouble.lock() = unreadable(&summary);
                 release(&parts.runtime, flusher);
-                break;
+                progress.ended.store(true, Ordering::Relaxed);
+                return;
             }
-            Err(reconcile::Error::Stopped) => break,
+            Err(reconcile::Error::Stopped) => return,
             Err(error) => {
                 tracing::warn!(%error, "the scan is tried again");
+                *sight.trouble.lock() = Some(error.to_string());
                 std::thread::park_timeout(pause);
                 pause = (pause * 2).min(PAUSE_MAX);
             }
         }
     }
-    progress.ended.store(true, Ordering::Relaxed);
+}
+
+/// Says what a scan could not look at.
+fn unreadable(summary: &Summary) -> Option<String> {
+    for (path, why) in &summary.unreadable {
+        tracing::warn!("{path} cannot be read and stays in snapshots as it last was: {why}");
+    }
+    let (path, why) = summary.unreadable.first()?;
+    let more = match summary.unreadable.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {more} more, which the log names)"),
+    };
+    Some(format!(
+        "{path} cannot be read and stays in snapshots as it last was: {why}{more}"
+    ))
 }
 
 fn release(runtime: &Runtime, flusher: &flusher::Handle) {

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use parking_lot::Mutex;
 
 use super::Error;
-use super::scanning::Scanning;
+use super::scanning::{Scanning, Sight};
 use crate::clock::{Clock, SystemClock};
 use crate::config::policy::{Mode, Policy, SealOn};
 use crate::config::state::VolumeState;
@@ -208,7 +208,7 @@ impl Writing {
 
     /// Begins to compare the source with the newest commit, once the mount is there. Until that has ended nothing is published
     /// but incomplete commits.
-    pub(super) fn start_scan(&self) -> anyhow::Result<Arc<reconcile::Progress>> {
+    pub(super) fn start_scan(&self) -> anyhow::Result<Sight> {
         let mut scan = self.scan.lock();
         let scanning = match scan.take() {
             Some(Scan::Ready { parts, expected }) => {
@@ -218,17 +218,19 @@ impl Writing {
             Some(Scan::Running(scanning)) => scanning,
             None => anyhow::bail!("the scan has been stopped already"),
         };
-        let progress = scanning.progress();
+        let sight = scanning.sight();
         *scan = Some(Scan::Running(scanning));
-        Ok(progress)
+        Ok(sight)
     }
 
-    /// Ends the scan where it stands.
-    async fn stop_scan(&self) {
-        if let Some(Scan::Running(scanning)) = self.scan.lock().take() {
-            // Waits for one entry at most. Only a panic could make it fail, and then it has ended too.
-            let _ = tokio::task::spawn_blocking(move || scanning.stop()).await;
-        }
+    /// Ends the scan where it stands. Returns whether it had been through; if not, the flusher goes on holding back.
+    pub(super) async fn stop_scan(&self) -> bool {
+        let Some(Scan::Running(scanning)) = self.scan.lock().take() else {
+            return false;
+        };
+        // Waits for one entry at most. Only a panic could make it fail.
+        let stopping = tokio::task::spawn_blocking(move || scanning.stop());
+        stopping.await.unwrap_or(false)
     }
 
     /// The live mount's front, which tells the flusher what programs do.

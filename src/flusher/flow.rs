@@ -431,6 +431,9 @@ impl Flow {
             self.progress
                 .failed(Who::Uploader, error.to_string(), self.clock.now());
         }
+        if published && captured {
+            self.release_lease_best_effort();
+        }
         self.progress.stop("the mount is being stopped", false);
         if let Some(reply) = reply {
             let folds = self.epochs.counters().folds;
@@ -444,6 +447,13 @@ impl Flow {
             };
             // Nobody listening any more is no reason not to stop.
             drop(reply.send(stopped));
+        }
+    }
+
+    /// Lets others write at once. Where it fails they wait until the lease has run out, and nothing is lost.
+    fn release_lease_best_effort(&self) {
+        if let Err(error) = self.runtime.block_on(self.right.release()) {
+            tracing::info!(%error, "the lease could not be given back; it runs out by itself");
         }
     }
 

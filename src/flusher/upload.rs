@@ -111,6 +111,11 @@ impl Right {
         Ok(())
     }
 
+    /// Gives the lease back, so that another machine need not wait for it to run out.
+    pub(crate) async fn release(&self) -> Result<(), crate::repo::Error> {
+        self.state.lock().await.0.release().await
+    }
+
     /// How long until the lease should be renewed.
     fn renew_in(&self, proven: Instant) -> Duration {
         (self.lease / 3).saturating_sub(proven.elapsed())

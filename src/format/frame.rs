@@ -127,7 +127,8 @@ impl Envelope {
     pub(crate) fn fill(&mut self, len: u32) {
         let len = len as usize;
         assert!(
-            (self.encrypted_len() as usize..=ENCRYPTED_LEN_MAX).contains(&len) && len % 16 == 0,
+            (self.encrypted_len() as usize..=ENCRYPTED_LEN_MAX).contains(&len)
+                && len.is_multiple_of(16),
             "callers choose a length that fits"
         );
         if encrypted_len(self.buffer.len() - IV_LEN) < len {

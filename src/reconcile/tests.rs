@@ -284,7 +284,7 @@ fn an_unreadable_directory_is_named_and_the_rest_is_backed_up() {
     let scene = Scene::new();
     fs::create_dir(scene.path().join("shut")).unwrap();
     fs::write(scene.path().join("open"), b"x").unwrap();
-    let shut = fs::Permissions::from_mode(0o0);
+    let shut = fs::Permissions::from_mode(0o000);
     fs::set_permissions(scene.path().join("shut"), shut).unwrap();
     let summary = scene.scan(Trust::Stat).unwrap();
     assert_eq!(summary.unreadable.len(), 1);

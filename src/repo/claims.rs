@@ -68,7 +68,7 @@ impl Claims {
         let (bytes, version) = match self.store.get(&object, OBJECT_LEN_MAX).await {
             Ok(got) => got,
             Err(error) if error.kind == Kind::Missing => return Ok(None),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(Error::of_store(&object, error)),
         };
         let plain = self.decrypt(FrameKind::Lease, &object, &bytes)?;
         let lease = Lease::decode(&plain).map_err(|why| of_body(&object, why))?;

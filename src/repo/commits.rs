@@ -44,6 +44,31 @@ pub struct Found {
     pub object_len: u64,
 }
 
+/// What a look through the listing of commits came to.
+#[derive(Default)]
+pub(super) struct Looked {
+    /// The commit that was looked for.
+    pub(super) found: Option<Found>,
+    /// The commit listed right before it, which is the next later one if its name can be believed; `None` where none was listed.
+    newer: Option<CommitName>,
+    /// Whether it is among the newest, so that `newer` is known if there is one.
+    among_newest: bool,
+}
+
+impl Looked {
+    /// Whether the listing has shown that nothing is missing between `found` and the next later commit, of which the one is the
+    /// newest or the other follows it by number.
+    pub(super) fn is_contiguous(&self) -> bool {
+        match (&self.found, &self.newer) {
+            (Some(_), None) => self.among_newest,
+            (Some(found), Some(newer)) => {
+                self.among_newest && newer.seq.0 == found.commit.name.seq.0 + 1
+            }
+            (None, _) => false,
+        }
+    }
+}
+
 impl Found {
     /// What the next commit's tree remembers of this one.
     pub fn history_entry(&self) -> HistoryEntry {
@@ -63,7 +88,8 @@ impl Volume {
     /// The newest commit of the valid chain, an incomplete one too; `None` for a volume without any.
     pub async fn head(&self) -> Result<Option<Found>, Error> {
         let lineage = self.claims.lineage().await?;
-        self.newest_from(&lineage, None, Stamp(u64::MAX)).await
+        let looked = self.newest_from(&lineage, None, Stamp(u64::MAX)).await?;
+        Ok(looked.found)
     }
 
     /// Reads one commit by name and proves it. [`Error::Missing`] if it is not there.
@@ -90,36 +116,48 @@ impl Volume {
         Ok(entries)
     }
 
-    /// The newest commit of history that is not later than `latest`, listing from `after` on. One LIST, and one more for each
-    /// era whose newest commits are later than `latest`: there the clock was set back.
+    /// The newest commit of history that is not later than `latest`, listing from `after` on. One LIST where it is among the newest;
+    /// one more where it is not, and for each era further back whose newest commits are later than `latest`: there the clock was set back.
     pub(super) async fn newest_from(
         &self,
         lineage: &Lineage,
         mut after: Option<ObjectKey>,
         latest: Stamp,
-    ) -> Result<Option<Found>, Error> {
+    ) -> Result<Looked, Error> {
         let (volume, prefix) = (self.info.id, layout::commits_prefix(self.info.id));
+        let mut looked = Looked {
+            among_newest: after.is_none(),
+            ..Looked::default()
+        };
         loop {
             let page = self.store.list(&prefix, after.as_ref(), CANDIDATES).await?;
-            let mut too_late = None;
+            let mut jump: Option<ObjectKey> = None;
             for (key, len) in &page.objects {
                 let Some(name) = layout::parse_commit(volume, key) else {
                     continue;
                 };
-                if name.stamp > latest {
-                    too_late = Some(layout::commits_not_later(volume, name.era, latest));
-                    break;
+                let passed = jump.as_ref().is_some_and(|jump| key < jump);
+                if passed || name.stamp > latest {
+                    if !passed {
+                        jump = Some(layout::commits_not_later(volume, name.era, latest));
+                    }
+                    if let Verdict::Admitted(_) = lineage.judge(&name) {
+                        looked.newer = Some(name);
+                    }
+                    continue;
                 }
-                if let Some(found) = self.read_if_history(lineage, &name, *len).await? {
-                    return Ok(Some(found));
+                looked.found = self.read_if_history(lineage, &name, *len).await?;
+                if looked.found.is_some() {
+                    return Ok(looked);
                 }
             }
             let last = page.objects.last().map(|(key, _)| key.clone());
-            after = match (too_late, last) {
-                // Lies behind the name that was too late, so that this comes to an end.
-                (Some(jump), _) => Some(jump),
-                (None, Some(last)) if page.more => Some(last),
-                _ => return Ok(None),
+            // Lies behind the name that was too late, so that this comes to an end.
+            let jump = jump.filter(|jump| last.as_ref().is_some_and(|last| jump > last));
+            looked.among_newest &= jump.is_none();
+            after = match last {
+                Some(last) if page.more => jump.or(Some(last)),
+                _ => return Ok(looked),
             };
         }
     }

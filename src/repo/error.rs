@@ -38,7 +38,7 @@ pub enum Error {
         "{what} was written by a newer version of RewindFS (needs feature {feature}); update to read it"
     )]
     NewerFormat {
-        /// What was written.
+        /// What was written: the object's name, or the place where only that is known.
         what: String,
         /// Which feature bit, or which version, it needs.
         feature: u32,
@@ -88,6 +88,15 @@ impl Error {
         Self::Damaged {
             object: object.clone(),
             why: why.to_string(),
+        }
+    }
+
+    /// The object that is damaged, missing or of a newer version, where one object is at fault.
+    pub fn object(&self) -> Option<ObjectKey> {
+        match self {
+            Self::Damaged { object, .. } | Self::Missing { object } => Some(object.clone()),
+            Self::NewerFormat { what, .. } => Some(ObjectKey::new(what.as_str())),
+            _ => None,
         }
     }
 

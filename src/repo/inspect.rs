@@ -9,6 +9,7 @@ use crate::id::{BlockClass, ObjectKey};
 use crate::repo::commits::Found;
 use crate::repo::keys;
 use crate::repo::layout::{self, KeyName, SlotKind};
+use crate::repo::lineage::Lineage;
 use crate::repo::{Error, Repository, Volume, listing};
 use crate::store::Listing;
 
@@ -59,12 +60,20 @@ impl Volume {
     /// over damage: use it to say what is damaged or to reach what lies behind it, never to decide what the newest state is.
     pub async fn newest_readable(&self) -> Result<(Option<Found>, Vec<Error>), Error> {
         let lineage = self.claims.lineage().await?;
+        self.newest_readable_of(&lineage).await
+    }
+
+    /// The same where the claims have been listed already.
+    pub(super) async fn newest_readable_of(
+        &self,
+        lineage: &Lineage,
+    ) -> Result<(Option<Found>, Vec<Error>), Error> {
         let mut damage = Vec::new();
         let mut after = None;
         loop {
-            match self.newest_from(&lineage, after, Stamp(u64::MAX)).await {
-                Ok(found) => return Ok((found, damage)),
-                Err(error) if error.is_damage() => {
+            match self.newest_from(lineage, after, Stamp(u64::MAX)).await {
+                Ok(looked) => return Ok((looked.found, damage)),
+                Err(error) if error.is_damage() || matches!(error, Error::NewerFormat { .. }) => {
                     // Only a commit that can be passed by its name: anything else would be met again and again.
                     let passed = self.commit_named_in(&error);
                     damage.push(error);
@@ -80,10 +89,8 @@ impl Volume {
 
     /// The commit at which reading failed; where a claim was at fault, or another commit, `None`.
     fn commit_named_in(&self, error: &Error) -> Option<ObjectKey> {
-        let (Error::Damaged { object, .. } | Error::Missing { object }) = error else {
-            return None;
-        };
-        layout::parse_commit(self.info.id, object).map(|_| object.clone())
+        let object = error.object()?;
+        layout::parse_commit(self.info.id, &object).map(|_| object)
     }
 
     /// What is wrong with claims and the lease, object by object.

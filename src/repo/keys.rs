@@ -43,7 +43,7 @@ pub(super) async fn marker(store: &Store) -> Result<Option<Marker>, Error> {
     let bytes = match store.get(&object, KEY_OBJECT_LEN_MAX).await {
         Ok((bytes, _)) => bytes,
         Err(error) if error.kind == Kind::Missing => return Ok(None),
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(Error::of_store(&object, error)),
     };
     match Marker::decode(&bytes) {
         Ok(marker) => Ok(Some(marker)),

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use crate::format::claim::ClaimName;
 use crate::format::entry::CommitName;
-use crate::id::{Era, Generation, ObjectKey, Seq, SessionId, VolumeId};
+use crate::id::{Generation, ObjectKey, Seq, SessionId, VolumeId};
 use crate::repo::layout;
 
 /// All claims on a volume, latest first.
@@ -57,11 +57,6 @@ impl Lineage {
     /// The latest claim.
     pub(super) fn latest(&self) -> Option<&ClaimName> {
         self.claims.first()
-    }
-
-    /// The highest era that any claim begins in: no commit has a higher one.
-    pub(super) fn era_max(&self) -> Option<Era> {
-        self.claims.iter().map(|claim| claim.era).max()
     }
 
     /// Whether a session has ever claimed the volume.

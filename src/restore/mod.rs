@@ -101,7 +101,8 @@ pub async fn run(
     let mut work = Restore {
         volume,
         commit,
-        target: Arc::new(Target::open(target).map_err(failed)?),
+        place: target,
+        target: Target::open(target).map_err(failed)?,
         dirs: HashMap::new(),
         linked: HashMap::new(),
         pending: Vec::new(),
@@ -122,7 +123,8 @@ pub async fn run(
 struct Restore<'a> {
     volume: &'a Volume,
     commit: &'a Commit,
-    target: Arc<Target>,
+    place: &'a Path,
+    target: Target,
     /// Directories entered and not yet left.
     dirs: HashMap<RepoPath, Arc<Dir>>,
     /// The first name of each file with several.
@@ -149,6 +151,16 @@ enum Deferred {
 
 impl Restore<'_> {
     async fn all(&mut self, paths: &[RepoPath], stop: &AtomicBool) -> Result<(), Error> {
+        // What is asked for by path may lie in the target itself; a whole restore enters that as the volume's root.
+        let root = RepoPath::root();
+        let dir = self
+            .target
+            .make_dir(None, &root)
+            .map_err(|source| Error::Target {
+                path: self.place.to_owned(),
+                source,
+            })?;
+        self.dirs.insert(root, Arc::new(dir));
         let mut walk = Walk::begin(self.volume.tree(self.commit), paths).await?;
         loop {
             let steps = walk.next_batch(STEPS_AT_ONCE).await?;
@@ -261,7 +273,10 @@ impl Restore<'_> {
                 Deferred::Link { item, first, dir } => {
                     match self.target.link(&first, &dir, &item) {
                         Ok(()) => self.wrote(0),
-                        Err(error) => self.fail(item.path, error),
+                        Err(error) => {
+                            let why = self.why_not(&first).unwrap_or_else(|| error.to_string());
+                            self.fail(item.path, why);
+                        }
                     }
                 }
                 Deferred::Leave { item, dir } => {
@@ -278,6 +293,16 @@ impl Restore<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Why `path` could not be restored, if it could not: its other names say the same.
+    fn why_not(&self, path: &RepoPath) -> Option<String> {
+        let failure = self
+            .summary
+            .failures
+            .iter()
+            .find(|failure| failure.path == *path)?;
+        Some(failure.why.clone())
     }
 
     fn parent(&self, path: &RepoPath) -> Option<&Arc<Dir>> {

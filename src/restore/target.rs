@@ -48,7 +48,6 @@ impl Target {
             let fd = sys::reopen(&self.root, libc::O_RDONLY | libc::O_DIRECTORY)?;
             return Ok(Dir { fd });
         };
-        // A part of the tree that was asked for by path begins below the target itself.
         let parent = parent.map_or(&self.root, |dir| &dir.fd);
         match sys::make_dir(parent, name, 0o700) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),

@@ -2,7 +2,7 @@
 //!
 //! Decides nothing about what is garbage: an object that no snapshot needs is counted, and damage in one is only noted.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -168,7 +168,7 @@ async fn read_all(
     stop: &AtomicBool,
 ) -> Result<(), Error> {
     let needs = Arc::new(needs);
-    let mut seen: HashMap<BlockId, ()> = HashMap::new();
+    let mut seen: HashSet<BlockId> = HashSet::new();
     let mut reading = JoinSet::new();
     let mut after = None;
     loop {
@@ -202,7 +202,7 @@ async fn read_all(
     let mut missing: Vec<&Stretch> = needs
         .stretches
         .iter()
-        .filter(|stretch| !seen.contains_key(&stretch.block))
+        .filter(|stretch| !seen.contains(&stretch.block))
         .collect();
     missing.dedup_by_key(|stretch| stretch.block);
     for stretch in missing {
@@ -324,7 +324,7 @@ async fn take(
     needs: &Needs,
     findings: &mut Findings,
     progress: &Progress,
-    seen: &mut HashMap<BlockId, ()>,
+    seen: &mut HashSet<BlockId>,
 ) -> Result<(), Error> {
     let read = match done {
         None => return Ok(()),
@@ -341,12 +341,14 @@ async fn take(
     report.bytes += read.len;
     report.frames += read.frames;
     report.chunks += read.chunks;
-    seen.extend(read.blocks.iter().map(|block| (*block, ())));
+    seen.extend(&read.blocks);
     if read.kind == ObjectKind::Unknown {
         report.add_note(format!("{}: not a name of this version", read.object));
         return Ok(());
     }
-    if !read.needed {
+    // A commit that cannot be read needs nothing, but is needed itself: the chain has found it wanting.
+    if !read.needed && !findings.concern(&read.object) {
+        let report = &mut findings.report;
         report.unreferenced_objects += 1;
         report.unreferenced_bytes += read.len;
         let wrong = read.whole.err().map(|error| error.to_string());

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::id::{BlockId, FrameNo};
+use crate::id::{BlockId, FrameNo, ObjectKey};
 use crate::repo::tree::Error as TreeError;
 use crate::repo::{Error, Volume, layout};
 use crate::verify;
@@ -55,6 +55,11 @@ impl Findings {
         (self.report.damage.len() > at).then_some(at)
     }
 
+    /// Whether anything is wrong with this object.
+    pub(super) fn concern(&self, object: &ObjectKey) -> bool {
+        self.objects.contains_key(object.as_str())
+    }
+
     /// One frame is lost to damage `at`.
     pub(super) fn lose_frame(&mut self, block: BlockId, frame: FrameNo, at: Option<usize>) {
         if let Some(at) = at {
@@ -92,6 +97,10 @@ fn describe(volume: &Volume, error: &Error) -> (String, String) {
     match error {
         Error::Damaged { object, why } => (object.to_string(), why.clone()),
         Error::Missing { object } => (object.to_string(), "it is missing".to_owned()),
+        Error::NewerFormat { what, feature } => (
+            what.clone(),
+            format!("it needs feature {feature} of a newer version, or is damaged"),
+        ),
         Error::Tree(TreeError::Structure { at, why }) => {
             let object = layout::block(volume.info().id, at.block);
             let object = object.map_or_else(String::new, |object| object.to_string());

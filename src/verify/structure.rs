@@ -255,8 +255,5 @@ async fn pages(
 }
 
 fn seq_of(volume: &Volume, error: &RepoError) -> Option<Seq> {
-    let (RepoError::Damaged { object, .. } | RepoError::Missing { object }) = error else {
-        return None;
-    };
-    Some(layout::parse_commit(volume.info().id, object)?.seq)
+    Some(layout::parse_commit(volume.info().id, &error.object()?)?.seq)
 }

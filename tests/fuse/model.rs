@@ -5,7 +5,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -117,7 +117,7 @@ impl Pair {
         let at = self.random.random_range(0..300_000u64);
         let mode = self.random.random_range(0..0o1000u32) | 0o600;
         match (self.random.random_range(0..24), some_file, anything) {
-            (0..4, _, _) => self.both(|root| fs::write(root.join(&fresh), &bytes)),
+            (0..4, _, _) => self.both(|root| write(&root.join(&fresh), &bytes)),
             (4..7, Some(file), _) => self.both(|root| {
                 OpenOptions::new()
                     .write(true)
@@ -138,7 +138,10 @@ impl Pair {
             }),
             (9, Some(file), _) => self.both(|root| fs::remove_file(root.join(&file))),
             (10, _, _) => self.both(|root| fs::create_dir(root.join(&fresh))),
-            (11, _, _) => self.both(|root| fs::remove_dir(root.join(&some_dir))),
+            // The root of a mount is busy, that of a plain directory merely not empty.
+            (11, _, _) if !some_dir.as_os_str().is_empty() => {
+                self.both(|root| fs::remove_dir(root.join(&some_dir)))
+            }
             (12..14, _, Some(from)) => {
                 self.both(|root| fs::rename(root.join(&from), root.join(&fresh)))
             }
@@ -240,6 +243,17 @@ impl Pair {
         self.random.fill(&mut bytes[..]);
         bytes
     }
+}
+
+/// Creates or rewrites a file; a pipe of that name is refused instead of waited for.
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .custom_flags(libc::O_NONBLOCK);
+    options.open(path)?.write_all(bytes)
 }
 
 fn set_xattr(path: &Path, which: u64, bytes: &[u8]) -> std::io::Result<()> {

@@ -1,7 +1,8 @@
 //! Restoring into a plain directory: everything equals, nothing leads out of the target, damage and interruption cost only what they touch.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,9 @@ use rewindfs::format::entry::{Contents, Kind};
 use rewindfs::path::RepoPath;
 use rewindfs::repo::Volume;
 use rewindfs::restore::{self, Progress, Summary};
-use rewindfs::store::Body;
+use rewindfs::store::fault::{Fault, Faulty, Plan, Rule};
+use rewindfs::store::metered::{Meter, Metered, Operation};
+use rewindfs::store::{Body, Store};
 use rewindfs::sys;
 use tempfile::TempDir;
 
@@ -67,6 +70,17 @@ fn xattrs_of(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
     xattrs
 }
 
+/// Reads a file without moving its access time, which its other names are still to be asked for.
+fn contents_of(path: &Path) -> Vec<u8> {
+    let mut contents = Vec::new();
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NOATIME)
+        .open(path);
+    file.unwrap().read_to_end(&mut contents).unwrap();
+    contents
+}
+
 /// Everything that a restore promises of one path.
 fn assert_equal(path: &Path, node: &Node) {
     let inode = &node.inode;
@@ -112,7 +126,7 @@ fn assert_equal(path: &Path, node: &Node) {
         Kind::File => {
             assert_eq!(found.nlink(), u64::from(inode.links), "{shown}");
             assert!(
-                fs::read(path).unwrap() == node.contents,
+                contents_of(path) == node.contents,
                 "{shown}: wrong contents"
             );
         }
@@ -309,41 +323,61 @@ async fn a_second_run_keeps_what_is_there_and_mends_what_is_not() {
     assert_eq!(ino("linked-twice"), ino("dir-with-a-name/linked-twice"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_interrupted_run_leaves_nothing_half_done_and_can_be_run_again() {
-    let sample = Sample::new(SMALL).await;
-    let volume = opened(&sample).await;
+/// Restores all, is asked to stop while the `n`-th read of the store is under way, and runs again. Says how much that one kept.
+async fn interrupted_at(sample: &Sample, n: u64) -> u64 {
     let (found, model) = sample.newest();
     let target = target();
-    let (progress, stop) = (Progress::default(), Arc::new(AtomicBool::new(false)));
-    // Stops itself as soon as something has been written.
+    let plan = Plan::new();
+    let slow: Store = Arc::new(Faulty::new(sample.store.clone(), plan.clone()));
+    let volume = sample::reopen(&slow, &sample.recovery).await.unwrap();
+    plan.add(Rule {
+        on: Some(Operation::GetRange),
+        skip: n,
+        times: 1,
+        fault: Fault::Hang,
+    });
+    let (progress, stop) = (Progress::default(), AtomicBool::new(false));
     let run = restore::run(&volume, &found.commit, &[], target.path(), &progress, &stop);
     let stopper = async {
-        while progress.entries.load(Ordering::Relaxed) == 0 {
+        while plan.fired() == 0 {
             tokio::task::yield_now().await;
         }
         stop.store(true, Ordering::Relaxed);
+        plan.release();
     };
     let (done, ()) = futures::join!(run, stopper);
     assert!(matches!(done, Err(restore::Error::Interrupted)), "{done:?}");
     for (path, node) in model {
         let path = target.path().join(path);
         if node.inode.kind == Kind::File && path.exists() {
-            assert!(
-                fs::read(&path).unwrap() == node.contents,
-                "{}",
-                path.display()
-            );
+            assert!(contents_of(&path) == node.contents, "{}", path.display());
         }
         if path.is_dir() {
             assert_eq!(unfinished(&path), 0);
         }
     }
-    let summary = restored(&volume, &sample, &[], target.path()).await;
-    assert!(summary.kept > 0);
+    let volume = opened(sample).await;
+    let summary = restored(&volume, sample, &[], target.path()).await;
     for (path, node) in possible(model) {
         assert_equal(&target.path().join(path), node);
     }
+    summary.kept
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_run_leaves_nothing_half_done_and_can_be_run_again() {
+    let sample = Sample::new(SMALL).await;
+    let meter = Arc::new(Meter::default());
+    let counted: Store = Arc::new(Metered::new(sample.store.clone(), meter.clone()));
+    let volume = sample::reopen(&counted, &sample.recovery).await.unwrap();
+    let before = meter.usage(Operation::GetRange).requests;
+    restored(&volume, &sample, &[], target().path()).await;
+    let reads = meter.usage(Operation::GetRange).requests - before;
+    let mut kept = Vec::new();
+    for part in 0..4 {
+        kept.push(interrupted_at(&sample, reads * part / 5).await);
+    }
+    assert!(kept.is_sorted() && kept[0] == 0 && kept[3] > 0, "{kept:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -86,7 +86,6 @@ fn what_is_no_moment_gives_examples() {
         "../x",
         "2026-13-01",
         "2026-11-21 25:00",
-        "yesterday at noonish!",
         "-",
         "\0",
     ] {
@@ -110,7 +109,13 @@ fn a_time_that_the_clock_skipped_is_the_one_after_the_gap() {
 
 #[test]
 fn names_that_could_not_be_asked_for_again_are_refused() {
-    for name in ["release-1", "before-upgrade", "v1.2.3", "größer"] {
+    for name in [
+        "release-1",
+        "before-upgrade",
+        "before the accident",
+        "v1.2.3",
+        "größer",
+    ] {
         assert_eq!(check_name(name, &now()), Ok(()), "{name}");
     }
     for name in [
@@ -125,7 +130,7 @@ fn names_that_could_not_be_asked_for_again_are_refused() {
         "1234",
         "3f2a81c09d5e7b46",
         "-x",
-        "a b",
+        "4 weeks",
         "a/b",
         "now",
         &"x".repeat(129),

@@ -1,14 +1,19 @@
 //! Which commit a person means: by time, number, name or id. All but a time are looked up in the history that the newest
-//! commit authenticates; a time is found by names alone, in two LISTs, however many commits there are.
+//! commit authenticates; a time is found by names, in two LISTs, however many commits there
+//! are. Where those leave open whether a commit is missing behind the one found, history is asked.
 
 use crate::clock::Stamp;
 use crate::format::entry::HistoryEntry;
 use crate::id::Seq;
 use crate::repo::commits::{Found, Point, snapshot_id};
+use crate::repo::lineage::Lineage;
 use crate::repo::{Error, Volume, layout, show_time};
 
 /// The fewest digits that are taken for the beginning of an id: fewer would now and then find a snapshot that nobody meant.
 const ID_DIGITS_MIN: usize = 4;
+
+/// History entries read at once while looking for the next that is kept.
+const HISTORY_AT_ONCE: usize = 64;
 
 impl Volume {
     /// Finds what `point` means. [`Error::NotFound`] gives the window that there is, and the candidates where more than one fits.
@@ -18,8 +23,9 @@ impl Volume {
         if let Point::At(at) = point {
             return self.find_at(*at).await;
         }
-        let Some(head) = self.head().await? else {
-            return Err(self.nothing_yet());
+        let head = match self.head().await {
+            Err(damage) if damage.is_damage() => return self.find_behind(damage, point).await,
+            head => head?.ok_or_else(|| self.nothing_yet())?,
         };
         if *point == Point::Latest && !head.commit.incomplete {
             return Ok(head);
@@ -35,13 +41,32 @@ impl Volume {
         self.read_entry(entry, &head).await
     }
 
+    /// The newest commit is damaged. What is asked for by number, name or id an older one knows too; what depends on which is the newest
+    /// is refused, for whoever asks must learn that it is damaged.
+    async fn find_behind(&self, damage: Error, point: &Point) -> Result<Found, Error> {
+        let (Some(known), _) = self.newest_readable().await? else {
+            return Err(damage);
+        };
+        let history = self.history(&known).await?;
+        let entry = match point {
+            Point::Seq(seq) => by_seq(&history, *seq),
+            Point::Named(text) => named(&history, text),
+            _ => return Err(damage),
+        };
+        match entry {
+            Ok(entry) => self.read_entry(entry, &known).await,
+            // It may be the very one that is damaged.
+            Err(_) => Err(damage),
+        }
+    }
+
     /// The newest commit whose time is not later than `at`. Newest by era first: where the clock was set back and two eras
     /// have commits before `at`, the later era has it.
     async fn find_at(&self, at: Stamp) -> Result<Found, Error> {
         let lineage = self.claims.lineage().await?;
-        let era = lineage.era_max();
-        let after = era.map(|era| layout::commits_not_later(self.info.id, era, at));
-        match self.newest_from(&lineage, after, at).await? {
+        let looked = self.newest_from(&lineage, None, at).await?;
+        let is_contiguous = looked.is_contiguous();
+        match looked.found {
             Some(found) if found.commit.incomplete => {
                 let history = self.history(&found).await?;
                 let complete = |entry: &&HistoryEntry| {
@@ -52,16 +77,63 @@ impl Volume {
                     None => Ok(found),
                 }
             }
-            Some(found) => Ok(found),
+            Some(found) if is_contiguous => Ok(found),
+            Some(found) => {
+                self.prove_nothing_between(&lineage, Some(&found), at)
+                    .await?;
+                Ok(found)
+            }
             None => Err(
-                match self.newest_from(&lineage, None, Stamp(u64::MAX)).await? {
+                match self
+                    .newest_from(&lineage, None, Stamp(u64::MAX))
+                    .await?
+                    .found
+                {
                     None => self.nothing_yet(),
                     Some(head) => {
+                        self.prove_nothing_between(&lineage, None, at).await?;
                         let why = format!("there is no snapshot at or before {}", show_time(at));
                         not_found(why, &self.history(&head).await?)
                     }
                 },
             ),
+        }
+    }
+
+    /// That history has no commit later than `found` and not later than `at`: one that has gone from the store would otherwise go
+    /// unnoticed, and an older state be taken for that of `at`. [`Error::Missing`] names it. One LIST and one commit more, and the
+    /// few pages in which history has the commits behind `found`.
+    ///
+    /// Whoever can delete objects can delete all later ones too, and no store tells that from a volume that ended there; so a history
+    /// that cannot be read proves nothing and is passed over.
+    async fn prove_nothing_between(
+        &self,
+        lineage: &Lineage,
+        found: Option<&Found>,
+        at: Stamp,
+    ) -> Result<(), Error> {
+        let (Some(head), _) = self.newest_readable_of(lineage).await? else {
+            return Ok(());
+        };
+        let tree = self.tree(&head.commit);
+        let mut next = found.map_or(0, |found| found.commit.name.seq.0 + 1);
+        loop {
+            let entries = match tree.history_from(Seq(next), HISTORY_AT_ONCE).await {
+                Err(error) if error.is_damage() => return Ok(()),
+                entries => entries?,
+            };
+            if let Some(entry) = entries.iter().find(|entry| is_kept(entry)) {
+                return match entry.name.stamp <= at {
+                    true => Err(Error::Missing {
+                        object: layout::commit(self.info.id, &entry.name),
+                    }),
+                    false => Ok(()),
+                };
+            }
+            match entries.last() {
+                Some(last) => next = last.name.seq.0 + 1,
+                None => return Ok(()),
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::clock::Stamp;
+use crate::id::Era;
 
 const VOLUME: VolumeId = VolumeId([7; 16]);
 

@@ -214,9 +214,18 @@ impl<P: Pages + Clone> Tree<P> {
 
     /// History entries, oldest first.
     pub async fn history(&self) -> Result<Vec<HistoryEntry>, repo::Error> {
+        self.history_from(Seq(0), usize::MAX).await
+    }
+
+    /// Up to `limit` history entries from `first` on, oldest first.
+    pub async fn history_from(
+        &self,
+        first: Seq,
+        limit: usize,
+    ) -> Result<Vec<HistoryEntry>, repo::Error> {
         let mut entries = Vec::new();
-        let mut scan = self.scan(&Key::History(Seq(0)).encode()).await?;
-        while let Some(entry) = scan.peek() {
+        let mut scan = self.scan(&Key::History(first).encode()).await?;
+        while let Some(entry) = scan.peek().filter(|_| entries.len() < limit) {
             let Some(Key::History(_)) = Key::parse(&entry.key) else {
                 break;
             };
