@@ -90,7 +90,7 @@ impl Sealed {
     pub fn inodes(&self) -> Vec<SealedInode> {
         let mut inodes = Vec::new();
         for shard in self.set().shards() {
-            inodes.extend(shard.inodes.values().map(sealed_inode));
+            inodes.extend(shard.inodes.values().map(|record| sealed_inode(record)));
         }
         inodes.sort_unstable_by_key(|inode| inode.node.id);
         inodes

@@ -52,7 +52,8 @@ pub(crate) struct ChangeSet {
 /// The records of some ids.
 #[derive(Default)]
 pub(crate) struct Shard {
-    pub(crate) inodes: HashMap<FileId, Record>,
+    /// Boxed, since a table that is half empty after it has grown should be a small one.
+    pub(crate) inodes: HashMap<FileId, Box<Record>>,
     pub(crate) names: HashMap<FileId, BTreeMap<Box<[u8]>, NameRecord>>,
 }
 
@@ -165,7 +166,10 @@ impl ChangeSet {
 
     /// Looks at a record; `None` if there is none.
     pub(crate) fn with<T>(&self, id: FileId, look: impl FnOnce(&mut Record) -> T) -> Option<T> {
-        self.shard(id).inodes.get_mut(&id).map(look)
+        self.shard(id)
+            .inodes
+            .get_mut(&id)
+            .map(|record| look(record))
     }
 
     /// Whether it says anything of an inode.
@@ -180,7 +184,7 @@ impl ChangeSet {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 self.inodes.fetch_add(1, Ordering::SeqCst);
-                entry.insert(Record::new(node))
+                entry.insert(Box::new(Record::new(node)))
             }
         };
         change(record)
@@ -325,13 +329,15 @@ impl ChangeSet {
     /// Adds what an older, folded epoch says: this set's names win, ranges unite, attributes are to be read anew.
     pub(crate) fn absorb(&self, older: Shard) {
         for (id, old) in older.inodes {
+            let mut old = *old;
+            let ahead = old.ahead.take();
             self.edit(&old.node, |record| {
                 debug_assert_eq!(record.node.id, id);
                 record.created |= old.created;
                 record.fresh |= old.fresh;
                 record.found |= old.found;
                 if record.ahead.is_none() {
-                    record.ahead = old.ahead;
+                    record.ahead = ahead;
                 }
                 for run in old.dirty.runs() {
                     self.mark_record(record, &run);

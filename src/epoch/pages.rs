@@ -1,6 +1,6 @@
 //! A set of 4 KiB pages of one file: which are dirty, which are captured. Pure.
 //!
-//! Small sets are a sorted list of runs; beyond [`RUNS_MAX`] runs the set becomes bitmaps of 2 KiB for each logical block
+//! Small sets are one run or a sorted list of runs; beyond [`RUNS_MAX`] runs the set becomes bitmaps of 2 KiB for each logical block
 //! that is touched in part, and runs of logical blocks that are touched as a whole. So a truncate of an exabyte costs as
 //! little as one page, a million small files cost a few bytes each, and random writes all over a large file cost a bit a page.
 
@@ -89,14 +89,26 @@ pub(crate) struct Pages {
 
 #[derive(Clone, Debug)]
 enum Form {
+    /// By far the most usual: no memory of its own.
+    One(Run),
     Runs(Vec<Run>),
     Blocks(Box<Blocks>),
+}
+
+impl Form {
+    fn of(mut runs: Vec<Run>) -> Self {
+        match runs.len() {
+            0 => Self::One(0..0),
+            1 => Self::One(runs.remove(0)),
+            _ => Self::Runs(runs),
+        }
+    }
 }
 
 impl Default for Pages {
     fn default() -> Self {
         Self {
-            form: Form::Runs(Vec::new()),
+            form: Form::One(0..0),
             count: 0,
         }
     }
@@ -111,7 +123,7 @@ impl Pages {
     /// Bitmaps in use, 2 KiB each.
     pub(crate) fn bitmaps(&self) -> usize {
         match &self.form {
-            Form::Runs(_) => 0,
+            Form::One(_) | Form::Runs(_) => 0,
             Form::Blocks(blocks) => blocks.parts.len(),
         }
     }
@@ -126,6 +138,15 @@ impl Pages {
         }
         let before = self.count;
         match &mut self.form {
+            Form::One(one) if self.count == 0 => {
+                *one = run.clone();
+                self.count = run.end - run.start;
+            }
+            Form::One(one) => {
+                let mut runs = vec![one.clone(); 1];
+                self.count += insert_run(&mut runs, run);
+                self.form = Form::of(runs);
+            }
             Form::Runs(runs) => self.count += insert_run(runs, run),
             Form::Blocks(blocks) => self.count += blocks.insert(run, detail),
         }
@@ -138,12 +159,18 @@ impl Pages {
             return 0;
         }
         let removed = match &mut self.form {
+            Form::One(one) => {
+                let mut runs = vec![one.clone(); 1];
+                let removed = remove_run(&mut runs, run);
+                self.form = Form::of(runs);
+                removed
+            }
             Form::Runs(runs) => remove_run(runs, run),
             Form::Blocks(blocks) => blocks.remove(run),
         };
         self.count -= removed;
         if self.count == 0 {
-            self.form = Form::Runs(Vec::new());
+            self.form = Form::One(0..0);
         }
         removed
     }
@@ -154,6 +181,7 @@ impl Pages {
             return false;
         }
         match &self.form {
+            Form::One(one) => one.start < run.end && run.start < one.end,
             Form::Runs(runs) => {
                 let at = runs.partition_point(|have| have.end <= run.start);
                 runs.get(at).is_some_and(|have| have.start < run.end)
@@ -162,13 +190,13 @@ impl Pages {
         }
     }
 
-    /// Whether `run` covers the set; may say no of a set with many runs.
+    /// Whether `run` covers the set; may say no of a set with more than one run.
     pub(crate) fn is_within(&self, run: &Run) -> bool {
-        let Form::Runs(runs) = &self.form else {
-            return false;
-        };
-        let starts = runs.first().is_none_or(|first| run.start <= first.start);
-        starts && runs.last().is_none_or(|last| last.end <= run.end)
+        match &self.form {
+            _ if self.count == 0 => true,
+            Form::One(one) => run.start <= one.start && one.end <= run.end,
+            Form::Runs(_) | Form::Blocks(_) => false,
+        }
     }
 
     /// The set's pages within `run`, as sorted runs that do not touch.
@@ -177,6 +205,14 @@ impl Pages {
             return Vec::new();
         }
         match &self.form {
+            Form::One(one) => {
+                let cut = one.start.max(run.start)..one.end.min(run.end);
+                if cut.is_empty() {
+                    Vec::new()
+                } else {
+                    vec![cut; 1]
+                }
+            }
             Form::Runs(runs) => {
                 let at = runs.partition_point(|have| have.end <= run.start);
                 let within = runs[at..].iter().take_while(|have| have.start < run.end);
@@ -206,10 +242,6 @@ impl Pages {
 
 /// Adds to a sorted list of runs that do not touch; returns how many pages were new.
 fn insert_run(runs: &mut Vec<Run>, run: &Run) -> u64 {
-    if runs.capacity() == 0 {
-        // Most files have one run; a vector would begin with room for four.
-        runs.reserve_exact(1);
-    }
     let low = runs.partition_point(|have| have.end < run.start);
     let high = runs.partition_point(|have| have.start <= run.end);
     if low == high {

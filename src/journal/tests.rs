@@ -1,3 +1,5 @@
+//! The journal through crashes, reboots, damage of every kind, and failures while it is open.
+
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::sync::Barrier;

@@ -1,3 +1,5 @@
+//! Page sets against a plain set, and their limits.
+
 use std::collections::BTreeSet;
 
 use rand::rngs::StdRng;

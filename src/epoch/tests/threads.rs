@@ -80,16 +80,16 @@ fn commits_are_exact_under_full_write_load() {
 
 #[test]
 fn commits_are_exact_and_come_even_when_nothing_fits() {
-    let world = play(&TIGHT, 8, 2);
+    let world = play(&TIGHT, 20, 2);
     assert_eq!(world.epochs.descriptors.used(), 0, "descriptors come back");
     let world = play(
         &Options {
             preserve_bytes: 0,
             kept_files: 0,
         },
-        5,
+        10,
         3,
     );
-    assert!(world.epochs.counters().folds > 0);
+    // Whether epochs had to be folded depends on who was faster; the result does not.
     assert_eq!(world.epochs.buffer.used(), 0, "room comes back");
 }
