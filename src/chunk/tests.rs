@@ -1,3 +1,5 @@
+//! Cutting by content: bounds, stability, and the same cuts however the bytes arrive.
+
 use super::*;
 use crate::crypto::{VolumeKeys, random_padding};
 

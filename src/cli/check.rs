@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use indicatif::ProgressBar;
-
 use super::context::{Context, block_on};
 use super::exit::Exit;
 use super::output;
@@ -108,7 +106,7 @@ fn add(mut sum: Report, part: Report) -> Report {
     sum.merge(part)
 }
 
-async fn show(progress: Arc<Progress>, line: ProgressBar) {
+async fn show(progress: Arc<Progress>, line: output::Bar) {
     let now = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
     loop {
         let mut text = format!(

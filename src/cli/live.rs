@@ -6,7 +6,6 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use indicatif::ProgressBar;
 
 use super::context::Context;
 use super::output;
@@ -83,7 +82,7 @@ impl LiveMount {
         }
     }
 
-    fn show(&self, bar: &ProgressBar, what: &str) {
+    fn show(&self, bar: &output::Bar, what: &str) {
         if bar.is_hidden() {
             return;
         }

@@ -9,6 +9,9 @@ use humansize::{BINARY, format_size};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
+/// A progress bar on a terminal; shows nothing elsewhere.
+pub(crate) type Bar = ProgressBar;
+
 /// Nobody reads standard output any more (`rewindfs snapshots | head`): a quiet end, not a failure.
 #[derive(Debug, thiserror::Error)]
 #[error("standard output was closed")]

@@ -1,3 +1,5 @@
+//! The recovery key's text: forgiving in form, strict in content.
+
 use super::*;
 
 fn key() -> RecoveryKey {

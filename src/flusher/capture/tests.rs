@@ -1,3 +1,5 @@
+//! What is read of a file, by what has happened to it.
+
 #![allow(
     clippy::single_range_in_vec_init,
     reason = "a list of one range is what is meant"

@@ -1,3 +1,5 @@
+//! Who lives and who dies: names, link counts and attributes as changes to the tree.
+
 use super::*;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! What a restart makes of the manifests that it finds.
+
 use super::*;
 
 fn name(seq: u64) -> CommitName {

@@ -1,3 +1,5 @@
+//! Blocks: every byte is proven by something.
+
 use super::*;
 use crate::crypto::{BlockCipher, VolumeKeys};
 use crate::format::directory::Directory;

@@ -1,3 +1,5 @@
+//! Envelopes, and what lying lengths do to them.
+
 use super::*;
 use crate::crypto::random_padding;
 

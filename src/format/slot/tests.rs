@@ -1,3 +1,5 @@
+//! Key slots: what opens them, and what does not.
+
 use super::*;
 
 const REPOSITORY: RepositoryId = RepositoryId([3; 16]);
