@@ -11,26 +11,26 @@ use sha2::{Digest, Sha256};
 
 /// One entry of a tree.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Entry {
-    pub kind: &'static str,
-    pub mode: u32,
-    pub owner: (u32, u32),
+pub(crate) struct Entry {
+    pub(crate) kind: &'static str,
+    pub(crate) mode: u32,
+    pub(crate) owner: (u32, u32),
     /// Zero for directories, whose size and links are the file system's own affair.
-    pub size: u64,
-    pub links: u64,
-    pub device: u64,
-    pub mtime: (i64, i64),
-    pub number: u64,
+    pub(crate) size: u64,
+    pub(crate) links: u64,
+    pub(crate) device: u64,
+    pub(crate) mtime: (i64, i64),
+    pub(crate) number: u64,
     /// Contents as a hash, target of a symlink in plain.
-    pub contents: Vec<u8>,
-    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(crate) contents: Vec<u8>,
+    pub(crate) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 /// Entries by path relative to the root.
-pub type Listing = BTreeMap<Vec<u8>, Entry>;
+pub(crate) type Listing = BTreeMap<Vec<u8>, Entry>;
 
 /// Walks `root`.
-pub fn of(root: &Path) -> Listing {
+pub(crate) fn of(root: &Path) -> Listing {
     let mut listing = Listing::new();
     visit(root, root, &mut listing);
     listing
@@ -113,7 +113,7 @@ fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
 
 /// Fails with the entries that differ, and no others.
 #[track_caller]
-pub fn assert_same(left: &Listing, right: &Listing, what: &str) {
+pub(crate) fn assert_same(left: &Listing, right: &Listing, what: &str) {
     let paths: std::collections::BTreeSet<&Vec<u8>> = left.keys().chain(right.keys()).collect();
     let differing: Vec<String> = paths
         .into_iter()
@@ -136,7 +136,7 @@ pub fn assert_same(left: &Listing, right: &Listing, what: &str) {
 }
 
 /// Without what two different file systems never agree on: times and numbers.
-pub fn timeless(listing: &Listing) -> Listing {
+pub(crate) fn timeless(listing: &Listing) -> Listing {
     let mut plain = listing.clone();
     for entry in plain.values_mut() {
         (entry.mtime, entry.number) = ((0, 0), 0);

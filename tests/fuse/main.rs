@@ -4,7 +4,15 @@
     clippy::unwrap_used,
     reason = "a test that cannot go on should fail where it stands"
 )]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a test that is skipped says so"
+)]
 #![allow(missing_docs, reason = "a test's name says what it shows")]
+
+#[path = "../support/s3_server/mod.rs"]
+mod s3_server;
 
 mod listing;
 mod scene;

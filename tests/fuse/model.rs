@@ -13,24 +13,42 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::listing::{self, Listing};
+use crate::s3_server::S3Server;
 use crate::world::{World, can_mount};
 
 /// Operations between two snapshots.
 const ROUND: usize = 60;
 /// Snapshots taken in a run.
 const ROUNDS: usize = 12;
+/// The same against S3, where it is the way to the store that is tested.
+const ROUNDS_ON_S3: usize = 4;
 
 #[test]
 fn every_snapshot_is_the_moment_at_which_it_was_taken() {
-    if !can_mount("every_snapshot_is_the_moment_at_which_it_was_taken") {
-        return;
+    if can_mount("every_snapshot_is_the_moment_at_which_it_was_taken") {
+        work_and_look_back(&World::new(), ROUNDS);
     }
+}
+
+#[test]
+fn every_snapshot_on_s3_is_the_moment_at_which_it_was_taken() {
+    if can_mount("every_snapshot_on_s3_is_the_moment_at_which_it_was_taken") {
+        let server = S3Server::start("bucket");
+        let environment = server
+            .environment()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let world = World::with_repository(&server.location("model"), environment.to_vec());
+        work_and_look_back(&world, ROUNDS_ON_S3);
+    }
+}
+
+/// Random work with a snapshot after each round; then every snapshot against what was seen when it was taken.
+fn work_and_look_back(world: &World, rounds: usize) {
     let seed = std::env::var("REWINDFS_TEST_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or_else(rand::random);
     eprintln!("REWINDFS_TEST_SEED={seed}");
-    let world = World::new();
     world.init();
     world.mount(&["--interval", "1s"]);
     let mut pair = Pair {
@@ -40,7 +58,7 @@ fn every_snapshot_is_the_moment_at_which_it_was_taken() {
     };
 
     let mut moments: Vec<(String, Listing)> = Vec::new();
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         for _ in 0..ROUND {
             pair.step();
         }
@@ -54,7 +72,7 @@ fn every_snapshot_is_the_moment_at_which_it_was_taken() {
         let name = format!("moment {round}");
         world.snapshot(&name);
         moments.push((name, live));
-        if round == ROUNDS / 2 {
+        if round == rounds / 2 {
             // The second half begins anew: another process, the same numbers.
             world.unmount(&pair.live);
             world.mount(&["--interval", "1s"]);
@@ -74,7 +92,7 @@ fn every_snapshot_is_the_moment_at_which_it_was_taken() {
         );
         world.unmount(&place);
     }
-    let (name, moment) = &moments[ROUNDS / 3];
+    let (name, moment) = &moments[rounds / 3];
     let target = world.path("restored");
     world.run([
         "restore",

@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 /// Whether this machine can mount at all. Where it cannot, the test says so; the caller returns.
-pub fn can_mount(test: &str) -> bool {
+pub(crate) fn can_mount(test: &str) -> bool {
     let there = Path::new("/dev/fuse").exists() && which("fusermount3");
     if !there {
         eprintln!("SKIPPED {test}: no /dev/fuse or no fusermount3 on this machine");
@@ -23,7 +23,7 @@ fn which(program: &str) -> bool {
 }
 
 /// Directories and settings of one test.
-pub struct World {
+pub(crate) struct World {
     root: TempDir,
     repo: String,
     environment: Vec<(String, String)>,
@@ -31,7 +31,7 @@ pub struct World {
 
 impl World {
     /// A world with a local repository that is yet to be made.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let root = tempfile::Builder::new()
             .prefix("rewindfs-test-")
             .tempdir()
@@ -46,7 +46,7 @@ impl World {
     }
 
     /// The same with another repository and what it needs in the environment.
-    pub fn with_repository(repo: &str, environment: Vec<(String, String)>) -> Self {
+    pub(crate) fn with_repository(repo: &str, environment: Vec<(String, String)>) -> Self {
         let mut world = Self::new();
         world.repo = repo.to_owned();
         world.environment = environment;
@@ -54,24 +54,27 @@ impl World {
     }
 
     /// The protected directory, which is also where it is mounted.
-    pub fn source(&self) -> PathBuf {
+    pub(crate) fn source(&self) -> PathBuf {
         self.root.path().join("source")
     }
 
     /// A path in this world.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
 
     /// An empty directory in this world.
-    pub fn dir(&self, name: &str) -> PathBuf {
+    pub(crate) fn dir(&self, name: &str) -> PathBuf {
         let dir = self.path(name);
         std::fs::create_dir_all(&dir).unwrap();
         dir
     }
 
     /// The program with these arguments, to be run.
-    pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+    pub(crate) fn command<A: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rewindfs"));
         command
             .args(arguments)
@@ -86,12 +89,15 @@ impl World {
     }
 
     /// Runs the program and gives what it wrote and how it ended.
-    pub fn try_run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Output {
+    pub(crate) fn try_run<A: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Output {
         self.command(arguments).output().unwrap()
     }
 
     /// Runs the program, which must succeed, and gives its standard output.
-    pub fn run<A: AsRef<OsStr> + std::fmt::Debug>(
+    pub(crate) fn run<A: AsRef<OsStr> + std::fmt::Debug>(
         &self,
         arguments: impl IntoIterator<Item = A>,
     ) -> String {
@@ -108,12 +114,12 @@ impl World {
     }
 
     /// Makes the repository.
-    pub fn init(&self) {
+    pub(crate) fn init(&self) {
         self.run(["init"]);
     }
 
     /// Mounts the source over itself.
-    pub fn mount(&self, extra: &[&str]) {
+    pub(crate) fn mount(&self, extra: &[&str]) {
         let source = self.source();
         let mut arguments = vec![OsStr::new("mount"), source.as_os_str()];
         arguments.extend(extra.iter().map(OsStr::new));
@@ -121,12 +127,12 @@ impl World {
     }
 
     /// Unmounts what is mounted at `place`.
-    pub fn unmount(&self, place: &Path) {
+    pub(crate) fn unmount(&self, place: &Path) {
         self.run([OsStr::new("umount"), place.as_os_str()]);
     }
 
     /// A point in time now, with a name.
-    pub fn snapshot(&self, name: &str) {
+    pub(crate) fn snapshot(&self, name: &str) {
         self.run([
             OsStr::new("snapshot"),
             self.source().as_os_str(),
@@ -135,7 +141,7 @@ impl World {
     }
 
     /// Mounts the source as it was at `time` on `place`.
-    pub fn mount_past(&self, time: &str, place: &Path) {
+    pub(crate) fn mount_past(&self, time: &str, place: &Path) {
         let source = self.source();
         self.run([
             OsStr::new("mount"),

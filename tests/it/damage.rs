@@ -302,7 +302,7 @@ async fn judge(blow: &Blow, sample: &Sample) {
             let text = error.to_string();
             let is_slot = culprit.starts_with("k/s-");
             let is_key = culprit == "format" || is_slot || culprit.starts_with("k/v-");
-            let gone = blow.after.get(&blow.object).is_none();
+            let gone = !blow.after.contains_key(&blow.object);
             assert!(is_key, "{what}: {text}");
             assert!(
                 text.contains(&culprit)

@@ -241,7 +241,6 @@ const HOLD: &str = "REWINDFS_TEST_HOLD";
 const READY: &str = "the mount is there";
 
 #[test]
-#[expect(clippy::print_stdout, reason = "tells the test that started it")]
 fn mounts_until_it_is_killed() {
     let Some(place) = std::env::var_os(HOLD) else {
         return; // Not the child.

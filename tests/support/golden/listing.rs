@@ -83,8 +83,11 @@ async fn tree(volume: &Volume, found: &Found) -> Vec<String> {
             line.push_str(&contents(volume, found, id, inode.size).await);
         }
         lines.push(line);
+        if inode.kind != Kind::Dir {
+            continue;
+        }
         let mut after = None;
-        while inode.kind == Kind::Dir {
+        loop {
             let names = tree.names(id, after.as_deref(), NAMES_AT_ONCE).await;
             let names = names.unwrap();
             let Some((last, _)) = names.last() else { break };

@@ -262,8 +262,11 @@ impl Block {
 /// Takes pages as frames of one block.
 struct Sink {
     block: Block,
-    pack: Box<dyn Fn(&[u8]) -> Envelope + Send>,
+    pack: Pack,
 }
+
+/// Makes an envelope of a page.
+type Pack = Box<dyn Fn(&[u8]) -> Envelope + Send>;
 
 impl PageSink for Sink {
     fn put(&mut self, page: Vec<u8>) -> Result<Place, Error> {
