@@ -6,7 +6,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | vocabulary | [`id`] [`path`] [`clock`] [`metrics`] [`sys`] |
-//! | pure transforms | [`compress`] [`chunk`] [`crypto`] [`format`] |
+//! | pure transforms | [`compress`] [`chunk`] [`crypto`] [`mod@format`] |
 //! | parts that do I/O, each ignorant of the others | [`fuse`] [`source`] [`journal`] [`cache`] [`store`] |
 //! | the repository | [`repo`]: commits → tree → blocks → layout |
 //! | what the live side shares | [`epoch`] |

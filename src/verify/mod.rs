@@ -1,4 +1,4 @@
-//! Verify: whether a volume hangs together ([`structure`]), and whether every byte in the store is what was written ([`data`]).
+//! Verify: whether a volume hangs together ([`structure()`]), and whether every byte in the store is what was written ([`data()`]).
 //!
 //! Nothing is repaired. What is damaged is told with the snapshots and paths that it touches ([`report`]); the rest is looked at all
 //! the same. Both read through the volume they are given: open that with a small cache in memory and none on disk, since a cached frame
