@@ -4,7 +4,7 @@
 //! seal captures is laid over the copy. So copies need no version and no lock: later extents hide earlier ones.
 //! An epoch that is folded keeps its copies for the next.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use crate::epoch::{ChangeSize, CopyAhead};
@@ -31,6 +31,8 @@ const COPY_BYTES: u64 = crate::journal::LOGICAL_BLOCK_LEN;
 const ROUND_FILES: usize = 512;
 /// Files taken from the open epoch at once.
 const BATCH_FILES: usize = 64;
+/// Dirty data is told in pages of this many bytes.
+const PAGE_LEN: u64 = 4096;
 /// While a scan runs, copying ahead begins here. Small trees are left to the seal, which packs them better.
 const HELD_COPY_BYTES: u64 = 256 << 20;
 
@@ -161,6 +163,7 @@ impl Flow {
         let block_len = self.volume.config().block_len;
         let mut packer = Packer::for_epoch(&self.session, self.pipeline.clone(), block_len);
         let mut batch = Vec::new().into_iter();
+        let mut in_round = HashSet::new();
         while packer.plain_len() < ROUND_BYTES && copies.len() < ROUND_FILES {
             let Some(copy) = batch.next() else {
                 let more = self.epochs.copy_ahead_batch(BATCH_FILES, COPY_BYTES);
@@ -181,10 +184,12 @@ impl Flow {
                 packer: &mut packer,
                 laid: &mut laid,
             };
-            let old = runtime.block_on(parent.inode(copy.inode.node.id));
+            let id = copy.inode.node.id;
+            let again = self.ahead.end(id) > 0 || !in_round.insert(id);
+            let old = runtime.block_on(parent.inode(id));
             let copied = old
                 .map_err(Error::from)
-                .and_then(|old| copy_one(&copy, old.as_ref(), &mut cutter));
+                .and_then(|old| copy_one(&copy, old.as_ref(), again, &mut cutter));
             copies.push(copy);
             copied?;
         }
@@ -192,24 +197,35 @@ impl Flow {
     }
 }
 
-/// Reads and cuts one copy of a file that the parent commit knows as `old`.
+/// Reads and cuts one copy of a file that the parent commit knows as `old`; `again` if it is not its first copy.
 fn copy_one(
     copy: &CopyAhead,
     old: Option<&Inode>,
+    again: bool,
     cutter: &mut Cutter<'_, '_>,
 ) -> Result<(), Error> {
     let id = copy.inode.node.id;
     let size = copy.size().map_err(|source| Error::Source { id, source })?;
+    let dirty = union(copy.inode.dirty.clone());
     let plan = ContentPlan {
         id,
         size,
         by_content: copy.inode.fresh || old.is_none(),
         reset: false,
         cut_off: false,
-        ranges: clip(&union(copy.inode.dirty.clone()), 0..size),
+        ranges: clip(&dirty, 0..size),
         covers: true,
         // Asking for holes costs nothing beside copying this much.
         sparse: true,
     };
-    cutter.file(&plan, Vec::new(), &AheadReader { copy })
+    cutter.file(&plan, Vec::new(), &AheadReader { copy })?;
+    if old.is_some() || again {
+        // The last page is copied as a whole: what lies beyond the end in it is gone. The file may grow again before the
+        // seal without touching that page, and what lies beneath would show.
+        let beyond = clip(&dirty, size..size.next_multiple_of(PAGE_LEN));
+        for range in beyond {
+            cutter.laid.push((id, range, Piece::Hole));
+        }
+    }
+    Ok(())
 }

@@ -407,3 +407,29 @@ async fn the_journal_forgets_only_what_is_published_and_synced() {
     writer.stop().await;
     assert!(journal.records().unwrap().is_empty());
 }
+
+/// A file was cut in the middle of a page, copied ahead, and grew again with a gap: the gap showed what the last commit had
+/// there, since the copy ended where the file did and the write that made it grow touches only later pages.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_behind_a_copy_made_ahead_hides_what_was_there() {
+    let world = World::new().await;
+    let small = Options {
+        copy_ahead_bytes: 1 << 20,
+        ..options(&world)
+    };
+    let writer = world
+        .start_with(small, std::sync::Arc::new(SystemClock))
+        .await;
+    writer.create("cut", &noise(6, 3 << 20));
+    writer.sync().await;
+    let before = writer.handle.status().uploaded_objects;
+    writer.truncate("cut", 5000);
+    writer.create("bulk", &noise(5, 10 << 20));
+    while writer.handle.status().uploaded_objects < before + 2 {
+        tokio::task::yield_now().await;
+    }
+    writer.write("cut", 15_000, b"far behind");
+    let mark = writer.sync().await;
+    assert_eq!(world.snapshot(&mark).await, writer.now());
+    writer.stop().await;
+}
