@@ -149,7 +149,7 @@ impl Flow {
                 .as_ref()
                 .is_some_and(|old| old.kind == Kind::File && !touched.fresh);
             let size = touched.attributes.as_ref().map_or(0, |a| a.stat.size);
-            if !in_place || touched.dirty.is_empty() || self.ahead.end(id) > 0 {
+            if !in_place || touched.dirty.is_empty() || self.ahead.has(id) {
                 continue;
             }
             let mut extra = Vec::new();
@@ -182,7 +182,8 @@ impl Flow {
             .iter()
             .filter_map(|(id, old)| {
                 let touched = captured.inodes.get(id)?;
-                let plan = plan(touched, old.as_ref(), self.ahead.end(*id))?;
+                let (end, ahead) = (self.ahead.end(*id), self.ahead.has(*id));
+                let plan = plan(touched, old.as_ref(), end, ahead)?;
                 Some((touched, plan))
             })
             .collect();

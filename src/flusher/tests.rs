@@ -214,6 +214,54 @@ async fn what_is_copied_ahead_is_laid_under_what_the_seal_finds() {
     writer.stop().await;
 }
 
+/// A large file was overwritten in place with zeros. The copy ahead found zeros and took the pages off the list; the seal then
+/// believed that nothing had changed, and every later snapshot showed the old bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn zeros_that_were_copied_ahead_hide_the_old_bytes() {
+    let world = World::new().await;
+    let eager = Options {
+        copy_ahead_bytes: 0,
+        ..options(&world)
+    };
+    let writer = world
+        .start_with(eager, std::sync::Arc::new(SystemClock))
+        .await;
+    writer.create("image", &noise(10, 3 << 20));
+    writer.sync().await;
+    writer.write("image", 0, &vec![0; 3 << 20]);
+    while writer.epochs.open_size().bytes > 0 {
+        tokio::task::yield_now().await;
+    }
+    let mark = writer.sync().await;
+    assert_eq!(world.snapshot(&mark).await, writer.now());
+    writer.stop().await;
+}
+
+/// A file was cut within a page, that page was copied ahead as far as it went, and the file grew again: between the cut and
+/// the end of the page the snapshot showed what had been cut off, where there were zeros.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_cut_off_within_a_page_stays_cut_off_when_the_file_grows_again() {
+    let world = World::new().await;
+    let eager = Options {
+        copy_ahead_bytes: 0,
+        ..options(&world)
+    };
+    let writer = world
+        .start_with(eager, std::sync::Arc::new(SystemClock))
+        .await;
+    writer.create("cut", &noise(11, 10_000));
+    writer.sync().await;
+    writer.truncate("cut", 5000);
+    // The page that holds the new end is copied; the one behind it is gone, and left to the seal.
+    while writer.epochs.open_size().bytes > 4096 {
+        tokio::task::yield_now().await;
+    }
+    writer.write("cut", 9000, b"grown");
+    let mark = writer.sync().await;
+    assert_eq!(world.snapshot(&mark).await, writer.now());
+    writer.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_goes_on_uploading_and_captures_nothing_twice() {
     let world = World::new().await;
