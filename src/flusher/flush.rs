@@ -280,7 +280,9 @@ impl Flow {
             previous: self.base.as_ref().map(named),
             objects,
             wall: found.commit.wall.0,
-            epoch: sealed.as_ref().map(|sealed| sealed.epoch().0),
+            // What an earlier life owed is in no commit that was made while it was still being looked for. What an
+            // incomplete commit holds is owed until the next complete one, even if nothing has changed between the two.
+            epoch: self.last_epoch.filter(|_| !self.held).map(|epoch| epoch.0),
         };
         let prepared = manifest.prepare(&self.spool)?;
         if let Some(sealed) = sealed {

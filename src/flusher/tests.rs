@@ -438,6 +438,56 @@ async fn while_a_scan_runs_only_incomplete_commits_are_published() {
     writer.stop().await;
 }
 
+/// A mount was ended during its scan. What programs had changed by then became an incomplete commit on top of a complete one,
+/// and at its publication the journal forgot what an earlier life, in a crash, had owed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sealed_during_a_scan_spoils_no_exact_moment_and_forgets_nothing() {
+    let world = World::new().await;
+    let writer = world.start().await;
+    writer.create("a", b"exact");
+    let exact = writer.sync().await;
+    writer.stop().await;
+    let held = Options {
+        held: true,
+        ..options(&world)
+    };
+    let writer = world
+        .start_with(held.clone(), std::sync::Arc::new(SystemClock))
+        .await;
+    let owed = crate::id::FileId(999);
+    let before = crate::id::EpochNo(0);
+    writer.journal.record(owed, 0, before).unwrap();
+    writer.write("a", 0, b"later");
+    let stopped = writer
+        .handle
+        .stop(std::time::Duration::from_secs(20))
+        .await
+        .unwrap();
+    assert!(!stopped.captured);
+    let head = world.volume(false).await.head().await.unwrap().unwrap();
+    assert_eq!(head.commit.name, exact.name);
+    let records = writer.journal.records().unwrap();
+    assert_eq!(records.len(), 2, "{records:?}");
+    drop(writer);
+
+    let often = Options {
+        incomplete_interval: std::time::Duration::ZERO,
+        ..held
+    };
+    let writer = world
+        .start_with(often, std::sync::Arc::new(SystemClock))
+        .await;
+    writer.write("a", 0, b"again");
+    while writer.handle.status().last_commit.map(|mark| mark.name) == Some(exact.name) {
+        tokio::task::yield_now().await;
+    }
+    writer.stop().await;
+    // An earlier life's record is still there.
+    let (journal, _) = crate::journal::Journal::open(&world.path("journal")).unwrap();
+    let records = journal.records().unwrap();
+    assert!(records.iter().any(|(id, ..)| *id == owed), "{records:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_journal_forgets_only_what_is_published_and_synced() {
     let world = World::new().await;
