@@ -19,7 +19,7 @@ use crate::flusher::spool::{Spool, SpooledBlock};
 use crate::flusher::upload::Job;
 use crate::format::commit::TreeRoot;
 use crate::format::entry::{Change, Contents, Extent, HistoryEntry, Kind, Totals};
-use crate::id::{FileId, SessionId};
+use crate::id::{EpochNo, FileId, SessionId};
 use crate::journal::LOGICAL_BLOCK_LEN;
 use crate::repo::blocks::Blocks;
 use crate::repo::commits::Found;
@@ -81,6 +81,9 @@ impl Flow {
             .refused
             .iter()
             .for_each(|&id| self.progress.refuse(id));
+        if let Some(sealed) = &sealed {
+            self.owe_created(&captured, sealed.epoch());
+        }
         self.add_root(&mut captured)?;
 
         let parent = self.parent();
@@ -97,6 +100,18 @@ impl Flow {
         self.make_captured(sealed, packed, written, since)?;
         self.remember_chunks(&laid);
         Ok(())
+    }
+
+    /// While a file is being made no intent is noted, since no commit knows it. From this one on there will be something to compare.
+    fn owe_created(&self, captured: &Captured, epoch: EpochNo) {
+        let has_data = |touched: &&Touched| {
+            let attributes = touched.attributes.as_ref();
+            attributes.is_some_and(|a| a.stat.kind == Kind::File && a.stat.size > 0)
+        };
+        let made = captured.inodes.values().filter(|touched| touched.fresh);
+        for touched in made.filter(has_data) {
+            self.forgetting.owe(touched.node.id, epoch);
+        }
     }
 
     /// The newest captured commit's tree; an empty one for a new volume.
