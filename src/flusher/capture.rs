@@ -87,9 +87,14 @@ pub(crate) struct ContentPlan {
     pub(crate) sparse: bool,
 }
 
-/// Decides what to read of a file that the parent commit knew as `old` and of which copies made ahead reach to
-/// `ahead_end`. `None` if nothing of its contents changed.
-pub(crate) fn plan(touched: &Touched, old: Option<&Inode>, ahead_end: u64) -> Option<ContentPlan> {
+/// Decides what to read of a file that the parent commit knew as `old` and of which copies made ahead, if it `has_ahead`
+/// any, hold data up to `ahead_end`. `None` if nothing of its contents changed.
+pub(crate) fn plan(
+    touched: &Touched,
+    old: Option<&Inode>,
+    ahead_end: u64,
+    has_ahead: bool,
+) -> Option<ContentPlan> {
     let stat = &touched.attributes.as_ref()?.stat;
     if stat.kind != Kind::File {
         return None;
@@ -104,10 +109,10 @@ pub(crate) fn plan(touched: &Touched, old: Option<&Inode>, ahead_end: u64) -> Op
         reset: touched.fresh && old_end > 0,
         cut_off: old_end.max(ahead_end) > stat.size,
         ranges,
-        covers: (old_end > 0 && !touched.fresh) || ahead_end > 0,
+        covers: (old_end > 0 && !touched.fresh) || has_ahead,
         sparse: stat.blocks.saturating_mul(512).saturating_add(SPARSE_SLACK) < stat.size,
     };
-    let nothing = plan.ranges.is_empty() && !plan.reset && !plan.cut_off && ahead_end == 0;
+    let nothing = plan.ranges.is_empty() && !plan.reset && !plan.cut_off && !has_ahead;
     (!nothing).then_some(plan)
 }
 

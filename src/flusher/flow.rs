@@ -43,6 +43,9 @@ const SPOOL_COMMITS_MAX: usize = 10_000;
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Seals tried at the end: with nobody writing any more the first succeeds; each of the others needs another fold.
 const LAST_SEALS: usize = 5;
+/// While a scan runs an epoch with this many inodes and names is sealed at once: about 100 MiB of memory, while it is open and
+/// as much again while it is captured.
+const HELD_CHANGES_MAX: u64 = 200_000;
 /// The source is synced this often, so that the journal does not grow for ever.
 const SYNCFS_INTERVAL: Duration = Duration::from_secs(180);
 
@@ -299,7 +302,11 @@ impl Flow {
         }
         let since = self.last_seal.elapsed();
         match self.held {
-            true => open != ChangeSize::default() && since >= self.options.incomplete_interval,
+            true => {
+                let large = open.inodes.saturating_add(open.names) >= HELD_CHANGES_MAX;
+                let due = large || since >= self.options.incomplete_interval;
+                due && open != ChangeSize::default()
+            }
             false => {
                 !self.waiters.is_empty()
                     || self.owes_moment()
@@ -315,6 +322,13 @@ impl Flow {
                 .base
                 .as_ref()
                 .is_some_and(|base| base.commit.incomplete)
+    }
+
+    /// Whether a commit made now would put an inexact moment on top of an exact one: the journal and the times of files hold
+    /// what it would say, and the next mount finds it there.
+    fn would_spoil(&self) -> bool {
+        let exact = |base: &Found| !base.commit.incomplete;
+        self.held && self.base.as_ref().is_some_and(exact)
     }
 
     /// Whether the spool takes more. If not, the open epoch grows coarser until it does.
@@ -408,7 +422,7 @@ impl Flow {
         for _ in 0..LAST_SEALS {
             let open = self.epochs.open_size() != ChangeSize::default();
             let owed = open || !self.waiters.is_empty();
-            if self.progress.is_fenced() || !owed {
+            if self.progress.is_fenced() || !owed || self.would_spoil() {
                 break;
             }
             let sealed = self.seal();

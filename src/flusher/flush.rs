@@ -19,7 +19,7 @@ use crate::flusher::spool::{Spool, SpooledBlock};
 use crate::flusher::upload::Job;
 use crate::format::commit::TreeRoot;
 use crate::format::entry::{Change, Contents, Extent, HistoryEntry, Kind, Totals};
-use crate::id::{FileId, SessionId};
+use crate::id::{EpochNo, FileId, SessionId};
 use crate::journal::LOGICAL_BLOCK_LEN;
 use crate::repo::blocks::Blocks;
 use crate::repo::commits::Found;
@@ -81,6 +81,9 @@ impl Flow {
             .refused
             .iter()
             .for_each(|&id| self.progress.refuse(id));
+        if let Some(sealed) = &sealed {
+            self.owe_created(&captured, sealed.epoch());
+        }
         self.add_root(&mut captured)?;
 
         let parent = self.parent();
@@ -97,6 +100,18 @@ impl Flow {
         self.make_captured(sealed, packed, written, since)?;
         self.remember_chunks(&laid);
         Ok(())
+    }
+
+    /// While a file is being made no intent is noted, since no commit knows it. From this one on there will be something to compare.
+    fn owe_created(&self, captured: &Captured, epoch: EpochNo) {
+        let has_data = |touched: &&Touched| {
+            let attributes = touched.attributes.as_ref();
+            attributes.is_some_and(|a| a.stat.kind == Kind::File && a.stat.size > 0)
+        };
+        let made = captured.inodes.values().filter(|touched| touched.fresh);
+        for touched in made.filter(has_data) {
+            self.forgetting.owe(touched.node.id, epoch);
+        }
     }
 
     /// The newest captured commit's tree; an empty one for a new volume.
@@ -149,7 +164,7 @@ impl Flow {
                 .as_ref()
                 .is_some_and(|old| old.kind == Kind::File && !touched.fresh);
             let size = touched.attributes.as_ref().map_or(0, |a| a.stat.size);
-            if !in_place || touched.dirty.is_empty() || self.ahead.end(id) > 0 {
+            if !in_place || touched.dirty.is_empty() || self.ahead.has(id) {
                 continue;
             }
             let mut extra = Vec::new();
@@ -182,7 +197,8 @@ impl Flow {
             .iter()
             .filter_map(|(id, old)| {
                 let touched = captured.inodes.get(id)?;
-                let plan = plan(touched, old.as_ref(), self.ahead.end(*id))?;
+                let (end, ahead) = (self.ahead.end(*id), self.ahead.has(*id));
+                let plan = plan(touched, old.as_ref(), end, ahead)?;
                 Some((touched, plan))
             })
             .collect();
@@ -279,7 +295,9 @@ impl Flow {
             previous: self.base.as_ref().map(named),
             objects,
             wall: found.commit.wall.0,
-            epoch: sealed.as_ref().map(|sealed| sealed.epoch().0),
+            // What an earlier life owed is in no commit that was made while it was still being looked for. What an
+            // incomplete commit holds is owed until the next complete one, even if nothing has changed between the two.
+            epoch: self.last_epoch.filter(|_| !self.held).map(|epoch| epoch.0),
         };
         let prepared = manifest.prepare(&self.spool)?;
         if let Some(sealed) = sealed {

@@ -57,7 +57,8 @@ pub struct Manifest {
     pub objects: Vec<SpooledObject>,
     /// Wall clock at the seal in milliseconds, from which its lag counts.
     pub wall: u64,
-    /// The epoch in this process; not written, since epochs are numbered anew in the next.
+    /// The epoch in this process up to which the journal may forget once this is published; `None` if it must not, since the
+    /// commit is incomplete. Not written, since epochs are numbered anew in the next process.
     #[serde(skip)]
     pub epoch: Option<u64>,
 }
