@@ -142,6 +142,34 @@ async fn a_slot_of_another_repository_opens_nothing_here() {
 }
 
 #[tokio::test]
+async fn slots_that_are_too_many_to_try_are_said_and_not_taken_for_a_wrong_password() {
+    let store = memory();
+    init(&store).await;
+    let own = only_slot(&store, layout::SlotKind::Password).await;
+    let (whole, _) = store.get(&own, 1 << 20).await.unwrap();
+    store.delete(&own).await.unwrap();
+    for id in 0..33u8 {
+        let name = layout::slot(layout::SlotName {
+            kind: layout::SlotKind::Password,
+            id: [id; 8],
+        });
+        store
+            .put(&name, Body::Bytes(whole.slice(..40)))
+            .await
+            .unwrap();
+    }
+    let opened = open_with(&store, &password(PASSWORD)).await;
+    assert!(matches!(
+        opened,
+        Err(Error::TooManySlots {
+            tried: 32,
+            untried: 1,
+            ..
+        })
+    ));
+}
+
+#[tokio::test]
 async fn what_a_planted_slot_would_cost_is_not_spent() {
     let store = memory();
     init(&store).await;
