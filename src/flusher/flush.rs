@@ -74,7 +74,7 @@ impl Flow {
         label: &str,
     ) -> Result<(), Error> {
         let mut captured = match &sealed {
-            Some(sealed) => capture(sealed, &self.progress.refused())?,
+            Some(sealed) => capture(sealed, &self.progress.refused(), &self.hopeless)?,
             None => Captured::default(),
         };
         captured
@@ -87,6 +87,7 @@ impl Flow {
         self.add_root(&mut captured)?;
 
         let parent = self.parent();
+        self.add_withheld(&parent, &mut captured)?;
         let (inodes, names) = (&captured.inodes, &captured.names);
         let outcome = self
             .runtime
@@ -98,7 +99,30 @@ impl Flow {
         let (packed, laid) = self.contents(&parent, sealed.as_ref(), &captured, &outcome)?;
         let written = self.write_commit(&parent, &outcome, &packed, &laid, wall, label)?;
         self.make_captured(sealed, packed, written, since)?;
+        let readable = captured.readable.iter();
+        readable.for_each(|&id| self.progress.forgive(id));
+        self.struck = None;
+        self.hopeless.clear();
+        self.withheld
+            .committed(captured.names, &self.progress.refused());
         self.remember_chunks(&laid);
+        Ok(())
+    }
+
+    /// What was refused and can be read now gets the names that no commit has.
+    fn add_withheld(
+        &self,
+        parent: &Tree<Arc<Blocks>>,
+        captured: &mut Captured,
+    ) -> Result<(), Error> {
+        for name in self.withheld.of(&captured.readable, &captured.names) {
+            if self.runtime.block_on(parent.inode(name.0))?.is_some() {
+                captured.names.push(name);
+            }
+        }
+        captured
+            .names
+            .sort_unstable_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
         Ok(())
     }
 
@@ -197,8 +221,12 @@ impl Flow {
             .iter()
             .filter_map(|(id, old)| {
                 let touched = captured.inodes.get(id)?;
-                let (end, ahead) = (self.ahead.end(*id), self.ahead.has(*id));
-                let plan = plan(touched, old.as_ref(), end, ahead)?;
+                let plan = plan(
+                    touched,
+                    old.as_ref(),
+                    self.ahead.end(*id),
+                    self.ahead.has(*id),
+                )?;
                 Some((touched, plan))
             })
             .collect();

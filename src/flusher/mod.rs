@@ -56,6 +56,8 @@ mod progress;
 
 mod handle;
 
+mod withheld;
+
 mod flow;
 
 mod flush;

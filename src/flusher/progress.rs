@@ -222,6 +222,11 @@ impl Progress {
         self.inner.lock().refused.insert(id);
     }
 
+    /// It can be read after all, and a commit holds it.
+    pub(crate) fn forgive(&self, id: FileId) {
+        self.inner.lock().refused.remove(&id);
+    }
+
     pub(crate) fn refused(&self) -> BTreeSet<FileId> {
         self.inner.lock().refused.clone()
     }
