@@ -150,6 +150,7 @@ impl Writing {
                 SessionId::random(),
                 &place.machine.owner(state),
                 base.as_ref(),
+                &flusher::heads(&resumed),
                 LEASE,
                 clock.as_ref(),
             )
