@@ -35,7 +35,7 @@ impl Flow {
     /// A failure on the way folds the epoch back into the open one.
     pub(super) fn seal(&mut self) -> Result<(), Error> {
         let wall = self.clock.now();
-        if self.session.stepped_back(wall) {
+        if self.session.stepped_back(wall) || self.runtime.block_on(self.right.is_half_replaced()) {
             self.begin_era(wall)?;
         }
         // While a scan runs nobody is served by what is sealed: it is not an exact moment.
@@ -369,12 +369,14 @@ impl Flow {
     fn begin_era(&mut self, wall: Stamp) -> Result<(), Error> {
         let session = SessionId::random();
         let (base, lease) = (self.base.as_ref(), self.options.lease);
-        let claim = self
-            .volume
-            .claim(session, &self.options.owner, base, lease, &*self.clock);
-        let writership = self.runtime.block_on(claim)?;
-        let era = writership.era();
-        self.runtime.block_on(self.right.replace(writership));
+        // What waits is read before what is published, so that a commit on its way is in one of them.
+        let mut heads = self.queue.heads();
+        heads.extend(self.progress.watch().borrow().newest.map(|mark| mark.tag));
+        // The store itself: with the spool laid over it another machine's commit might not show.
+        let volume = self.volume.through(Arc::clone(&self.store));
+        let owner = &self.options.owner;
+        let claim = volume.claim(session, owner, base, &heads, lease, &*self.clock);
+        let era = self.runtime.block_on(self.right.replace(session, claim))?;
         self.session.begin_era(session, era, wall);
         tracing::warn!("the clock stepped back; a new era begins");
         Ok(())

@@ -233,6 +233,17 @@ pub fn resume(manifests: &[Manifest], head: Option<(CommitName, Tag)>) -> Resume
     }
 }
 
+/// Tags of the commits that the store's newest may be while `manifests` wait: each of them, and those they follow.
+pub fn heads<'a>(manifests: impl IntoIterator<Item = &'a Manifest>) -> Vec<Tag> {
+    let named = |manifest: &'a Manifest| manifest.previous.iter().chain([&manifest.name]);
+    let tags = |name: &SpooledName| name.parse().map(|(_, tag)| tag);
+    manifests
+        .into_iter()
+        .flat_map(named)
+        .filter_map(tags)
+        .collect()
+}
+
 mod key_text {
     //! An object's key as text.
     use serde::{Deserialize, Deserializer, Serializer};

@@ -3,7 +3,10 @@
 use super::*;
 use crate::crypto::Argon2Params;
 use crate::format::marker;
-use crate::repo::fixture::{self, PASSWORD, config, init, memory, no_cache, open, password};
+use crate::repo::fixture::{
+    self, PASSWORD, TEN, config, init, memory, metered, no_cache, open, password,
+};
+use crate::store::metered::Operation;
 
 async fn open_with(store: &Store, secret: &Secret) -> Result<Repository, Error> {
     Repository::open(store.clone(), no_cache(), secret).await
@@ -307,4 +310,17 @@ async fn slots_come_and_go_without_touching_data_but_never_the_last() {
     repository.remove_slot(slots[0]).await.unwrap();
     let last = repository.remove_slot(slots[1]).await;
     assert!(matches!(last, Err(Error::Invalid(_))));
+}
+
+#[tokio::test]
+async fn opening_a_volume_by_its_id_lists_the_keys_once() {
+    let store = memory();
+    let id = fixture::volume(&store).await.info().id;
+    let (counted, meter) = metered(&store);
+    let repository = open(&counted, no_cache()).await;
+    repository.volume(id).await.unwrap();
+    assert_eq!(meter.usage(Operation::List).requests, 1);
+    let later = open(&store, no_cache()).await;
+    let made = later.create_volume("later", Stamp(TEN)).await.unwrap();
+    assert_eq!(repository.volume(made.id).await.unwrap().info(), &made);
 }
