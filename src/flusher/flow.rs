@@ -471,16 +471,18 @@ impl Flow {
             self.release_lease_best_effort();
         }
         self.progress.stop("the mount is being stopped", false);
+        let folds = self.epochs.counters().folds;
+        let status = self
+            .progress
+            .status(self.clock.now(), self.spool.used_bytes(), folds);
+        let stopped = Stopped {
+            published: published && captured,
+            captured,
+            status,
+        };
+        // Whoever waits may open the same source and journal at once: nothing of them may be in hand here any more.
+        drop(self);
         if let Some(reply) = reply {
-            let folds = self.epochs.counters().folds;
-            let status = self
-                .progress
-                .status(self.clock.now(), self.spool.used_bytes(), folds);
-            let stopped = Stopped {
-                published: published && captured,
-                captured,
-                status,
-            };
             // Nobody listening any more is no reason not to stop.
             drop(reply.send(stopped));
         }
