@@ -115,7 +115,7 @@ fn random_name(random: &mut Random) -> Vec<u8> {
         *last = number;
     }
     name.iter_mut()
-        .filter(|b| **b == b'/')
+        .filter(|b| matches!(**b, b'/' | b'.'))
         .for_each(|b| *b = 0xff);
     name
 }
