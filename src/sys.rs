@@ -60,6 +60,18 @@ pub fn effective_uid() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// Time since the machine was started, that during which it slept included: for what must not seem younger than it is.
+pub fn since_boot() -> std::time::Duration {
+    let mut now = MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: `now` is valid for writing one timespec.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, now.as_mut_ptr()) };
+    debug_assert_eq!(result, 0, "every kernel since 2.6.39 has this clock");
+    // SAFETY: all-zero is a valid timespec, and the call has filled it.
+    let now = unsafe { now.assume_init() };
+    let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
+    std::time::Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), nanos)
+}
+
 /// How many descriptors this process may have open.
 pub fn open_files_max() -> io::Result<u64> {
     let mut limit = MaybeUninit::<libc::rlimit>::uninit();

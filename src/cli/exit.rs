@@ -129,6 +129,7 @@ impl Exit {
             repo::Error::Damaged { .. }
             | repo::Error::Missing { .. }
             | repo::Error::SlotTooCostly { .. }
+            | repo::Error::TooManySlots { .. }
             | repo::Error::Tree(_) => Self::Damage,
             repo::Error::Invalid(_) => Self::Usage,
             repo::Error::Busy { .. } | repo::Error::Fenced(_) => Self::AnotherWriter,

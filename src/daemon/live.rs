@@ -6,18 +6,20 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
 use super::background::Reporter;
 use super::control::Server;
-use super::desk::{Desk, Ending, Wish};
+use super::desk::{Desk, Ending, Reply, Wish};
 use super::lock::{HANDOVER_MAX, VolumeLock};
 use super::opening::{self, CONFIG_DEFAULT, Opening};
 use super::signals::{Signals, until_unmounted};
-use super::writing::{Machine, Place, Writing};
+use super::writing::{End as Stop, Machine, PUBLISH_PATIENCE, Place, Writing};
 use super::{Error, log, runtime};
 use crate::clock::{Clock, SystemClock};
 use crate::config::policy::Policy;
@@ -25,6 +27,10 @@ use crate::config::select::VolumeRef;
 use crate::config::state::{MountRecord, State};
 use crate::fuse::session::{self, Session};
 use crate::repo::{Repository, Secret, VolumeInfo};
+
+/// After a signal programs have this long to finish the request they are in, so that a mount which nobody uses ends as
+/// cleanly as after an unmount. Whoever still has a file open then is cut off by the end of the process.
+const LAST_REQUESTS_MAX: Duration = Duration::from_secs(1);
 
 /// Everything that is decided before a directory is mounted live.
 pub struct LiveMount {
@@ -55,13 +61,26 @@ impl LiveMount {
     /// and leave the rest to the next mount.
     pub fn run(self, reporter: &mut Reporter, in_front: bool) -> anyhow::Result<()> {
         let runtime = runtime()?;
+        let ran = self.run_on(&runtime, reporter, in_front);
+        // Not dropped: that would wait for the threads that wait for the session, which after a signal lasts until the last
+        // program closes its last file.
+        runtime.shutdown_background();
+        ran
+    }
+
+    fn run_on(
+        self,
+        runtime: &Runtime,
+        reporter: &mut Reporter,
+        in_front: bool,
+    ) -> anyhow::Result<()> {
         let mut signals = runtime.block_on(async { Signals::catch() })?;
         let repository = runtime.block_on(self.repository(reporter))?;
         let info = runtime.block_on(self.choose_volume(&repository))?;
         let state = self.state.volume(info.id);
         state.create()?;
         log::start(&state.log(), in_front)?;
-        let _lock = VolumeLock::take(&state, HANDOVER_MAX)?;
+        VolumeLock::take(&state, HANDOVER_MAX)?.keep_until_exit();
 
         session::remove_dead(&self.mountpoint)?;
         let writing = runtime.block_on(Writing::start(
@@ -266,20 +285,32 @@ async fn finish(
         End::Signal(signal) => {
             session.unmount_lazily()?;
             tracing::info!("{signal}: leaving the rest to the next mount");
+            let end = match has_ended(session).await {
+                true => Stop::Clean,
+                false => Stop::InUse,
+            };
             tokio::select! {
-                ended = writing.stop_now() => ended?,
+                ended = writing.stop_now(end) => ended?,
                 again = signals.next() => return Err(again.into()),
             }
             Err(signal.into())
         }
         End::Wished { ending } if ending.publish => {
+            let interrupted = upload(writing, wishes, signals, PUBLISH_PATIENCE).await;
+            let patience = match interrupted {
+                Interrupted::Not => PUBLISH_PATIENCE,
+                Interrupted::HandedOver(_) | Interrupted::Signalled(_) => Duration::ZERO,
+            };
             let stopped = tokio::select! {
-                stopped = writing.stop_published() => stopped,
+                stopped = writing.stop_published(patience) => stopped,
                 signal = signals.next() => Err(signal.into()),
             };
             match stopped {
                 Ok(()) => ending.done(),
                 Err(error) => ending.fail(error),
+            }
+            if let Interrupted::HandedOver(reply) = interrupted {
+                reply.done();
             }
             Ok(())
         }
@@ -291,52 +322,74 @@ async fn finish(
     }
 }
 
-/// Goes on uploading in the background after an unmount that did not wait, until everything is in the store, another
-/// process wants to go on, or a signal comes.
+/// Whether nobody can write through the mount any more, a short while after it was taken off.
+async fn has_ended(session: &Arc<Session>) -> bool {
+    let waiting = session.clone();
+    let waited = tokio::task::spawn_blocking(move || waiting.wait());
+    tokio::time::timeout(LAST_REQUESTS_MAX, waited)
+        .await
+        .is_ok()
+}
+
+/// What has ended an upload before its time.
+enum Interrupted {
+    /// Nothing: it is through, or cannot be.
+    Not,
+    /// Another process wants to go on; it waits.
+    HandedOver(Reply),
+    /// A signal.
+    Signalled(Error),
+}
+
+/// Goes on uploading after an unmount until everything is in the store, another process wants to go on, or a signal comes;
+/// for so long at most.
+async fn upload(
+    writing: &Writing,
+    wishes: &mut mpsc::Receiver<Wish>,
+    signals: &mut Signals,
+    patience: Duration,
+) -> Interrupted {
+    // Without the mount nobody tells us of changes any more, so a scan that is not through can make no exact moment.
+    if !writing.stop_scan().await {
+        return Interrupted::Not;
+    }
+    let synced = tokio::time::timeout(patience, writing.flusher().sync());
+    tokio::pin!(synced);
+    loop {
+        tokio::select! {
+            synced = &mut synced => {
+                if let Ok(Err(error)) = synced {
+                    tracing::warn!("not everything is in the repository: {error}; the next mount goes on");
+                }
+                return Interrupted::Not;
+            }
+            Some(wish) = wishes.recv() => match wish {
+                Wish::HandOver(reply) => return Interrupted::HandedOver(reply),
+                Wish::Stop(ending) => ending.done(),
+            },
+            signal = signals.next() => return Interrupted::Signalled(signal),
+        }
+    }
+}
+
+/// Goes on uploading in the background after an unmount that did not wait.
 async fn drain(
     writing: &Writing,
     wishes: &mut mpsc::Receiver<Wish>,
     signals: &mut Signals,
 ) -> anyhow::Result<()> {
-    let mut handed_over = None;
-    let mut signalled = None;
-    // Without the mount nobody tells us of changes any more, so a scan that is not through can make no exact moment.
-    let mut owed = writing.stop_scan().await;
-    tracing::info!(owed, "unmounted; uploading the rest");
-    while owed {
-        owed = tokio::select! {
-            synced = writing.flusher().sync() => {
-                if let Err(error) = synced {
-                    tracing::warn!("not everything is in the repository: {error}; the next mount goes on");
-                }
-                false
-            }
-            Some(wish) = wishes.recv() => match wish {
-                Wish::HandOver(reply) => {
-                    handed_over = Some(reply);
-                    false
-                }
-                Wish::Stop(ending) => {
-                    ending.done();
-                    true
-                }
-            },
-            signal = signals.next() => {
-                signalled = Some(signal);
-                false
-            }
-        };
-    }
+    tracing::info!("unmounted; uploading the rest");
+    let interrupted = upload(writing, wishes, signals, Duration::MAX).await;
     let stopped = tokio::select! {
-        stopped = writing.stop_now() => stopped,
+        stopped = writing.stop_now(Stop::Clean) => stopped,
         again = signals.next() => return Err(again.into()),
     };
-    if let Some(reply) = handed_over {
-        reply.done();
-    }
-    stopped?;
-    match signalled {
-        Some(signal) => Err(signal.into()),
-        None => Ok(()),
+    match interrupted {
+        Interrupted::Not => stopped,
+        Interrupted::HandedOver(reply) => {
+            reply.done();
+            stopped
+        }
+        Interrupted::Signalled(signal) => stopped.and(Err(signal.into())),
     }
 }

@@ -34,6 +34,12 @@ impl VolumeLock {
         }
     }
 
+    /// Keeps it until this process ends, on purpose beyond all that could be dropped: threads of the mount may still answer a
+    /// program that has a file open, and no other process may begin before they are gone.
+    pub fn keep_until_exit(self) {
+        std::mem::forget(self);
+    }
+
     /// Takes the lock. If another process has it and its mount is gone, asks it to hand over and waits at most `wait`.
     pub fn take(state: &VolumeState, wait: Duration) -> Result<Self, Error> {
         let path = state.lock();
@@ -41,11 +47,14 @@ impl VolumeLock {
         if locked {
             return Ok(Self { _file: file });
         }
-        ask_to_hand_over(state)?;
         let until = Instant::now() + wait;
-        while Instant::now() < until {
+        ask_to_hand_over(state, wait)?;
+        loop {
             if try_lock(&file).map_err(Error::io("lock", &path))? {
                 return Ok(Self { _file: file });
+            }
+            if Instant::now() >= until {
+                break;
             }
             std::thread::park_timeout(TRY_EVERY);
         }
@@ -78,12 +87,15 @@ fn try_lock(file: &File) -> std::io::Result<bool> {
 }
 
 /// A process with a living mount is never asked: two mounts of one volume are a mistake.
-fn ask_to_hand_over(state: &VolumeState) -> Result<(), Error> {
+fn ask_to_hand_over(state: &VolumeState, wait: Duration) -> Result<(), Error> {
     let Ok(mut client) = Client::connect(state.dir()) else {
         // It is starting or stopping: wait for it.
         return Ok(());
     };
-    let status = client.status()?;
+    let Ok(status) = client.status() else {
+        // It ended while it was asked, or is too busy ending to answer: the lock tells.
+        return Ok(());
+    };
     if status.mounted {
         return Err(Error::AnotherWriter(format!(
             "{} is mounted live already, on {} by process {}; `rewindfs umount {}` first",
@@ -91,8 +103,8 @@ fn ask_to_hand_over(state: &VolumeState) -> Result<(), Error> {
         )));
     }
     // It may go while it answers; the lock tells.
-    let _ =
-        Client::connect(state.dir()).and_then(|mut client| client.ask(&Request::HandOver, None));
+    let _ = Client::connect(state.dir())
+        .and_then(|mut client| client.ask(&Request::HandOver, Some(wait)));
     Ok(())
 }
 
@@ -117,5 +129,22 @@ mod tests {
         });
         drop(first);
         second.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_process_that_ends_while_it_is_asked_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::new(dir.path()).volume(VolumeId([7; 16]));
+        state.create().unwrap();
+        let first = VolumeLock::take(&state, Duration::ZERO).unwrap();
+        let socket = std::os::unix::net::UnixListener::bind(state.dir().join("control.sock"));
+        let socket = socket.unwrap();
+        let ending = std::thread::spawn(move || {
+            // Hangs up without a word.
+            drop(socket.accept().unwrap());
+            drop(first);
+        });
+        VolumeLock::take(&state, HANDOVER_MAX).unwrap();
+        ending.join().unwrap();
     }
 }

@@ -20,6 +20,8 @@ mod writing;
 
 mod scanning;
 
+mod spilling;
+
 mod desk;
 
 pub mod live;

@@ -70,6 +70,8 @@ impl PastMount {
         reporter.ready();
 
         let signal = runtime.block_on(until_unmounted(&session, &mut signals));
+        // Not dropped, which would wait for programs that still have files open after a signal.
+        runtime.shutdown_background();
         if let Some(signal) = signal {
             session.unmount_lazily()?;
             return Err(signal.into());

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::Error;
 use super::scanning::{Scanning, Sight};
+use super::spilling::Spilling;
 use crate::clock::{Clock, SystemClock};
 use crate::config::policy::{Mode, Policy, SealOn};
 use crate::config::state::VolumeState;
@@ -40,7 +41,7 @@ const INCOMPLETE_INTERVAL: Duration = Duration::from_secs(600);
 const LEASE: Duration = Duration::from_secs(300);
 /// How long `umount` waits for the repository at the end, after everything up to then has been published: only what was
 /// written in between is left.
-const PUBLISH_PATIENCE: Duration = Duration::from_secs(3600);
+pub(super) const PUBLISH_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// This machine, as commits and leases name it.
 pub(super) struct Machine {
@@ -80,11 +81,21 @@ impl Place {
     }
 }
 
+/// How the mount has ended, when the parts are stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    /// Nobody can write any more.
+    Clean,
+    /// Programs still have files open: what they write until this process ends is refused, and the next mount looks closely.
+    InUse,
+}
+
 /// The running parts.
 pub(super) struct Writing {
     epochs: Arc<Epochs>,
     source: Arc<Source>,
     journal: Arc<Journal>,
+    spilling: Mutex<Option<Spilling>>,
     flusher: flusher::Handle,
     scan: Mutex<Option<Scan>>,
 }
@@ -150,6 +161,7 @@ impl Writing {
                 SessionId::random(),
                 &place.machine.owner(state),
                 base.as_ref(),
+                &flusher::heads(&resumed),
                 LEASE,
                 clock.as_ref(),
             )
@@ -197,10 +209,18 @@ impl Writing {
             trust,
             runtime: tokio::runtime::Handle::current(),
         };
+        let spilling = {
+            let flusher = flusher.clone();
+            Spilling::start(journal.clone(), move |synced| {
+                flusher.journal_synced(synced)
+            })
+            .context("start to sync the journal")?
+        };
         Ok(Self {
             epochs,
             source,
             journal,
+            spilling: Mutex::new(Some(spilling)),
             flusher,
             scan: Mutex::new(Some(Scan::Ready { parts, expected })),
         })
@@ -275,13 +295,13 @@ impl Writing {
     }
 
     /// Seals and captures what is left, and ends; what is not uploaded stays in the spool. To be called when nothing is mounted.
-    pub(super) async fn stop_now(&self) -> anyhow::Result<()> {
-        self.stop(Duration::ZERO).await.map(drop)
+    pub(super) async fn stop_now(&self, end: End) -> anyhow::Result<()> {
+        self.stop(Duration::ZERO, end).await.map(drop)
     }
 
-    /// The same, and everything is in the repository; an error if it is not.
-    pub(super) async fn stop_published(&self) -> anyhow::Result<()> {
-        let stopped = self.stop(PUBLISH_PATIENCE).await?;
+    /// The same, and everything is in the repository within `patience`; an error if it is not.
+    pub(super) async fn stop_published(&self, patience: Duration) -> anyhow::Result<()> {
+        let stopped = self.stop(patience, End::Clean).await?;
         match stopped.published {
             true => Ok(()),
             false => Err(Error::NotYetRemote(
@@ -291,11 +311,18 @@ impl Writing {
         }
     }
 
-    async fn stop(&self, patience: Duration) -> anyhow::Result<flusher::Stopped> {
+    async fn stop(&self, patience: Duration, end: End) -> anyhow::Result<flusher::Stopped> {
         self.stop_scan().await;
         let stopped = self.flusher.stop(patience).await?;
-        let journal = self.journal.clone();
-        tokio::task::spawn_blocking(move || journal.close_clean())
+        let (journal, spilling) = (self.journal.clone(), self.spilling.lock().take());
+        let close = move || {
+            drop(spilling);
+            match end {
+                End::Clean => journal.close_clean(),
+                End::InUse => journal.close_owing(),
+            }
+        };
+        tokio::task::spawn_blocking(close)
             .await
             .context("close the journal")?
             .context("close the journal")?;

@@ -33,6 +33,8 @@ pub struct CopyAhead {
     pub inode: SealedInode,
     epochs: Arc<Epochs>,
     contents: Arc<dyn Contents>,
+    /// Whether what is given back is to be copied ahead once more.
+    once_more: bool,
     /// Pages not read yet.
     left: Mutex<Pages>,
 }
@@ -97,6 +99,7 @@ impl Epochs {
             },
             epochs: self.me.upgrade()?,
             contents,
+            once_more: false,
             left: Mutex::new(left),
         })
     }
@@ -187,6 +190,12 @@ impl CopyAhead {
             left.insert(&pages_touched(range), Detail::Pages);
         }
     }
+
+    /// The file was cut while it was copied: the ranges are dirty again, and will be copied as they are then.
+    pub fn give_back_for_another(mut self) {
+        self.once_more = true;
+        self.give_back();
+    }
 }
 
 impl Drop for CopyAhead {
@@ -197,12 +206,13 @@ impl Drop for CopyAhead {
         if !left.is_empty() {
             // No record: the file was made and removed within the epoch.
             set.with(self.inode.node.id, |record| {
-                // Not queued again: what could not be copied once is left to the seal.
-                let queued = std::mem::replace(&mut record.queued, true);
+                let queued = record.queued;
+                // Not queued again unless asked for: what could not be copied once is left to the seal.
+                record.queued |= !self.once_more;
                 for run in left.runs() {
                     set.mark_record(record, &run);
                 }
-                record.queued = queued;
+                record.queued = queued || self.once_more;
             });
         }
         self.epochs.copies.fetch_sub(1, Ordering::SeqCst);

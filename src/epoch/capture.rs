@@ -209,6 +209,12 @@ impl Sealed {
         self.unfolded(next)
     }
 
+    /// Whether the inode can be opened for reading at all, now.
+    pub fn can_open(&self, id: FileId) -> bool {
+        let node = self.set().with(id, |record| record.node.clone());
+        node.is_some_and(|node| self.epochs.origin.open(&node).is_ok())
+    }
+
     /// Adds clean ranges to what is captured, for consolidation; false if the inode has already been changed again, or is
     /// about to be.
     pub fn also_needs(&self, id: FileId, ranges: &[Range<u64>]) -> bool {
@@ -265,13 +271,14 @@ impl Sealed {
         let look = |record: &mut Record| match &record.need.attributes {
             Resolved::Kept(attributes) => Some(Some(Attributes::clone(attributes))),
             Resolved::Gone => Some(None),
-            Resolved::No | Resolved::Taken { .. } => None,
+            Resolved::No | Resolved::Taken { .. } | Resolved::Refused(_) => None,
         };
         self.set().with(id, look).flatten()
     }
 
     /// The caller holds the inode's lock, so no writer turns it over meanwhile.
     fn read_attributes(&self, node: &Node) -> Result<Option<Attributes>, CaptureError> {
+        self.unless_refused(node.id)?;
         if let Some(kept) = self.kept_attributes(node.id) {
             return self.unfolded(kept);
         }
@@ -291,7 +298,21 @@ impl Sealed {
         Ok(found)
     }
 
+    /// Fails if the source did not let a writer read what this epoch needed of an inode.
+    fn unless_refused(&self, id: FileId) -> Result<(), CaptureError> {
+        let look = |record: &mut Record| match record.need.attributes {
+            Resolved::Refused(errno) => Some(io::Error::from_raw_os_error(errno)),
+            _ => None,
+        };
+        match self.set().with(id, look).flatten() {
+            Some(source) => Err(CaptureError::Io { id, source }),
+            None => Ok(()),
+        }
+    }
+
+    /// Asked for before any byte: an inode that was refused is found out here.
     fn size_at_seal(&self, node: &Node) -> Result<u64, CaptureError> {
+        self.unless_refused(node.id)?;
         if let Some(size) = self
             .set()
             .with(node.id, |record| record.size_at_seal())

@@ -34,7 +34,9 @@ impl Epochs {
 
     /// The same where there is no other way: the old state can no longer be read.
     pub(super) fn fold_anyway(&self, epoch: EpochNo) {
-        self.flag_folded(EpochNo(epoch.0 - 1));
+        if self.flag_folded(EpochNo(epoch.0 - 1)) {
+            self.tally.folds_in_a_row.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     /// Flags a sealed epoch; false if it was not sealed any more.

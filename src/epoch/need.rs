@@ -30,6 +30,8 @@ pub(crate) enum Resolved {
     },
     /// A writer has read them for the flusher.
     Kept(Box<Attributes>),
+    /// The source did not let a writer read the old state, with this `errno`; that is lost, and nothing more is needed.
+    Refused(i32),
 }
 
 /// What is still to be captured of an inode. Costs little until a writer or the flusher comes by.
@@ -70,7 +72,7 @@ impl Record {
     pub(crate) fn size_at_seal(&self) -> Option<u64> {
         match &self.need.attributes {
             Resolved::No => None,
-            Resolved::Gone => Some(0),
+            Resolved::Gone | Resolved::Refused(_) => Some(0),
             Resolved::Taken { size } => Some(*size),
             Resolved::Kept(attributes) => Some(attributes.stat.size),
         }

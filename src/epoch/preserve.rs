@@ -3,7 +3,8 @@
 //!
 //! All of this runs under the inode's exclusive lock with a pin on the open epoch. A request of the sealed epoch that touches
 //! the inode took its lock before its pin, so it is over by then, and what is read here is the state at the seal.
-//! Where the old state cannot be read, the sealed epoch is folded: a user's request never fails because of the backup.
+//! Where the old state cannot be read, the sealed epoch is folded, or goes without that one file where the file is to blame: a
+//! user's request never fails because of the backup.
 
 use std::io;
 use std::ops::Range;
@@ -33,6 +34,15 @@ pub(super) const CUT_COPY_MAX: u64 = 16 << 20;
 const UNLINKED_COPY_MAX: u64 = 1 << 20;
 /// The largest piece: what the flusher takes at once.
 const PIECE_MAX: u64 = 1 << 20;
+
+/// Errors that one file alone is to blame for.
+const REFUSALS: [i32; 5] = [
+    libc::EACCES,
+    libc::EPERM,
+    libc::EIO,
+    libc::EUCLEAN,
+    libc::EBADMSG,
+];
 
 /// How preserving went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,7 +98,7 @@ impl Epochs {
                 let found = found.map_or(Resolved::Gone, |found| Resolved::Kept(Box::new(found)));
                 set.with(inode.id(), |record| record.need.attributes = found);
             }
-            Err(_unreadable) => self.fold_anyway(epoch),
+            Err(unreadable) => self.give_up(set, inode, epoch, &unreadable),
         }
     }
 
@@ -131,9 +141,22 @@ impl Epochs {
                 });
                 self.tally.preserved.fetch_add(total, Ordering::Relaxed);
             }
-            Err(_unreadable) => self.fold_anyway(epoch),
+            Err(unreadable) => self.give_up(set, inode, epoch, &unreadable),
         }
         Preserved::Done
+    }
+
+    /// The old state of an inode cannot be read and is about to be lost. Where that is the fault of this one file alone, folding
+    /// would only put it off to the next seal, for ever: the flusher is told, and makes its commit without it.
+    fn give_up(&self, set: &ChangeSet, inode: &LiveInode, epoch: EpochNo, error: &io::Error) {
+        match refusal(error) {
+            Some(errno) => {
+                let refused = Resolved::Refused(errno);
+                set.with(inode.id(), |record| record.need.attributes = refused);
+                self.buffer.nudge();
+            }
+            None => self.fold_anyway(epoch),
+        }
     }
 
     /// Waits, holding no lock, until `preserve` may go better: there is room, or the flusher has taken the pages; when
@@ -190,7 +213,7 @@ impl Epochs {
                 };
                 set.with(inode.id(), |record| record.keep(file));
             }
-            Err(_unreadable) => self.fold_anyway(epoch),
+            Err(unreadable) => self.give_up(set, inode, epoch, &unreadable),
         }
         Preserved::Done
     }
@@ -214,6 +237,14 @@ pub(super) fn read_attributes(origin: &dyn Origin, node: &Node) -> io::Result<Op
         xattrs,
         target,
     }))
+}
+
+/// The number of an error that one file alone is to blame for: it may not be read, or is damaged.
+fn refusal(error: &io::Error) -> Option<i32> {
+    match error.raw_os_error() {
+        None if error.kind() == io::ErrorKind::PermissionDenied => Some(libc::EACCES),
+        errno => errno.filter(|errno| REFUSALS.contains(errno)),
+    }
 }
 
 fn is_gone(error: &io::Error) -> bool {

@@ -5,6 +5,7 @@
 //! An epoch that is folded keeps its copies for the next.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::ops::Range;
 
 use crate::epoch::{ChangeSize, CopyAhead};
@@ -31,6 +32,8 @@ const COPY_BYTES: u64 = crate::journal::LOGICAL_BLOCK_LEN;
 const ROUND_FILES: usize = 512;
 /// Files taken from the open epoch at once.
 const BATCH_FILES: usize = 64;
+/// What is dirty is known by pages of this many bytes.
+const PAGE_LEN: u64 = 4096;
 /// While a scan runs, copying ahead begins here. Small trees are left to the seal, which packs them better.
 const HELD_COPY_BYTES: u64 = 256 << 20;
 
@@ -55,10 +58,15 @@ impl Ahead {
         self.extents.get(&id).cloned().unwrap_or_default()
     }
 
-    /// Where the copies of one file end.
+    /// Whether anything of a file was copied, be it only zeros: these hide what the last commit has there.
+    pub(crate) fn has(&self, id: FileId) -> bool {
+        self.extents.contains_key(&id)
+    }
+
+    /// Where the copied data of one file end, zeros aside.
     pub(crate) fn end(&self, id: FileId) -> u64 {
         let ranges = self.extents.get(&id).into_iter().flatten();
-        // What a truncate left behind is a hole without end, which hides and holds nothing.
+        // Beyond the size zeros hold nothing, so that nothing there is to be cut off.
         let held = ranges.filter(|(_, piece)| *piece != Piece::Hole);
         held.map(|(range, _)| range.end).max().unwrap_or(0)
     }
@@ -161,7 +169,8 @@ impl Flow {
         let block_len = self.volume.config().block_len;
         let mut packer = Packer::for_epoch(&self.session, self.pipeline.clone(), block_len);
         let mut batch = Vec::new().into_iter();
-        while packer.plain_len() < ROUND_BYTES && copies.len() < ROUND_FILES {
+        let mut failed = 0;
+        while packer.plain_len() < ROUND_BYTES && copies.len() + failed < ROUND_FILES {
             let Some(copy) = batch.next() else {
                 let more = self.epochs.copy_ahead_batch(BATCH_FILES, COPY_BYTES);
                 if more.is_empty() {
@@ -170,6 +179,7 @@ impl Flow {
                 batch = more.into_iter();
                 continue;
             };
+            let before = laid.len();
             let mut cutter = Cutter {
                 keys: &self.pipeline.keys,
                 gear: &self.gear,
@@ -182,20 +192,37 @@ impl Flow {
                 laid: &mut laid,
             };
             let old = runtime.block_on(parent.inode(copy.inode.node.id));
+            let id = copy.inode.node.id;
+            let again = self.ahead.has(id) || copies.iter().any(|c| c.inode.node.id == id);
             let copied = old
                 .map_err(Error::from)
-                .and_then(|old| copy_one(&copy, old.as_ref(), &mut cutter));
-            copies.push(copy);
-            copied?;
+                .and_then(|old| copy_one(&copy, old.as_ref(), again, &mut cutter));
+            match copied {
+                // One file that cannot be copied is no reason to copy nothing else, nor to put off a seal.
+                Err(Error::Source { source, .. }) => {
+                    laid.truncate(before);
+                    failed += 1;
+                    match source.kind() {
+                        // A program has cut it meanwhile.
+                        ErrorKind::UnexpectedEof => copy.give_back_for_another(),
+                        _ => copy.give_back(),
+                    }
+                }
+                copied => {
+                    copies.push(copy);
+                    copied?;
+                }
+            }
         }
         Ok((packer.finish_in_blocks()?, laid))
     }
 }
 
-/// Reads and cuts one copy of a file that the parent commit knows as `old`.
+/// Reads and cuts one copy of a file that the parent commit knows as `old`; `again`: some of it has been copied before.
 fn copy_one(
     copy: &CopyAhead,
     old: Option<&Inode>,
+    again: bool,
     cutter: &mut Cutter<'_, '_>,
 ) -> Result<(), Error> {
     let id = copy.inode.node.id;
@@ -211,5 +238,17 @@ fn copy_one(
         // Asking for holes costs nothing beside copying this much.
         sparse: true,
     };
-    cutter.file(&plan, Vec::new(), &AheadReader { copy })
+    cutter.file(&plan, Vec::new(), &AheadReader { copy })?;
+    if let Some(tail) = cut_off_tail(&plan).filter(|_| old.is_some() || again) {
+        cutter.lay(id, tail, Piece::Hole);
+    }
+    Ok(())
+}
+
+/// What lies behind the end of a file in its last page, if that page was copied. The page is no longer dirty as a whole, so
+/// nothing else hides what the last commit or an earlier copy has there, should the file grow again before the seal.
+fn cut_off_tail(plan: &ContentPlan) -> Option<Range<u64>> {
+    let copied = plan.ranges.last().is_some_and(|r| r.end == plan.size);
+    let tail = plan.size..plan.size.next_multiple_of(PAGE_LEN);
+    (copied && tail.start < tail.end).then_some(tail)
 }

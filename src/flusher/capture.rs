@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::epoch::{CaptureError, CopyAhead, Sealed};
+use crate::epoch::{Attributes, CaptureError, CopyAhead, Sealed};
 use crate::flusher::consolidate::{clip, union};
 use crate::flusher::entries::{NameChange, Touched};
 use crate::flusher::error::Error;
@@ -30,15 +30,31 @@ pub(crate) struct Captured {
     pub(crate) names: Vec<NameChange>,
     /// Inodes that the source refuses to show us, left out of the commit and named in `status`.
     pub(crate) refused: Vec<FileId>,
+    /// Inodes that were refused before and can be read now: they are captured as a whole.
+    pub(crate) readable: Vec<FileId>,
 }
 
-/// Resolves attributes of everything that the epoch touched, but for what is already known to be `refused`.
-pub(crate) fn capture(sealed: &Sealed, known: &BTreeSet<FileId>) -> Result<Captured, Error> {
+/// Resolves attributes of everything that the epoch touched. What is already known to be refused is tried again as a whole, but
+/// for the `hopeless`.
+pub(crate) fn capture(
+    sealed: &Sealed,
+    known: &BTreeSet<FileId>,
+    hopeless: &BTreeSet<FileId>,
+) -> Result<Captured, Error> {
     let mut inodes = BTreeMap::new();
-    let mut refused = Vec::new();
+    let (mut refused, mut readable) = (Vec::new(), Vec::new());
     for inode in sealed.inodes() {
         let id = inode.node.id;
+        let mut dirty = union(inode.dirty);
         let attributes = match sealed.attributes(id) {
+            Err(CaptureError::Folded) => return Err(Error::Folded),
+            _ if hopeless.contains(&id) => None,
+            Ok(found) if known.contains(&id) && needs_whole(sealed, id, found.as_ref()) => {
+                readable.push(id);
+                let size = found.as_ref().map_or(0, |found| found.stat.size);
+                dirty = Vec::from_iter((size > 0).then_some(0..size));
+                found
+            }
             _ if known.contains(&id) => None,
             Err(CaptureError::Io { source, .. }) if is_refusal(&source) => {
                 refused.push(id);
@@ -49,7 +65,7 @@ pub(crate) fn capture(sealed: &Sealed, known: &BTreeSet<FileId>) -> Result<Captu
         let touched = Touched {
             node: inode.node,
             fresh: inode.fresh,
-            dirty: union(inode.dirty),
+            dirty,
             attributes,
         };
         inodes.insert(id, touched);
@@ -58,12 +74,33 @@ pub(crate) fn capture(sealed: &Sealed, known: &BTreeSet<FileId>) -> Result<Captu
         inodes,
         names: sealed.names(),
         refused,
+        readable,
     })
+}
+
+/// Asks for all of a file that was refused, not only for what has changed of it; false if it still cannot be read, or has been
+/// changed since (and is tried again in that epoch). One that is gone needs nothing.
+fn needs_whole(sealed: &Sealed, id: FileId, found: Option<&Attributes>) -> bool {
+    let Some(stat) = found.map(|found| &found.stat) else {
+        return true;
+    };
+    let all = 0..stat.size;
+    stat.kind != Kind::File
+        || sealed.can_open(id)
+            && (all.is_empty() || sealed.also_needs(id, std::slice::from_ref(&all)))
 }
 
 /// Whether the source says no rather than being broken: trying again will not help.
 pub(crate) fn is_refusal(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::PermissionDenied
+}
+
+/// Whether a file is damaged where it lies: trying again may help once, and then not any more.
+pub(crate) fn is_damage(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EIO | libc::EUCLEAN | libc::EBADMSG)
+    )
 }
 
 /// What is to be read of one file, and how it is to be cut.
@@ -87,9 +124,14 @@ pub(crate) struct ContentPlan {
     pub(crate) sparse: bool,
 }
 
-/// Decides what to read of a file that the parent commit knew as `old` and of which copies made ahead reach to
-/// `ahead_end`. `None` if nothing of its contents changed.
-pub(crate) fn plan(touched: &Touched, old: Option<&Inode>, ahead_end: u64) -> Option<ContentPlan> {
+/// Decides what to read of a file that the parent commit knew as `old` and of which copies made ahead, if it `has_ahead`
+/// any, hold data up to `ahead_end`. `None` if nothing of its contents changed.
+pub(crate) fn plan(
+    touched: &Touched,
+    old: Option<&Inode>,
+    ahead_end: u64,
+    has_ahead: bool,
+) -> Option<ContentPlan> {
     let stat = &touched.attributes.as_ref()?.stat;
     if stat.kind != Kind::File {
         return None;
@@ -104,10 +146,10 @@ pub(crate) fn plan(touched: &Touched, old: Option<&Inode>, ahead_end: u64) -> Op
         reset: touched.fresh && old_end > 0,
         cut_off: old_end.max(ahead_end) > stat.size,
         ranges,
-        covers: (old_end > 0 && !touched.fresh) || ahead_end > 0,
+        covers: (old_end > 0 && !touched.fresh) || has_ahead,
         sparse: stat.blocks.saturating_mul(512).saturating_add(SPARSE_SLACK) < stat.size,
     };
-    let nothing = plan.ranges.is_empty() && !plan.reset && !plan.cut_off && ahead_end == 0;
+    let nothing = plan.ranges.is_empty() && !plan.reset && !plan.cut_off && !has_ahead;
     (!nothing).then_some(plan)
 }
 

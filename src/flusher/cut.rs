@@ -124,7 +124,8 @@ impl Cutter<'_, '_> {
         Ok(())
     }
 
-    fn lay(&mut self, id: FileId, range: Range<u64>, piece: Piece) {
+    /// Notes what lies in a stretch of a file; hides what was laid there before.
+    pub(crate) fn lay(&mut self, id: FileId, range: Range<u64>, piece: Piece) {
         self.laid.push((id, range, piece));
     }
 

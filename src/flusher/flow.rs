@@ -1,6 +1,7 @@
 //! The flow's thread: decides when to copy ahead and when to seal, tells those who wait, and ends in order. What a seal
 //! does is in `flush.rs`, what copying ahead does in `ahead.rs`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use crate::chunk::Gear;
 use crate::clock::{Clock, Stamp};
 use crate::epoch::{ChangeSize, Epochs};
 use crate::flusher::ahead::Ahead;
-use crate::flusher::capture::is_refusal;
+use crate::flusher::capture::{is_damage, is_refusal};
 use crate::flusher::commit::RESERVE_FIRST;
 use crate::flusher::cut::Recent;
 use crate::flusher::dedup::DedupIndex;
@@ -27,7 +28,8 @@ use crate::flusher::progress::{CommitMark, Phase, Progress, Published, Who};
 use crate::flusher::session::{Follows, Session};
 use crate::flusher::spool::{FrameBytes, Spool};
 use crate::flusher::upload::{Job, Queue, Right, Route, Uploader};
-use crate::id::EpochNo;
+use crate::flusher::withheld::Withheld;
+use crate::id::{EpochNo, FileId};
 use crate::journal::Journal;
 use crate::repo::Volume;
 use crate::repo::commits::Found;
@@ -43,6 +45,9 @@ const SPOOL_COMMITS_MAX: usize = 10_000;
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Seals tried at the end: with nobody writing any more the first succeeds; each of the others needs another fold.
 const LAST_SEALS: usize = 5;
+/// While a scan runs an epoch with this many inodes and names is sealed at once: about 100 MiB of memory, while it is open and
+/// as much again while it is captured.
+const HELD_CHANGES_MAX: u64 = 200_000;
 /// The source is synced this often, so that the journal does not grow for ever.
 const SYNCFS_INTERVAL: Duration = Duration::from_secs(180);
 
@@ -170,6 +175,12 @@ pub(super) struct Flow {
     pub(super) last_syncfs: Instant,
     pub(super) last_epoch: Option<EpochNo>,
     pub(super) pause: Option<(Instant, Duration)>,
+    /// The file at which the last seal failed, if it did.
+    pub(super) struck: Option<FileId>,
+    /// Refused files that were tried in vain since the last commit: not again before the next.
+    pub(super) hopeless: BTreeSet<FileId>,
+    /// Names of refused files, which no commit has: for when these can be read.
+    pub(super) withheld: Withheld,
 }
 
 impl Flow {
@@ -230,6 +241,9 @@ impl Flow {
             last_syncfs: Instant::now(),
             last_epoch: None,
             pause: None,
+            struck: None,
+            hopeless: BTreeSet::new(),
+            withheld: Withheld::default(),
         })
     }
 
@@ -299,7 +313,11 @@ impl Flow {
         }
         let since = self.last_seal.elapsed();
         match self.held {
-            true => open != ChangeSize::default() && since >= self.options.incomplete_interval,
+            true => {
+                let large = open.inodes.saturating_add(open.names) >= HELD_CHANGES_MAX;
+                let due = large || since >= self.options.incomplete_interval;
+                due && open != ChangeSize::default()
+            }
             false => {
                 !self.waiters.is_empty()
                     || self.owes_moment()
@@ -317,6 +335,13 @@ impl Flow {
                 .is_some_and(|base| base.commit.incomplete)
     }
 
+    /// Whether a commit made now would put an inexact moment on top of an exact one: the journal and the times of files hold
+    /// what it would say, and the next mount finds it there.
+    fn would_spoil(&self) -> bool {
+        let exact = |base: &Found| !base.commit.incomplete;
+        self.held && self.base.as_ref().is_some_and(exact)
+    }
+
     /// Whether the spool takes more. If not, the open epoch grows coarser until it does.
     pub(super) fn has_room(&self) -> bool {
         self.spool.used_bytes() < self.options.spool_bytes
@@ -332,10 +357,8 @@ impl Flow {
             // Not a failure: the changes are in the open epoch again, and the epochs see to it that this ends.
             Err(Error::Folded) => {}
             Err(error) => {
-                if let Error::Source { id, source } = &error
-                    && is_refusal(source)
-                {
-                    self.progress.refuse(*id);
+                if let Error::Source { id, source } = &error {
+                    self.strike(*id, source);
                 }
                 let now = self.clock.now();
                 self.progress.failed(Who::Flow, error.to_string(), now);
@@ -344,6 +367,19 @@ impl Flow {
                     .map_or(TICK, |(_, last)| (last * 2).min(PAUSE_MAX));
                 self.pause = Some((Instant::now() + pause, pause));
             }
+        }
+    }
+
+    /// A file could not be read. One file must not keep all others from being backed up: it is left out at once if it may not be
+    /// read, and the second time in a row if it is damaged.
+    fn strike(&mut self, id: FileId, error: &std::io::Error) {
+        if self.progress.refused().contains(&id) {
+            self.hopeless.insert(id);
+        } else if is_refusal(error) || (is_damage(error) && self.struck == Some(id)) {
+            self.progress.refuse(id);
+            self.hopeless.insert(id);
+        } else {
+            self.struck = Some(id);
         }
     }
 
@@ -408,7 +444,7 @@ impl Flow {
         for _ in 0..LAST_SEALS {
             let open = self.epochs.open_size() != ChangeSize::default();
             let owed = open || !self.waiters.is_empty();
-            if self.progress.is_fenced() || !owed {
+            if self.progress.is_fenced() || !owed || self.would_spoil() {
                 break;
             }
             let sealed = self.seal();

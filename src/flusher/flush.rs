@@ -19,7 +19,7 @@ use crate::flusher::spool::{Spool, SpooledBlock};
 use crate::flusher::upload::Job;
 use crate::format::commit::TreeRoot;
 use crate::format::entry::{Change, Contents, Extent, HistoryEntry, Kind, Totals};
-use crate::id::{FileId, SessionId};
+use crate::id::{EpochNo, FileId, SessionId};
 use crate::journal::LOGICAL_BLOCK_LEN;
 use crate::repo::blocks::Blocks;
 use crate::repo::commits::Found;
@@ -35,7 +35,7 @@ impl Flow {
     /// A failure on the way folds the epoch back into the open one.
     pub(super) fn seal(&mut self) -> Result<(), Error> {
         let wall = self.clock.now();
-        if self.session.stepped_back(wall) {
+        if self.session.stepped_back(wall) || self.runtime.block_on(self.right.is_half_replaced()) {
             self.begin_era(wall)?;
         }
         // While a scan runs nobody is served by what is sealed: it is not an exact moment.
@@ -74,16 +74,20 @@ impl Flow {
         label: &str,
     ) -> Result<(), Error> {
         let mut captured = match &sealed {
-            Some(sealed) => capture(sealed, &self.progress.refused())?,
+            Some(sealed) => capture(sealed, &self.progress.refused(), &self.hopeless)?,
             None => Captured::default(),
         };
         captured
             .refused
             .iter()
             .for_each(|&id| self.progress.refuse(id));
+        if let Some(sealed) = &sealed {
+            self.owe_created(&captured, sealed.epoch());
+        }
         self.add_root(&mut captured)?;
 
         let parent = self.parent();
+        self.add_withheld(&parent, &mut captured)?;
         let (inodes, names) = (&captured.inodes, &captured.names);
         let outcome = self
             .runtime
@@ -95,8 +99,43 @@ impl Flow {
         let (packed, laid) = self.contents(&parent, sealed.as_ref(), &captured, &outcome)?;
         let written = self.write_commit(&parent, &outcome, &packed, &laid, wall, label)?;
         self.make_captured(sealed, packed, written, since)?;
+        let readable = captured.readable.iter();
+        readable.for_each(|&id| self.progress.forgive(id));
+        self.struck = None;
+        self.hopeless.clear();
+        self.withheld
+            .committed(captured.names, &self.progress.refused());
         self.remember_chunks(&laid);
         Ok(())
+    }
+
+    /// What was refused and can be read now gets the names that no commit has.
+    fn add_withheld(
+        &self,
+        parent: &Tree<Arc<Blocks>>,
+        captured: &mut Captured,
+    ) -> Result<(), Error> {
+        for name in self.withheld.of(&captured.readable, &captured.names) {
+            if self.runtime.block_on(parent.inode(name.0))?.is_some() {
+                captured.names.push(name);
+            }
+        }
+        captured
+            .names
+            .sort_unstable_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        Ok(())
+    }
+
+    /// While a file is being made no intent is noted, since no commit knows it. From this one on there will be something to compare.
+    fn owe_created(&self, captured: &Captured, epoch: EpochNo) {
+        let has_data = |touched: &&Touched| {
+            let attributes = touched.attributes.as_ref();
+            attributes.is_some_and(|a| a.stat.kind == Kind::File && a.stat.size > 0)
+        };
+        let made = captured.inodes.values().filter(|touched| touched.fresh);
+        for touched in made.filter(has_data) {
+            self.forgetting.owe(touched.node.id, epoch);
+        }
     }
 
     /// The newest captured commit's tree; an empty one for a new volume.
@@ -149,7 +188,7 @@ impl Flow {
                 .as_ref()
                 .is_some_and(|old| old.kind == Kind::File && !touched.fresh);
             let size = touched.attributes.as_ref().map_or(0, |a| a.stat.size);
-            if !in_place || touched.dirty.is_empty() || self.ahead.end(id) > 0 {
+            if !in_place || touched.dirty.is_empty() || self.ahead.has(id) {
                 continue;
             }
             let mut extra = Vec::new();
@@ -182,7 +221,12 @@ impl Flow {
             .iter()
             .filter_map(|(id, old)| {
                 let touched = captured.inodes.get(id)?;
-                let plan = plan(touched, old.as_ref(), self.ahead.end(*id))?;
+                let plan = plan(
+                    touched,
+                    old.as_ref(),
+                    self.ahead.end(*id),
+                    self.ahead.has(*id),
+                )?;
                 Some((touched, plan))
             })
             .collect();
@@ -279,7 +323,9 @@ impl Flow {
             previous: self.base.as_ref().map(named),
             objects,
             wall: found.commit.wall.0,
-            epoch: sealed.as_ref().map(|sealed| sealed.epoch().0),
+            // What an earlier life owed is in no commit that was made while it was still being looked for. What an
+            // incomplete commit holds is owed until the next complete one, even if nothing has changed between the two.
+            epoch: self.last_epoch.filter(|_| !self.held).map(|epoch| epoch.0),
         };
         let prepared = manifest.prepare(&self.spool)?;
         if let Some(sealed) = sealed {
@@ -323,12 +369,14 @@ impl Flow {
     fn begin_era(&mut self, wall: Stamp) -> Result<(), Error> {
         let session = SessionId::random();
         let (base, lease) = (self.base.as_ref(), self.options.lease);
-        let claim = self
-            .volume
-            .claim(session, &self.options.owner, base, lease, &*self.clock);
-        let writership = self.runtime.block_on(claim)?;
-        let era = writership.era();
-        self.runtime.block_on(self.right.replace(writership));
+        // What waits is read before what is published, so that a commit on its way is in one of them.
+        let mut heads = self.queue.heads();
+        heads.extend(self.progress.watch().borrow().newest.map(|mark| mark.tag));
+        // The store itself: with the spool laid over it another machine's commit might not show.
+        let volume = self.volume.through(Arc::clone(&self.store));
+        let owner = &self.options.owner;
+        let claim = volume.claim(session, owner, base, &heads, lease, &*self.clock);
+        let era = self.runtime.block_on(self.right.replace(session, claim))?;
         self.session.begin_era(session, era, wall);
         tracing::warn!("the clock stepped back; a new era begins");
         Ok(())

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::id::EpochNo;
-use crate::journal::Journal;
+use crate::id::{EpochNo, FileId};
+use crate::journal::{Journal, WHOLE_FILE};
 
 /// How far each condition holds.
 pub(crate) struct Forgetting {
@@ -28,6 +28,12 @@ impl Forgetting {
     pub(crate) fn new(journal: Arc<Journal>) -> Self {
         let upto = Mutex::default();
         Self { journal, upto }
+    }
+
+    /// A file that was made in `epoch` is being captured: until its bytes are safe on the source's disk, power may fail and leave
+    /// it there with new times and old bytes. A journal that fails has said so to fsync and status, and no commit waits for it.
+    pub(crate) fn owe(&self, id: FileId, epoch: EpochNo) {
+        let _latched = self.journal.record(id, WHOLE_FILE, epoch);
     }
 
     /// All up to `epoch` are verified in the store.

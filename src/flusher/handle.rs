@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::epoch::Epochs;
 use crate::flusher::error::Error;
 use crate::flusher::policy::Event;
-use crate::flusher::progress::{CommitMark, Progress, Status};
+use crate::flusher::progress::{CommitMark, Progress, Status, Who};
 use crate::flusher::spool::Spool;
 
 /// Messages that wait for the flow. Events beyond it are dropped, since one of their kind is waiting already.
@@ -79,6 +79,17 @@ impl Handle {
     /// Notes something a program did. Never waits; lost when the inbox is full, when a seal is due anyway.
     pub fn note(&self, event: Event) {
         drop(self.inbox.try_send(Message::Event(event)));
+    }
+
+    /// Shows in the status how it went to make the journal durable.
+    pub fn journal_synced(&self, synced: &std::io::Result<()>) {
+        match synced {
+            Ok(()) => self.progress.succeeded(Who::Journal),
+            Err(error) => {
+                let now = self.clock.now();
+                self.progress.failed(Who::Journal, error.to_string(), now);
+            }
+        }
     }
 
     /// Seals, uploads for at most `patience`, and stops. What is not uploaded by then stays in the spool.

@@ -57,7 +57,8 @@ pub struct Manifest {
     pub objects: Vec<SpooledObject>,
     /// Wall clock at the seal in milliseconds, from which its lag counts.
     pub wall: u64,
-    /// The epoch in this process; not written, since epochs are numbered anew in the next.
+    /// The epoch in this process up to which the journal may forget once this is published; `None` if it must not, since the
+    /// commit is incomplete. Not written, since epochs are numbered anew in the next process.
     #[serde(skip)]
     pub epoch: Option<u64>,
 }
@@ -230,6 +231,17 @@ pub fn resume(manifests: &[Manifest], head: Option<(CommitName, Tag)>) -> Resume
             None => Resume::Foreign,
         },
     }
+}
+
+/// Tags of the commits that the store's newest may be while `manifests` wait: each of them, and those they follow.
+pub fn heads<'a>(manifests: impl IntoIterator<Item = &'a Manifest>) -> Vec<Tag> {
+    let named = |manifest: &'a Manifest| manifest.previous.iter().chain([&manifest.name]);
+    let tags = |name: &SpooledName| name.parse().map(|(_, tag)| tag);
+    manifests
+        .into_iter()
+        .flat_map(named)
+        .filter_map(tags)
+        .collect()
 }
 
 mod key_text {

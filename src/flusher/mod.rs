@@ -56,6 +56,8 @@ mod progress;
 
 mod handle;
 
+mod withheld;
+
 mod flow;
 
 mod flush;
@@ -63,7 +65,7 @@ mod flush;
 pub use error::Error;
 pub use flow::{Flusher, Options, Parts};
 pub use handle::{Handle, Stopped};
-pub use manifest::{Manifest, Resume, SpooledName, SpooledObject, resume};
+pub use manifest::{Manifest, Resume, SpooledName, SpooledObject, heads, resume};
 pub use policy::{Event, Mode, Policy};
 pub use progress::{CommitMark, Phase, Status};
 pub use spool::{FrameBytes, Spool};

@@ -101,7 +101,7 @@ struct Inner {
     waiting: VecDeque<(Seq, Stamp)>,
     refused: BTreeSet<FileId>,
     /// Failures of the flow and of the uploader, so that success of one does not hide failure of the other.
-    errors: [Option<(String, Stamp)>; 3],
+    errors: [Option<(String, Stamp)>; 4],
 }
 
 /// Who failed or succeeded.
@@ -113,6 +113,8 @@ pub(crate) enum Who {
     Uploader = 1,
     /// Making the source's bytes safe.
     Source = 2,
+    /// Making the journal durable.
+    Journal = 3,
 }
 
 impl Progress {
@@ -220,6 +222,11 @@ impl Progress {
 
     pub(crate) fn refuse(&self, id: FileId) {
         self.inner.lock().refused.insert(id);
+    }
+
+    /// It can be read after all, and a commit holds it.
+    pub(crate) fn forgive(&self, id: FileId) {
+        self.inner.lock().refused.remove(&id);
     }
 
     pub(crate) fn refused(&self) -> BTreeSet<FileId> {

@@ -4,6 +4,7 @@
 //! encrypted, then directory and trailer. Files that no manifest names are leftovers of an epoch that never became
 //! CAPTURED; [`Spool::open`] deletes them. Only [`Ciphertext`] is accepted, so plaintext cannot get here by mistake.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -47,9 +48,21 @@ impl Spool {
             used: AtomicU64::new(0),
         };
         spool.delete_leftovers(&manifests)?;
-        let owed = manifests.iter().flat_map(|m| &m.objects).map(|o| o.len);
-        spool.used.store(owed.sum(), Ordering::Relaxed);
+        spool
+            .used
+            .store(spool.bytes_there(&manifests), Ordering::Relaxed);
         Ok((Arc::new(spool), manifests))
+    }
+
+    /// Bytes of those objects that lie here: blocks copied ahead of their commit may have been uploaded and removed before it.
+    fn bytes_there(&self, manifests: &[Manifest]) -> u64 {
+        let objects: HashMap<PathBuf, u64> = manifests
+            .iter()
+            .flat_map(|manifest| &manifest.objects)
+            .map(|object| (self.path(&object.key), object.len))
+            .collect();
+        let there = objects.into_iter().filter(|(path, _)| path.exists());
+        there.map(|(_, len)| len).sum()
     }
 
     /// Where it lies.
@@ -363,5 +376,45 @@ impl Drop for BlockFile {
         if !self.finished && fs::remove_file(self.spool.hidden_path(&self.key)).is_err() {
             tracing::debug!(object = %self.key, "left for the next start to delete");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Stamp;
+    use crate::flusher::SpooledName;
+    use crate::format::entry::CommitName;
+    use crate::id::{Era, Seq, SessionId, Tag};
+
+    #[test]
+    fn what_was_uploaded_ahead_of_its_commit_takes_no_room_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let object = |name: &str, len| SpooledObject {
+            key: ObjectKey::new(name.to_owned()),
+            len,
+        };
+        let (gone, there) = (object("v/1/d/gone", 1 << 40), object("v/1/c/there", 5));
+        let name = CommitName {
+            era: Era(0),
+            stamp: Stamp(1),
+            seq: Seq(1),
+            session: SessionId([7; 8]),
+        };
+        let manifest = Manifest {
+            name: SpooledName::new(&name, &Tag(Default::default())),
+            previous: None,
+            objects: vec![gone, there.clone()],
+            wall: 0,
+            epoch: None,
+        };
+        let (spool, _) = Spool::open(dir.path()).unwrap();
+        fs::write(spool.hidden_path(&there.key), b"bytes").unwrap();
+        manifest.prepare(&spool).unwrap().publish(&spool).unwrap();
+
+        let (spool, manifests) = Spool::open(dir.path()).unwrap();
+        assert_eq!((manifests.len(), spool.used_bytes()), (1, 5));
+        manifests[0].remove(&spool).unwrap();
+        assert_eq!(spool.used_bytes(), 0);
     }
 }

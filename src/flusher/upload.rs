@@ -6,7 +6,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
@@ -15,12 +15,13 @@ use tokio::sync::{Notify, watch};
 use crate::clock::{Clock, Stamp};
 use crate::flusher::error::Error;
 use crate::flusher::forget::Forgetting;
-use crate::flusher::manifest::{Manifest, SpooledObject};
+use crate::flusher::manifest::{self, Manifest, SpooledObject};
 use crate::flusher::progress::{CommitMark, Progress, Who};
 use crate::flusher::spool::Spool;
-use crate::id::{EpochNo, ObjectKey};
+use crate::id::{EpochNo, Era, ObjectKey, SessionId, Tag};
 use crate::repo::lease::Writership;
 use crate::store::{Body, Condition, PutOutcome, Store};
+use crate::sys::since_boot;
 
 /// Objects uploaded at once: what fills a line of a few hundred Mbit/s at 64 MiB each (FACTS: 4, 16 at most).
 const UPLOADS: usize = 4;
@@ -62,14 +63,24 @@ impl Queue {
         }
     }
 
+    /// Tags of the commits that the store's newest may be by now, going by what waits: each of them, and those they follow.
+    pub(crate) fn heads(&self) -> Vec<Tag> {
+        let jobs = self.jobs.lock();
+        let commits = jobs.iter().filter_map(|job| match job {
+            Job::Block(_) => None,
+            Job::Commit(manifest) => Some(&**manifest),
+        });
+        manifest::heads(commits)
+    }
+
     fn done(&self, jobs: usize) {
         self.jobs.lock().drain(..jobs);
     }
 }
 
-/// The right to publish, and when it was last proven.
+/// The right to publish, and when it was last proven: by a clock that goes on while the machine sleeps, since the lease does.
 pub(crate) struct Right {
-    state: tokio::sync::Mutex<(Arc<Writership>, Instant)>,
+    state: tokio::sync::Mutex<(Arc<Writership>, Duration)>,
     lease: Duration,
     clock: Arc<dyn Clock>,
 }
@@ -77,7 +88,7 @@ pub(crate) struct Right {
 impl Right {
     /// A right just claimed, with a lease of this length.
     pub(crate) fn new(writership: Writership, lease: Duration, clock: Arc<dyn Clock>) -> Self {
-        let state = tokio::sync::Mutex::new((Arc::new(writership), Instant::now()));
+        let state = tokio::sync::Mutex::new((Arc::new(writership), since_boot()));
         Self {
             state,
             lease,
@@ -90,19 +101,41 @@ impl Right {
         Arc::clone(&self.state.lock().await.0)
     }
 
-    /// A new claim (after a step back of the clock) takes the place of the old.
-    pub(crate) async fn replace(&self, writership: Writership) {
-        *self.state.lock().await = (Arc::new(writership), Instant::now());
+    /// A new claim (after a step back of the clock) takes the place of the old. Nothing is proven or renewed meanwhile: the
+    /// lease is the new session's before the claim is. Should this fail half way, the old right is not lost to it.
+    pub(crate) async fn replace(
+        &self,
+        session: SessionId,
+        claim: impl Future<Output = Result<Writership, crate::repo::Error>>,
+    ) -> Result<Era, crate::repo::Error> {
+        let mut state = self.state.lock().await;
+        state.0.will_claim_as(session);
+        let began = since_boot();
+        let writership = claim.await?;
+        let era = writership.era();
+        *state = (Arc::new(writership), began);
+        Ok(era)
+    }
+
+    /// Whether a claim to replace this one was begun and not ended: it may lie in the store, and cuts off what is named by the
+    /// old session from now on.
+    pub(crate) async fn is_half_replaced(&self) -> bool {
+        self.state.lock().await.0.has_claimed_again()
+    }
+
+    /// Asks the store whether nobody has taken the volume.
+    async fn verify(&self) -> Result<(), crate::repo::Error> {
+        self.state.lock().await.0.verify().await
     }
 
     /// Renews the lease in good time; asks the store first if it may have run out meanwhile.
     pub(crate) async fn prove(&self) -> Result<(), crate::repo::Error> {
         let mut state = self.state.lock().await;
-        let age = state.1.elapsed();
+        let age = since_boot().saturating_sub(state.1);
         if age < self.lease / 3 {
             return Ok(());
         }
-        let began = Instant::now();
+        let began = since_boot();
         if age >= self.lease {
             state.0.verify().await?;
         }
@@ -117,8 +150,8 @@ impl Right {
     }
 
     /// How long until the lease should be renewed.
-    fn renew_in(&self, proven: Instant) -> Duration {
-        (self.lease / 3).saturating_sub(proven.elapsed())
+    fn renew_in(&self, proven: Duration) -> Duration {
+        (self.lease / 3).saturating_sub(since_boot().saturating_sub(proven))
     }
 }
 
@@ -216,6 +249,9 @@ impl Uploader {
         if self.to.store.head(&commit.key).await? != Some(commit.len) {
             return Err(not_there(&commit.key));
         }
+        // While it was on its way the machine may have slept and the lease run out, or the store may ignore conditions. A
+        // commit under a claim that was lost is not history: the spool and the journal must still owe it.
+        self.right.verify().await?;
         for object in blocks {
             self.ahead.remove(&object.key);
         }

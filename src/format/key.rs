@@ -90,9 +90,41 @@ pub fn is_name(bytes: &[u8]) -> bool {
     (1..=NAME_MAX).contains(&bytes.len()) && !bytes.contains(&0)
 }
 
+/// Whether `bytes` can name a directory entry: [`is_name`], without a slash, and neither `.` nor `..`. Asked by whoever writes
+/// a name, and again by whoever reads one: that a page is authentic does not say that its writer was sound.
+pub fn is_entry_name(bytes: &[u8]) -> bool {
+    is_name(bytes) && !bytes.contains(&b'/') && bytes != b"." && bytes != b".."
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_would_lead_out_of_their_directory_are_none() {
+        for name in [
+            &b"a"[..],
+            b"...",
+            b".a",
+            b"..a",
+            b"\xff\n",
+            &[b'a'; NAME_MAX],
+        ] {
+            assert!(is_entry_name(name), "{name:?}");
+        }
+        for name in [
+            &b""[..],
+            b".",
+            b"..",
+            b"/",
+            b"a/b",
+            b"../a",
+            b"a\0",
+            &[b'a'; NAME_MAX + 1],
+        ] {
+            assert!(!is_entry_name(name), "{name:?}");
+        }
+    }
 
     #[test]
     fn keys_round_trip_in_the_order_of_the_map() {

@@ -32,6 +32,27 @@ pub fn from_inode(id: FileId, inode: &Inode, blocks: u64) -> FileAttr {
     }
 }
 
+/// What stands for an inode of which only the kind is known; nobody may do anything with it.
+pub fn kind_alone(id: FileId, kind: Kind) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(id.0),
+        size: 0,
+        blocks: 0,
+        atime: UNIX_EPOCH,
+        mtime: UNIX_EPOCH,
+        ctime: UNIX_EPOCH,
+        crtime: UNIX_EPOCH,
+        kind: file_type(kind),
+        perm: 0,
+        nlink: 1,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: BLOCK_SIZE,
+        flags: 0,
+    }
+}
+
 /// Preferred size of one read or write in bytes, where the source does not say.
 pub const BLOCK_SIZE: u32 = 4096;
 

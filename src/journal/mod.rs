@@ -208,7 +208,15 @@ impl Journal {
         let mut noted = self.noted.lock();
         let mut batch = sled::Batch::default();
         for (key, value) in old.drain(..) {
-            if noted.newest(key, value) <= epoch {
+            // What was read before the lock may be overtaken: a newer epoch stands in memory, or has been written back since.
+            let value = match noted.knows(key) {
+                true => Some(value),
+                false => {
+                    let stored = self.sled("read", || self.database.get(key.bytes()))?;
+                    stored.as_deref().and_then(Value::parse)
+                }
+            };
+            if value.is_some_and(|value| noted.newest(key, value) <= epoch) {
                 noted.remove(key);
                 batch.remove(&key.bytes()[..]);
             }
@@ -238,6 +246,13 @@ impl Journal {
         marker.epoch = self.noted.lock().highest();
         marker.records = self.database.len() as u64;
         marker.write(&self.marker_path)
+    }
+
+    /// Ends it while programs may still be writing: what there is becomes durable, nothing can be recorded any more, and no
+    /// marker says that all was in order.
+    pub fn close_owing(&self) -> io::Result<()> {
+        self.noted.lock().close();
+        self.sync()
     }
 
     /// An error after which nothing pretends to be recorded, if one has happened.

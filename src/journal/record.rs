@@ -136,6 +136,11 @@ impl Noted {
         self.newest.remove(&key);
     }
 
+    /// Whether memory holds a record's newest epoch.
+    pub(super) fn knows(&self, key: Key) -> bool {
+        self.newest.contains_key(&key)
+    }
+
     /// The newest epoch in which a record was made or touched; `value` is what sled says.
     pub(super) fn newest(&self, key: Key, value: Value) -> EpochNo {
         let stored = if value.life == self.life {

@@ -258,3 +258,32 @@ fn more_records_than_memory_holds_are_still_known() {
     journal.forget(EpochNo(2)).unwrap();
     assert_eq!(journal.records().unwrap(), vec![(FileId(1), 0, EpochNo(3))]);
 }
+
+#[test]
+fn forgetting_spares_what_was_touched_and_written_back_while_it_read() {
+    let dir = dir();
+    let (journal, _) = open(&dir);
+    journal.record(FileId(1), 0, EpochNo(1)).unwrap();
+    let read =
+        |(key, value): (sled::IVec, sled::IVec)| Some((Key::parse(&key)?, Value::parse(&value)?));
+    let mut old: Vec<_> = journal.database.iter().flatten().filter_map(read).collect();
+    assert_eq!(old.len(), 1);
+    journal.record(FileId(1), 0, EpochNo(9)).unwrap();
+    let batch = journal.noted.lock().write_back();
+    journal.database.apply_batch(batch).unwrap();
+    journal.forget_batch(&mut old, EpochNo(5)).unwrap();
+    assert_eq!(journal.records().unwrap(), vec![(FileId(1), 0, EpochNo(9))]);
+}
+
+#[test]
+fn a_journal_closed_while_in_use_refuses_and_was_not_clean() {
+    let dir = dir();
+    let (journal, _) = open(&dir);
+    journal.record(FileId(1), 0, EpochNo(1)).unwrap();
+    journal.close_owing().unwrap();
+    assert!(journal.record(FileId(1), 0, EpochNo(1)).is_err(), "closed");
+    drop(journal);
+    let (journal, stop) = open(&dir);
+    assert_eq!(stop, LastStop::Crashed);
+    assert_eq!(journal.records().unwrap().len(), 1);
+}

@@ -49,24 +49,11 @@ pub struct Found {
 pub(super) struct Looked {
     /// The commit that was looked for.
     pub(super) found: Option<Found>,
-    /// The commit listed right before it, which is the next later one if its name can be believed; `None` where none was listed.
-    newer: Option<CommitName>,
+    /// The commit listed right before it with the length of its object, which is the next later one if its name can be believed;
+    /// `None` where none was listed.
+    newer: Option<(CommitName, u64)>,
     /// Whether it is among the newest, so that `newer` is known if there is one.
     among_newest: bool,
-}
-
-impl Looked {
-    /// Whether the listing has shown that nothing is missing between `found` and the next later commit, of which the one is the
-    /// newest or the other follows it by number.
-    pub(super) fn is_contiguous(&self) -> bool {
-        match (&self.found, &self.newer) {
-            (Some(_), None) => self.among_newest,
-            (Some(found), Some(newer)) => {
-                self.among_newest && newer.seq.0 == found.commit.name.seq.0 + 1
-            }
-            (None, _) => false,
-        }
-    }
 }
 
 impl Found {
@@ -141,9 +128,7 @@ impl Volume {
                     if !passed {
                         jump = Some(layout::commits_not_later(volume, name.era, latest));
                     }
-                    if let Verdict::Admitted(_) = lineage.judge(&name) {
-                        looked.newer = Some(name);
-                    }
+                    looked.newer = Some((name, *len));
                     continue;
                 }
                 looked.found = self.read_if_history(lineage, &name, *len).await?;

@@ -22,6 +22,18 @@ pub enum Error {
     /// No slot fits the password or key.
     #[error("wrong password: no key slot of {0} opens with it")]
     WrongPassword(String),
+    /// No slot that was tried fits the password or key, but there are more than are ever tried.
+    #[error(
+        "none of the first {tried} key slots of {place} opens with this; {untried} more were not tried, and somebody may have planted them"
+    )]
+    TooManySlots {
+        /// The repository.
+        place: String,
+        /// How many were tried.
+        tried: usize,
+        /// How many were not.
+        untried: usize,
+    },
     /// The text is no recovery key at all.
     #[error("{0}")]
     BadRecoveryKey(#[from] crate::crypto::RecoveryKeyError),

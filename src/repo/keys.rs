@@ -65,7 +65,7 @@ pub(super) async fn names(store: &Store) -> Result<Vec<KeyName>, Error> {
 }
 
 /// Opens a repository with whichever slot fits. [`Error::WrongPassword`] only if every slot that could fit was whole and
-/// refused; a slot that is damaged, too costly or newer is said instead, for it may have been the right one.
+/// refused; a slot that is damaged, too costly, newer or one too many to be tried is said instead, for it may have been the right one.
 pub(super) async fn unlock(store: &Store, secret: &Secret) -> Result<Unlocked, Error> {
     let offered = Offered::read(secret)?;
     let (marker, names) = futures::try_join!(marker(store), names(store))?;
@@ -77,12 +77,12 @@ pub(super) async fn unlock(store: &Store, secret: &Secret) -> Result<Unlocked, E
             },
         });
     };
-    let slots = names.iter().filter_map(|name| match name {
+    let mut slots = names.iter().filter_map(|name| match name {
         KeyName::Slot(slot) if slot.kind == offered.kind() => Some(*slot),
         _ => None,
     });
     let mut unsure = None;
-    for slot in slots.take(SLOTS_MAX) {
+    for slot in slots.by_ref().take(SLOTS_MAX) {
         match try_slot(store, marker.repository, slot, &offered).await? {
             Tried::Opened(contents) => {
                 agree(&marker, &contents)?;
@@ -96,7 +96,15 @@ pub(super) async fn unlock(store: &Store, secret: &Secret) -> Result<Unlocked, E
             Tried::Unsure(error) => unsure = Some(error),
         }
     }
-    Err(unsure.unwrap_or_else(|| Error::WrongPassword(store.describe())))
+    let place = store.describe();
+    Err(match slots.count() {
+        0 => unsure.unwrap_or(Error::WrongPassword(place)),
+        untried => Error::TooManySlots {
+            place,
+            tried: SLOTS_MAX,
+            untried,
+        },
+    })
 }
 
 /// The feature bits stand in clear in `format` and authenticated in each slot.

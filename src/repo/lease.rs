@@ -8,9 +8,11 @@
 
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::clock::{Clock, Stamp};
 use crate::format::claim::{ADOPTED_MAX, Claim, ClaimName, Lease, owner_text};
-use crate::id::{Era, Generation, Seq, SessionId};
+use crate::id::{Era, Generation, Seq, SessionId, Tag};
 use crate::repo::claims::Claims;
 use crate::repo::commits::Found;
 use crate::repo::lineage::Lineage;
@@ -30,6 +32,8 @@ pub struct Writership {
     owner: String,
     since: Stamp,
     lease: Duration,
+    /// Sessions under which the same process has tried to claim anew.
+    again: Mutex<Vec<SessionId>>,
 }
 
 impl std::fmt::Debug for Writership {
@@ -57,6 +61,17 @@ impl Writership {
         self.claim.era
     }
 
+    /// Says that the same process is going to claim the volume anew, as `session`. Whether that claim succeeds, fails or is
+    /// never heard of again, it does not fence this one.
+    pub fn will_claim_as(&self, session: SessionId) {
+        self.again.lock().push(session);
+    }
+
+    /// Whether it has said so.
+    pub fn has_claimed_again(&self) -> bool {
+        !self.again.lock().is_empty()
+    }
+
     /// Makes the lease longer. [`Error::Fenced`] if somebody has taken it: publishing must stop for good.
     pub async fn renew(&self, clock: &dyn Clock) -> Result<(), Error> {
         self.write_lease(end(clock.now(), self.lease)).await
@@ -66,11 +81,18 @@ impl Writership {
     /// when the lease may have run out.
     pub async fn verify(&self) -> Result<(), Error> {
         let lineage = self.claims.lineage().await?;
-        match lineage.later_than(self.claims.volume(), &self.claim) {
+        let later = {
+            let again = self.again.lock();
+            lineage
+                .all_later_than(self.claims.volume(), &self.claim)
+                .find(|claim| !again.contains(&claim.session))
+                .copied()
+        };
+        match later {
             None => Ok(()),
             Some(later) => {
                 // A name alone must not be able to stop a writer for good.
-                self.claims.read(later).await?;
+                self.claims.read(&later).await?;
                 Err(Error::Fenced(later.generation.0))
             }
         }
@@ -147,12 +169,14 @@ impl Volume {
     /// Takes the lease and claims the volume from `base` on (its head, or none). [`Error::Busy`] names the holder if
     /// another's lease is still running or the volume has moved on from `base`; a lease of the same `owner` (machine and state
     /// directory) is taken over at once.
-    /// `base` may be a commit that lies only in the spool yet. A session claims once: [`Error::Invalid`] for a second time.
+    /// `base` may be a commit that lies only in the spool yet. Then the store's head must be one of `heads`: the head from which
+    /// the spooled ones go on, and those of them that have been uploaded since that was looked up. A session claims once: [`Error::Invalid`] for a second time.
     pub async fn claim(
         &self,
         session: SessionId,
         owner: &str,
         base: Option<&Found>,
+        heads: &[Tag],
         lease: Duration,
         clock: &dyn Clock,
     ) -> Result<Writership, Error> {
@@ -189,9 +213,10 @@ impl Volume {
             owner: claim.owner.clone(),
             since: now,
             lease,
+            again: Mutex::default(),
         };
         writership.take_lease(version).await?;
-        if let Err(moved_on) = self.check_base(base).await {
+        if let Err(moved_on) = self.check_base(base, heads).await {
             writership.release().await?;
             return Err(moved_on);
         }
@@ -201,15 +226,13 @@ impl Volume {
 
     /// Whether `base` is still where the volume stands, asked while the lease is ours. A claim that began before the newest commit
     /// would cut off what another has published since the base was read.
-    async fn check_base(&self, base: Option<&Found>) -> Result<(), Error> {
+    async fn check_base(&self, base: Option<&Found>, heads: &[Tag]) -> Result<(), Error> {
         let Some(head) = self.head().await? else {
             return Ok(());
         };
         let seq = head.commit.name.seq;
-        let stands = base.is_some_and(|base| {
-            // Commits that lie only in the spool come after the newest that is in the store.
-            base.commit.name.seq > seq || base.tag == head.tag
-        });
+        // By tag: a number says nothing, since another machine may have gone on from the same commit.
+        let stands = base.is_some_and(|base| base.tag == head.tag || heads.contains(&head.tag));
         match stands {
             true => Ok(()),
             false => Err(self.claims.busy(&format!(

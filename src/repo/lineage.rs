@@ -64,11 +64,20 @@ impl Lineage {
         self.of_session.contains_key(&session)
     }
 
-    /// The claim that is later than `mine`, if there is one; also when `mine` is not among them.
+    /// The latest claim, if it is later than `mine`; also when `mine` is not among them.
     pub(super) fn later_than(&self, volume: VolumeId, mine: &ClaimName) -> Option<&ClaimName> {
+        self.all_later_than(volume, mine).next()
+    }
+
+    /// The claims later than `mine`, latest first.
+    pub(super) fn all_later_than(
+        &self,
+        volume: VolumeId,
+        mine: &ClaimName,
+    ) -> impl Iterator<Item = &ClaimName> {
         let mine = layout::claim(volume, mine);
-        self.latest()
-            .filter(|latest| layout::claim(volume, latest) < mine)
+        let later = move |claim: &&ClaimName| layout::claim(volume, claim) < mine;
+        self.claims.iter().take_while(later)
     }
 
     /// Judges a commit by its name.

@@ -258,13 +258,20 @@ impl Repository {
     }
 
     async fn load(&self, id: VolumeId) -> Result<LoadedVolume, Error> {
-        let names = keys::names(&self.store).await?;
-        let epochs = names.iter().filter_map(|name| match name {
-            KeyName::Volume { volume, epoch } if *volume == id => Some(*epoch),
-            _ => None,
-        });
-        let loaded =
-            keys::load_volume(&self.store, self.id, &self.contents, id, epochs.collect()).await?;
+        let epochs_in = |names: &[KeyName]| {
+            let epochs = names.iter().filter_map(|name| match name {
+                KeyName::Volume { volume, epoch } if *volume == id => Some(*epoch),
+                _ => None,
+            });
+            epochs.collect::<Vec<_>>()
+        };
+        let listed = self.listed.lock().as_deref().map(epochs_in);
+        // A volume made since the repository was opened is not among what was listed then.
+        let epochs = match listed.filter(|epochs| !epochs.is_empty()) {
+            Some(epochs) => epochs,
+            None => epochs_in(&keys::names(&self.store).await?),
+        };
+        let loaded = keys::load_volume(&self.store, self.id, &self.contents, id, epochs).await?;
         self.remember(loaded.clone());
         Ok(loaded)
     }

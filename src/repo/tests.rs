@@ -3,7 +3,10 @@
 use super::*;
 use crate::crypto::Argon2Params;
 use crate::format::marker;
-use crate::repo::fixture::{self, PASSWORD, config, init, memory, no_cache, open, password};
+use crate::repo::fixture::{
+    self, PASSWORD, TEN, config, init, memory, metered, no_cache, open, password,
+};
+use crate::store::metered::Operation;
 
 async fn open_with(store: &Store, secret: &Secret) -> Result<Repository, Error> {
     Repository::open(store.clone(), no_cache(), secret).await
@@ -139,6 +142,34 @@ async fn a_slot_of_another_repository_opens_nothing_here() {
     theirs.delete(&slot).await.unwrap();
     theirs.put(&own, Body::Bytes(bytes)).await.unwrap();
     assert!(open_with(&theirs, &password(PASSWORD)).await.is_err());
+}
+
+#[tokio::test]
+async fn slots_that_are_too_many_to_try_are_said_and_not_taken_for_a_wrong_password() {
+    let store = memory();
+    init(&store).await;
+    let own = only_slot(&store, layout::SlotKind::Password).await;
+    let (whole, _) = store.get(&own, 1 << 20).await.unwrap();
+    store.delete(&own).await.unwrap();
+    for id in 0..33u8 {
+        let name = layout::slot(layout::SlotName {
+            kind: layout::SlotKind::Password,
+            id: [id; 8],
+        });
+        store
+            .put(&name, Body::Bytes(whole.slice(..40)))
+            .await
+            .unwrap();
+    }
+    let opened = open_with(&store, &password(PASSWORD)).await;
+    assert!(matches!(
+        opened,
+        Err(Error::TooManySlots {
+            tried: 32,
+            untried: 1,
+            ..
+        })
+    ));
 }
 
 #[tokio::test]
@@ -279,4 +310,17 @@ async fn slots_come_and_go_without_touching_data_but_never_the_last() {
     repository.remove_slot(slots[0]).await.unwrap();
     let last = repository.remove_slot(slots[1]).await;
     assert!(matches!(last, Err(Error::Invalid(_))));
+}
+
+#[tokio::test]
+async fn opening_a_volume_by_its_id_lists_the_keys_once() {
+    let store = memory();
+    let id = fixture::volume(&store).await.info().id;
+    let (counted, meter) = metered(&store);
+    let repository = open(&counted, no_cache()).await;
+    repository.volume(id).await.unwrap();
+    assert_eq!(meter.usage(Operation::List).requests, 1);
+    let later = open(&store, no_cache()).await;
+    let made = later.create_volume("later", Stamp(TEN)).await.unwrap();
+    assert_eq!(repository.volume(made.id).await.unwrap().info(), &made);
 }

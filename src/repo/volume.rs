@@ -56,6 +56,18 @@ impl Volume {
         }
     }
 
+    /// The same volume, its commits and claims looked for in another store: the one beneath an overlay. Blocks are read as before.
+    pub fn through(&self, store: Store) -> Self {
+        Self {
+            claims: Claims::new(self.info.name.clone(), self.keys.clone(), store.clone()),
+            blocks: self.blocks.clone(),
+            info: self.info.clone(),
+            keys: self.keys.clone(),
+            config: self.config,
+            store,
+        }
+    }
+
     /// Its listing entry.
     pub fn info(&self) -> &VolumeInfo {
         &self.info

@@ -57,15 +57,14 @@ impl Pending {
     }
 
     /// Gives the file its attributes and its name if all of it could be written, else takes it away and says why.
-    pub(super) fn finish(&self, xattrs: &Xattrs) -> io::Result<()> {
-        let finished = match self.failure.lock().take() {
+    pub(super) fn finish(&self, xattrs: Xattrs) -> io::Result<()> {
+        match self.failure.lock().take() {
             None => self.dir.finish_file(&self.item, &self.file, xattrs),
-            Some(why) => Err(io::Error::other(why)),
-        };
-        match finished {
-            Ok(()) => Ok(()),
-            // Why it failed says more than that the rest of it is still there.
-            Err(error) => self.abandon().and(Err(error)),
+            Some(why) => {
+                // Why it failed says more than that the rest of it is still there.
+                let _ = self.abandon();
+                Err(io::Error::other(why))
+            }
         }
     }
 

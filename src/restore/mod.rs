@@ -10,7 +10,7 @@ mod contents;
 
 mod target;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,9 +21,11 @@ use crate::format::entry::Kind;
 use crate::id::FileId;
 use crate::path::RepoPath;
 use crate::repo::Volume;
+use crate::repo::blocks::Blocks;
+use crate::repo::tree::Tree;
 use crate::restore::contents::Pending;
 use crate::restore::plan::{Item, Step, Walk};
-use crate::restore::target::{Dir, Target};
+use crate::restore::target::{Dir, Target, Xattrs};
 
 /// Steps planned at once: bounds what is in memory of a directory with millions of entries.
 const STEPS_AT_ONCE: usize = 1024;
@@ -105,7 +107,7 @@ pub async fn run(
         target: Target::open(target).map_err(failed)?,
         dirs: HashMap::new(),
         linked: HashMap::new(),
-        pending: Vec::new(),
+        pending: VecDeque::new(),
         deferred: Vec::new(),
         summary: Summary::default(),
         progress,
@@ -130,7 +132,7 @@ struct Restore<'a> {
     /// The first name of each file with several.
     linked: HashMap<FileId, RepoPath>,
     /// Files made and not yet filled.
-    pending: Vec<Pending>,
+    pending: VecDeque<Pending>,
     /// What has to wait until they are.
     deferred: Vec<Deferred>,
     summary: Summary,
@@ -232,7 +234,7 @@ impl Restore<'_> {
             Err(error) => Err(error),
         };
         match made {
-            Ok(Some(file)) => self.pending.push(Pending::new(item, dir, file)),
+            Ok(Some(file)) => self.pending.push_back(Pending::new(item, dir, file)),
             Ok(None) => self.wrote(0),
             Err(error) => self.fail(item.path, error),
         }
@@ -241,11 +243,8 @@ impl Restore<'_> {
 
     /// A symlink, pipe, socket or device. The inner error concerns this entry only.
     async fn make_special(&self, item: &Item, dir: &Dir) -> Result<io::Result<()>, Error> {
-        match self.volume.tree(self.commit).xattrs(item.id).await {
-            Ok(xattrs) => Ok(dir.make_special(item, &xattrs)),
-            Err(error) if error.is_damage() => Ok(Err(io::Error::other(error))),
-            Err(error) => Err(error.into()),
-        }
+        let xattrs = xattrs(&self.volume.tree(self.commit), item.id).await?;
+        Ok(dir.make_special(item, xattrs))
     }
 
     /// Fills the files that have been made, then does what had to wait for them.
@@ -254,16 +253,17 @@ impl Restore<'_> {
         contents::write(
             &tree,
             self.volume.blocks(),
-            &self.pending,
+            self.pending.make_contiguous(),
             &self.progress.bytes,
         )
         .await?;
-        for file in std::mem::take(&mut self.pending) {
-            let finished = match tree.xattrs(file.item.id).await {
-                Ok(xattrs) => file.finish(&xattrs),
-                Err(error) => file.abandon().and(Err(io::Error::other(error))),
+        // One by one: those that are still waiting when the run has to end are taken away.
+        while let Some(next) = self.pending.front() {
+            let xattrs = xattrs(&tree, next.item.id).await?;
+            let Some(file) = self.pending.pop_front() else {
+                break;
             };
-            match finished {
+            match file.finish(xattrs) {
                 Ok(()) => self.wrote(file.item.inode.size),
                 Err(error) => self.fail(file.item.path, error),
             }
@@ -280,12 +280,7 @@ impl Restore<'_> {
                     }
                 }
                 Deferred::Leave { item, dir } => {
-                    let finished = match tree.xattrs(item.id).await {
-                        Ok(xattrs) => dir.finish(&item, &xattrs),
-                        Err(error) if error.is_damage() => Err(io::Error::other(error)),
-                        Err(error) => return Err(error.into()),
-                    };
-                    match finished {
+                    match dir.finish(&item, xattrs(&tree, item.id).await?) {
                         Ok(()) => self.wrote(0),
                         Err(error) => self.fail(item.path, error),
                     }
@@ -320,5 +315,14 @@ impl Restore<'_> {
             path,
             why: why.to_string(),
         });
+    }
+}
+
+/// The xattrs of an inode. That they are damaged concerns this inode only; a store that cannot be reached ends the run.
+async fn xattrs(tree: &Tree<Arc<Blocks>>, id: FileId) -> Result<Xattrs, Error> {
+    match tree.xattrs(id).await {
+        Ok(xattrs) => Ok(Ok(xattrs)),
+        Err(error) if error.is_damage() => Ok(Err(io::Error::other(error))),
+        Err(error) => Err(error.into()),
     }
 }

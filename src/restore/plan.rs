@@ -6,12 +6,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::format::entry::{Inode, Kind};
+use crate::format::entry::{Inode, Kind, Malformed};
+use crate::format::key::is_entry_name;
 use crate::id::FileId;
 use crate::path::RepoPath;
 use crate::repo::Error;
 use crate::repo::blocks::Blocks;
-use crate::repo::tree::Tree;
+use crate::repo::tree::{self, Tree};
 
 /// Names read from the tree in one go.
 const NAMES_AT_ONCE: usize = 1024;
@@ -113,6 +114,11 @@ impl Walk {
         };
         if let Some((name, id)) = top.names.pop_front() {
             let path = top.item.path.join(&name);
+            // `..` or a slash would lead out of the target.
+            if !is_entry_name(&name) {
+                let why = Malformed("name: it would lead out of its directory");
+                return self.pass_over(path, tree::Error::from(why).into());
+            }
             match self.inode(id).await {
                 Ok(inode) => self.plan(Item { path, id, inode }),
                 Err(error) => self.pass_over(path, error)?,

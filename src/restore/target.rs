@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use crate::format::entry::{Inode, Kind};
@@ -13,11 +13,13 @@ use crate::path::RepoPath;
 use crate::restore::plan::Item;
 use crate::sys::{self, SetTime};
 
-/// Extended attributes of an inode: (name, value).
-pub(super) type Xattrs = [(Vec<u8>, Vec<u8>)];
+/// Extended attributes of an inode as (name, value), or why they cannot be read.
+pub(super) type Xattrs = io::Result<Vec<(Vec<u8>, Vec<u8>)>>;
 
 /// Begins the name of what is not finished yet; the file id follows.
 const UNFINISHED: &str = ".rewindfs-restoring-";
+/// The bits of a mode that make a program run as its owner and its group.
+const SET_ID_BITS: u32 = libc::S_ISUID | libc::S_ISGID;
 
 /// The target's root.
 pub(super) struct Target {
@@ -102,11 +104,19 @@ impl Dir {
         Ok(file)
     }
 
-    /// Gives a filled file its attributes and its name.
-    pub(super) fn finish_file(&self, item: &Item, file: &File, xattrs: &Xattrs) -> io::Result<()> {
-        apply(file, &item.inode, xattrs)?;
+    /// Gives a filled file its attributes and its name. It gets its name even where an attribute cannot be set, which is then
+    /// the error: its contents are whole. Without a name, it is taken away.
+    pub(super) fn finish_file(&self, item: &Item, file: &File, xattrs: Xattrs) -> io::Result<()> {
+        let applied = apply(file, &item.inode, xattrs);
         let unfinished = unfinished(item);
-        sys::rename(&self.fd, &unfinished, &self.fd, name_of(item)?, 0)
+        let named =
+            name_of(item).and_then(|name| sys::rename(&self.fd, &unfinished, &self.fd, name, 0));
+        if let Err(error) = named {
+            // Why it has no name says more than that the rest of it is still there.
+            let _ = self.remove_unfinished(&unfinished);
+            return Err(error);
+        }
+        applied
     }
 
     /// Takes away a file that could not be filled.
@@ -114,8 +124,9 @@ impl Dir {
         self.remove_unfinished(&unfinished(item))
     }
 
-    /// Makes a symlink, pipe, socket or device with its attributes.
-    pub(super) fn make_special(&self, item: &Item, xattrs: &Xattrs) -> io::Result<()> {
+    /// Makes a symlink, pipe, socket or device with its attributes; it is there even where an attribute cannot be set, which is
+    /// then the error.
+    pub(super) fn make_special(&self, item: &Item, xattrs: Xattrs) -> io::Result<()> {
         let inode = &item.inode;
         self.put_in_place(item, |unfinished| {
             match inode.kind {
@@ -123,27 +134,28 @@ impl Dir {
                 kind => sys::make_node(&self.fd, unfinished, file_type(kind) | 0o600, inode.rdev)?,
             }
             let fd = sys::open_at(&self.fd, unfinished, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
-            apply(&fd, inode, xattrs)
-        })
+            Ok(apply(&fd, inode, xattrs))
+        })?
     }
 
     /// Gives the directory itself its attributes, when nothing more will be made in it.
-    pub(super) fn finish(&self, item: &Item, xattrs: &Xattrs) -> io::Result<()> {
+    pub(super) fn finish(&self, item: &Item, xattrs: Xattrs) -> io::Result<()> {
         apply(&self.fd, &item.inode, xattrs)
     }
 
     /// Makes something under a temporary name and renames it to `item`'s.
-    fn put_in_place(
+    fn put_in_place<T>(
         &self,
         item: &Item,
-        make: impl FnOnce(&[u8]) -> io::Result<()>,
-    ) -> io::Result<()> {
+        make: impl FnOnce(&[u8]) -> io::Result<T>,
+    ) -> io::Result<T> {
         let unfinished = unfinished(item);
         self.remove_unfinished(&unfinished)?;
-        make(&unfinished)?;
+        let made = make(&unfinished)?;
         sys::rename(&self.fd, &unfinished, &self.fd, name_of(item)?, 0)?;
         // Renaming one name of an inode to another of the same does nothing and leaves both (rename(2)).
-        self.remove_unfinished(&unfinished)
+        self.remove_unfinished(&unfinished)?;
+        Ok(made)
     }
 
     fn remove_unfinished(&self, unfinished: &[u8]) -> io::Result<()> {
@@ -166,20 +178,46 @@ fn unfinished(item: &Item) -> Vec<u8> {
 
 /// Owner first, since a change of owner takes set-id bits and capabilities away; times last, since all else changes them.
 /// Owners and the attributes that only root may set are left out for anybody else, as every copying program does.
-fn apply(fd: &impl std::os::fd::AsFd, inode: &Inode, xattrs: &Xattrs) -> io::Result<()> {
+///
+/// Each is tried, whatever became of those before; the first error is given. The modification time is then left as it is, so that
+/// a later run does not take the file for done (see [`Dir::holds`]).
+fn apply(fd: &impl AsFd, inode: &Inode, xattrs: Xattrs) -> io::Result<()> {
     let root = sys::effective_uid() == 0;
+    // `and` keeps the first error, and its argument has been carried out by then.
+    let mut done = Ok(());
     if root {
-        sys::set_owner(fd, Some(inode.uid), Some(inode.gid))?;
+        done = done.and(sys::set_owner(fd, Some(inode.uid), Some(inode.gid)));
     }
-    for (name, value) in xattrs {
-        if root || name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_") {
-            sys::set_xattr(fd, name, value, 0)?;
+    let may_set =
+        |name: &[u8]| root || name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_");
+    match xattrs {
+        Ok(xattrs) => {
+            for (name, value) in xattrs.iter().filter(|(name, _)| may_set(name)) {
+                done = done.and(sys::set_xattr(fd, name, value, 0));
+            }
         }
+        Err(error) => done = done.and(Err(error)),
     }
     if inode.kind != Kind::Symlink {
-        sys::set_mode(fd, inode.mode.into())?;
+        done = done.and(set_mode(fd, inode));
     }
-    sys::set_times(fd, SetTime::To(inode.atime), SetTime::To(inode.mtime))
+    done =
+        done.and_then(|()| sys::set_times(fd, SetTime::To(inode.atime), SetTime::To(inode.mtime)));
+    done.map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("it is there, but not all its attributes: {error}"),
+        )
+    })
+}
+
+/// Set-id bits only where the owner and the group are those that they were meant for: a program must not run as somebody else
+/// than it did. On a directory they mean no such thing.
+fn set_mode(fd: &impl AsFd, inode: &Inode) -> io::Result<()> {
+    let owned = inode.kind == Kind::Dir
+        || sys::stat(fd).is_ok_and(|there| (there.uid, there.gid) == (inode.uid, inode.gid));
+    let mode = u32::from(inode.mode);
+    sys::set_mode(fd, if owned { mode } else { mode & !SET_ID_BITS })
 }
 
 /// The `S_IF*` bits of a kind.
@@ -194,3 +232,6 @@ fn file_type(kind: Kind) -> u32 {
         Kind::BlockDevice => libc::S_IFBLK,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -282,13 +282,17 @@ impl Filesystem for Snapshot {
                 Err(error) => return reply.error(errno(&error)),
             };
             for (entry, inode) in &listed {
-                let shown = shown(entry.id, inode);
+                let (ttl, shown) = match inode {
+                    Some(inode) => (FOREVER, shown(entry.id, inode)),
+                    // Asked for again, and then refused, as soon as anybody wants to know more than its kind.
+                    None => (Duration::ZERO, attr::kind_alone(entry.id, entry.kind)),
+                };
                 let name = OsStr::from_bytes(&entry.name);
                 if reply.add(
                     INodeNo(entry.id.0),
                     entry.next,
                     name,
-                    &FOREVER,
+                    &ttl,
                     &shown,
                     GENERATION,
                 ) {
@@ -369,16 +373,20 @@ fn shown(id: FileId, inode: &Inode) -> FileAttr {
     attr::from_inode(id, inode, inode.size.div_ceil(512))
 }
 
-/// Some entries with their inodes. Stops before one that cannot be read, so that its error does not hide what comes before it.
+/// Some entries with their inodes; without where that is damaged, which must not hide the rest of the directory. Stops before one
+/// that cannot be asked for, so that its error does not hide what comes before it.
 async fn with_inodes(
     fs: &Arc<TreeFs>,
     directory: &Directory,
     offset: u64,
-) -> Result<Vec<(Listed, Arc<Inode>)>, Error> {
+) -> Result<Vec<(Listed, Option<Arc<Inode>>)>, Error> {
     let mut listed = Vec::new();
     for entry in directory.read(fs, offset).await? {
         match fs.inode(entry.id).await {
-            Ok(inode) => listed.push((entry, inode)),
+            Ok(inode) => listed.push((entry, Some(inode))),
+            Err(error) if error.is_damage() || matches!(error, Error::NotFound(_)) => {
+                listed.push((entry, None));
+            }
             Err(error) if listed.is_empty() => return Err(error),
             Err(_) => break,
         }

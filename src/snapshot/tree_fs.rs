@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::format::commit::Commit;
 use crate::format::entry::{Contents, Extent, Inode, Kind, NameEntry, Totals};
+use crate::format::key::is_entry_name;
 use crate::id::FileId;
 use crate::path::RepoPath;
 use crate::repo::blocks::Blocks;
@@ -77,6 +78,9 @@ impl TreeFs {
 
     /// What `name` in directory `dir` points to; `None` if there is no such name.
     pub async fn lookup(&self, dir: FileId, name: &[u8]) -> Result<Option<NameEntry>, Error> {
+        if !is_entry_name(name) {
+            return Ok(None);
+        }
         let entry = self.tree.name(dir, name).await?;
         if let Some(entry) = entry {
             self.remember_parent(dir, &entry);
@@ -89,18 +93,30 @@ impl TreeFs {
         self.tree.resolve(path).await
     }
 
-    /// Up to `limit` names of `dir` in byte order, strictly after `after`.
+    /// Up to `limit` names of `dir` in byte order, strictly after `after`; fewer only at the end. What stands in the tree like a
+    /// name but cannot be one (`..`, or with a slash) is passed over: no program that lists a directory expects it.
     pub async fn names(
         &self,
         dir: FileId,
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<(Vec<u8>, NameEntry)>, Error> {
-        let names = self.tree.names(dir, after, limit).await?;
-        for (_, entry) in &names {
+        let mut kept = Vec::new();
+        let mut after = after.map(<[u8]>::to_vec);
+        loop {
+            let wanted = limit - kept.len();
+            let names = self.tree.names(dir, after.as_deref(), wanted).await?;
+            let is_end = names.len() < wanted;
+            after = names.last().map(|(name, _)| name.clone()).or(after);
+            kept.extend(names.into_iter().filter(|(name, _)| is_entry_name(name)));
+            if is_end || kept.len() == limit {
+                break;
+            }
+        }
+        for (_, entry) in &kept {
             self.remember_parent(dir, entry);
         }
-        Ok(names)
+        Ok(kept)
     }
 
     /// The directory in which `dir` was last seen; itself if it was never looked up (the root).

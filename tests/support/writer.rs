@@ -56,7 +56,7 @@ impl Writer {
         let head = volume.head().await?;
         let session = SessionId::random();
         let writership = volume
-            .claim(session, owner, head.as_ref(), LEASE, &**clock)
+            .claim(session, owner, head.as_ref(), &[], LEASE, &**clock)
             .await?;
         Ok(Self {
             volume: volume.clone(),

@@ -146,6 +146,8 @@ pub(super) struct FakeSource {
     /// What the diary begins with.
     before: Mutex<State>,
     pub(super) broken: AtomicBool,
+    /// The disk is whole, but one file may not be read.
+    pub(super) denied: Mutex<Option<FileId>>,
     /// Being created: the kernel shows a new name to nobody until its creation was answered.
     pub(super) hidden: Mutex<BTreeSet<FileId>>,
 }
@@ -164,6 +166,7 @@ impl FakeSource {
             now,
             before: Mutex::new(State::with_dirs()),
             broken: AtomicBool::new(false),
+            denied: Mutex::new(None),
             hidden: Mutex::default(),
         })
     }
@@ -194,6 +197,9 @@ impl FakeSource {
     fn inode(&self, id: FileId) -> io::Result<FakeInode> {
         if self.broken.load(Ordering::SeqCst) {
             return Err(io::Error::other("the disk is broken"));
+        }
+        if *self.denied.lock() == Some(id) {
+            return Err(io::ErrorKind::PermissionDenied.into());
         }
         let stale = || io::Error::from(io::ErrorKind::StaleNetworkFileHandle);
         self.look(|state| state.inodes.get(&id).cloned())

@@ -228,6 +228,49 @@ fn a_source_that_cannot_be_read_folds_instead_of_failing_the_write() {
     assert_eq!(again.take(FILE, 0..4096).unwrap()[..2], *b"x\x03");
 }
 
+/// A program went on writing to a file that the daemon may not read. Every write folded the sealed epoch, without end: no
+/// snapshot was ever made again, and status said nothing.
+#[test]
+fn a_file_that_may_not_be_read_is_refused_and_folds_nothing() {
+    let world = World::new(&ROOMY);
+    let file = create(&world, FILE, b"f");
+    write(&world, &file, 0, &[3; 5000]);
+    let sealed = sealed(&world);
+    *world.source.denied.lock() = Some(FILE);
+    write(&world, &file, 0, b"x");
+    write(&world, &file, 4096, b"y");
+    assert!(!sealed.is_folded());
+    let refused = |error: CaptureError| match error {
+        CaptureError::Io { id: FILE, source } => source.kind(),
+        other => panic!("{other}"),
+    };
+    let denied = std::io::ErrorKind::PermissionDenied;
+    assert_eq!(refused(sealed.attributes(FILE).unwrap_err()), denied);
+    assert_eq!(refused(sealed.take(FILE, 0..4096).unwrap_err()), denied);
+    *world.source.denied.lock() = None;
+    assert_eq!(refused(sealed.take(FILE, 0..4096).unwrap_err()), denied);
+    sealed.finish().unwrap();
+    assert_eq!(world.epochs.counters().folds, 0);
+    let next = world.epochs.seal().unwrap();
+    assert_eq!(next.take(FILE, 0..4096).unwrap()[..2], *b"x\x03");
+}
+
+/// A file that was cut while it was copied ahead: its copy is made once more instead of being left to the seal.
+#[test]
+fn a_copy_can_be_given_back_for_another() {
+    let world = World::new(&ROOMY);
+    let file = create(&world, FILE, b"f");
+    write(&world, &file, 0, &[3; 9000]);
+    let copy = world.epochs.copy_ahead(1 << 20).unwrap();
+    copy.read(0..9000).unwrap();
+    copy.give_back_for_another();
+    let copy = world.epochs.copy_ahead(1 << 20).unwrap();
+    assert_eq!(copy.bytes(), 12_288);
+    copy.give_back();
+    assert!(world.epochs.copy_ahead(1 << 20).is_none());
+    assert_eq!(world.epochs.open_size().bytes, 12_288);
+}
+
 #[test]
 fn a_failed_read_is_told_and_can_be_tried_again() {
     let world = World::new(&ROOMY);

@@ -31,14 +31,14 @@ fn touched(size: u64, fresh: bool, dirty: &[Range<u64>]) -> Touched {
 
 #[test]
 fn a_new_file_is_cut_by_content_and_needs_no_holes() {
-    let plan = plan(&touched(5000, true, &[0..8192]), None, 0).unwrap();
+    let plan = plan(&touched(5000, true, &[0..8192]), None, 0, false).unwrap();
     assert!(plan.by_content && !plan.reset && !plan.covers && !plan.cut_off && !plan.sparse);
     assert_eq!(plan.ranges, [0..5000]);
 }
 
 #[test]
 fn a_file_truncated_and_written_again_forgets_what_it_held() {
-    let plan = plan(&touched(10, true, &[0..8192]), Some(&inode(8192)), 0).unwrap();
+    let plan = plan(&touched(10, true, &[0..8192]), Some(&inode(8192)), 0, false).unwrap();
     assert!(plan.by_content && plan.reset && plan.cut_off);
 }
 
@@ -48,6 +48,7 @@ fn an_overwritten_page_is_an_increment() {
         &touched(20_000, false, &[4096..8192]),
         Some(&inode(20_000)),
         0,
+        false,
     )
     .unwrap();
     assert!(!plan.by_content && !plan.reset && plan.covers && !plan.cut_off);
@@ -57,25 +58,32 @@ fn an_overwritten_page_is_an_increment() {
 #[test]
 fn a_file_rewritten_as_a_whole_is_cut_by_content_unless_it_is_one_written_in_place() {
     let whole = touched(20_000, false, &[0..20_480]);
-    assert!(plan(&whole, Some(&inode(20_000)), 0).unwrap().by_content);
+    assert!(
+        plan(&whole, Some(&inode(20_000)), 0, false)
+            .unwrap()
+            .by_content
+    );
     let mut in_place = inode(20_000);
     in_place.in_place = true;
-    assert!(!plan(&whole, Some(&in_place), 0).unwrap().by_content);
+    assert!(!plan(&whole, Some(&in_place), 0, false).unwrap().by_content);
 }
 
 #[test]
 fn a_truncated_file_is_cut_off_even_where_only_a_copy_ahead_reached() {
     let cut = touched(100, false, &[4096..8192]);
-    assert!(plan(&cut, Some(&inode(8192)), 0).unwrap().cut_off);
-    assert!(plan(&cut, Some(&inode(100)), 8192).unwrap().cut_off);
+    assert!(plan(&cut, Some(&inode(8192)), 0, false).unwrap().cut_off);
+    assert!(plan(&cut, Some(&inode(100)), 8192, true).unwrap().cut_off);
 }
 
 #[test]
 fn untouched_contents_and_what_is_no_file_need_no_plan() {
-    assert_eq!(plan(&touched(100, false, &[]), Some(&inode(100)), 0), None);
+    assert_eq!(
+        plan(&touched(100, false, &[]), Some(&inode(100)), 0, false),
+        None
+    );
     let mut dir = touched(100, false, std::slice::from_ref(&(0..100)));
     dir.attributes.as_mut().unwrap().stat.kind = Kind::Dir;
-    assert_eq!(plan(&dir, None, 0), None);
+    assert_eq!(plan(&dir, None, 0, false), None);
     dir.attributes = None;
-    assert_eq!(plan(&dir, None, 0), None);
+    assert_eq!(plan(&dir, None, 0, false), None);
 }

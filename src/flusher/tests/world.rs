@@ -14,7 +14,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::compress::Compression;
 use crate::crypto::{AesKeyLen, Argon2Params};
 use crate::epoch::{self, Epochs, LiveInode};
-use crate::flusher::{CommitMark, Flusher, Handle, Options, Parts, Policy, Resume, Spool, resume};
+use crate::flusher::{
+    CommitMark, Flusher, Handle, Options, Parts, Policy, Resume, Spool, heads, resume,
+};
 use crate::format::entry::{Contents, Kind, NameEntry};
 use crate::id::{FileId, SessionId};
 use crate::journal::Journal;
@@ -146,7 +148,14 @@ impl World {
         };
         let session = SessionId::random();
         let writership = volume
-            .claim(session, "test", base.as_ref(), LONG, &*clock)
+            .claim(
+                session,
+                "test",
+                base.as_ref(),
+                &heads(&manifests),
+                LONG,
+                &*clock,
+            )
             .await
             .unwrap();
         let next = base.as_ref().map_or(2, |base| base.commit.next_file_id);

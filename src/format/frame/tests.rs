@@ -35,6 +35,14 @@ fn unpacks_what_it_packed() {
     }
 }
 
+/// What FORMAT.md says of a frame's length, in numbers.
+#[test]
+fn frames_are_as_short_and_as_long_as_the_format_says() {
+    assert_eq!(ENCRYPTED_LEN_MIN, 64);
+    assert_eq!(ENCRYPTED_LEN_MAX, 1_048_640);
+    assert_eq!(uncompressed_len(FRAME_PLAIN_MAX), 1_048_640);
+}
+
 #[test]
 fn compresses_only_what_shrinks() {
     let text = b"the same words over and over, ".repeat(1000);

@@ -207,6 +207,8 @@ impl Ops {
         renamed?;
         guard.name(to_dir.live(), asked.to.1, Some(moved));
         let left = if asked.flags & libc::RENAME_WHITEOUT != 0 {
+            // First gone and then made, so that removing the whiteout, too, leaves a trace of the name that was there.
+            guard.name(from_dir.live(), asked.from.1, None);
             self.whiteout(&mut guard, from_dir.node(), asked.from.1)
         } else {
             Ok(exchanged)

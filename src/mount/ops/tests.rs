@@ -441,3 +441,23 @@ fn what_the_kernel_never_sends_is_refused() {
     }
     scene.ops.release(777);
 }
+
+/// A whiteout that was left where a file had been moved away was removed in the same epoch. Both seemed never to have been, so
+/// the snapshot went on naming the file at its old place.
+#[test]
+fn a_whiteout_that_is_removed_at_once_does_not_bring_the_old_name_back() {
+    let scene = Scene::new();
+    scene.create("file");
+    scene.sealed_names();
+    match scene.rename("file", "moved", libc::RENAME_WHITEOUT) {
+        // Not on this file system, or not for this user.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPERM)) => return,
+        done => done.expect("moved"),
+    }
+    scene.ops.unlink(FileId::ROOT, b"file").expect("removed");
+    let expected = [
+        ("file".to_owned(), None),
+        ("moved".to_owned(), Some(Kind::File)),
+    ];
+    assert_eq!(scene.sealed_names(), expected);
+}

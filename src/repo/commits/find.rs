@@ -5,7 +5,7 @@
 use crate::clock::Stamp;
 use crate::format::entry::HistoryEntry;
 use crate::id::Seq;
-use crate::repo::commits::{Found, Point, snapshot_id};
+use crate::repo::commits::{Found, Looked, Point, snapshot_id};
 use crate::repo::lineage::Lineage;
 use crate::repo::{Error, Volume, layout, show_time};
 
@@ -65,38 +65,61 @@ impl Volume {
     async fn find_at(&self, at: Stamp) -> Result<Found, Error> {
         let lineage = self.claims.lineage().await?;
         let looked = self.newest_from(&lineage, None, at).await?;
-        let is_contiguous = looked.is_contiguous();
-        match looked.found {
-            Some(found) if found.commit.incomplete => {
-                let history = self.history(&found).await?;
-                let complete = |entry: &&HistoryEntry| {
-                    is_kept(entry) && !entry.incomplete && entry.name.stamp <= at
-                };
-                match history.iter().rev().find(complete) {
-                    Some(entry) => self.read_entry(entry, &found).await,
-                    None => Ok(found),
-                }
+        let Some(found) = &looked.found else {
+            return Err(self.none_at(&lineage, at).await?);
+        };
+        if !self.is_contiguous(&lineage, &looked, found).await? {
+            self.prove_nothing_between(&lineage, Some(found), at)
+                .await?;
+        }
+        if !found.commit.incomplete {
+            return Ok(found.clone());
+        }
+        let history = self.history(found).await?;
+        let complete =
+            |entry: &&HistoryEntry| is_kept(entry) && !entry.incomplete && entry.name.stamp <= at;
+        match history.iter().rev().find(complete) {
+            Some(entry) => self.read_entry(entry, found).await,
+            None => Ok(found.clone()),
+        }
+    }
+
+    /// Why there is nothing at or before `at`, once it is proven that nothing has gone from there.
+    async fn none_at(&self, lineage: &Lineage, at: Stamp) -> Result<Error, Error> {
+        let looked = self.newest_from(lineage, None, Stamp(u64::MAX)).await?;
+        let Some(head) = looked.found else {
+            return Ok(self.nothing_yet());
+        };
+        self.prove_nothing_between(lineage, None, at).await?;
+        let why = format!("there is no snapshot at or before {}", show_time(at));
+        Ok(not_found(why, &self.history(&head).await?))
+    }
+
+    /// Whether nothing is missing between `found` and the next later commit: it is the newest of all that are listed, or the commit
+    /// listed before it says itself that it follows this one. Its name alone says nothing, since anybody who can write to the
+    /// store can plant one.
+    async fn is_contiguous(
+        &self,
+        lineage: &Lineage,
+        looked: &Looked,
+        found: &Found,
+    ) -> Result<bool, Error> {
+        let Some((newer, len)) = &looked.newer else {
+            return Ok(looked.among_newest);
+        };
+        // Saves reading one that cannot follow it.
+        if !looked.among_newest || newer.seq.0.checked_sub(1) != Some(found.commit.name.seq.0) {
+            return Ok(false);
+        }
+        match self.read_if_history(lineage, newer, *len).await {
+            Ok(next) => {
+                let this = Some((found.commit.name, found.tag));
+                Ok(next.is_some_and(|next| next.commit.previous == this))
             }
-            Some(found) if is_contiguous => Ok(found),
-            Some(found) => {
-                self.prove_nothing_between(&lineage, Some(&found), at)
-                    .await?;
-                Ok(found)
+            Err(error) if error.is_damage() || matches!(error, Error::NewerFormat { .. }) => {
+                Ok(false)
             }
-            None => Err(
-                match self
-                    .newest_from(&lineage, None, Stamp(u64::MAX))
-                    .await?
-                    .found
-                {
-                    None => self.nothing_yet(),
-                    Some(head) => {
-                        self.prove_nothing_between(&lineage, None, at).await?;
-                        let why = format!("there is no snapshot at or before {}", show_time(at));
-                        not_found(why, &self.history(&head).await?)
-                    }
-                },
-            ),
+            Err(error) => Err(error),
         }
     }
 
@@ -104,8 +127,9 @@ impl Volume {
     /// unnoticed, and an older state be taken for that of `at`. [`Error::Missing`] names it. One LIST and one commit more, and the
     /// few pages in which history has the commits behind `found`.
     ///
-    /// Whoever can delete objects can delete all later ones too, and no store tells that from a volume that ended there; so a history
-    /// that cannot be read proves nothing and is passed over.
+    /// Whoever can delete objects can delete all later ones too, and no store tells that from a volume that ended there; so where no
+    /// later commit can be read there is nothing to prove it by. Where one is, damage to its history is the error: what it would
+    /// have said is not known.
     async fn prove_nothing_between(
         &self,
         lineage: &Lineage,
@@ -115,13 +139,13 @@ impl Volume {
         let (Some(head), _) = self.newest_readable_of(lineage).await? else {
             return Ok(());
         };
+        if found.is_some_and(|found| found.commit.name == head.commit.name) {
+            return Ok(());
+        }
         let tree = self.tree(&head.commit);
         let mut next = found.map_or(0, |found| found.commit.name.seq.0 + 1);
         loop {
-            let entries = match tree.history_from(Seq(next), HISTORY_AT_ONCE).await {
-                Err(error) if error.is_damage() => return Ok(()),
-                entries => entries?,
-            };
+            let entries = tree.history_from(Seq(next), HISTORY_AT_ONCE).await?;
             if let Some(entry) = entries.iter().find(|entry| is_kept(entry)) {
                 return match entry.name.stamp <= at {
                     true => Err(Error::Missing {

@@ -78,7 +78,7 @@ async fn claim_from_nothing(
     clock: &ManualClock,
 ) -> Result<Writership, Error> {
     volume
-        .claim(SessionId::random(), owner, None, LEASE, clock)
+        .claim(SessionId::random(), owner, None, &[], LEASE, clock)
         .await
 }
 
@@ -160,7 +160,7 @@ async fn a_session_claims_once() {
     let session = first.writership.session();
     let again = first
         .volume
-        .claim(session, "here", None, LEASE, &*clock(1))
+        .claim(session, "here", None, &[], LEASE, &*clock(1))
         .await;
     assert!(matches!(again, Err(Error::Invalid(_))));
 }
@@ -305,7 +305,7 @@ async fn a_claim_on_a_base_that_others_have_gone_beyond_is_refused_and_cuts_noth
     for stale in [Some(&base), None] {
         let session = SessionId::random();
         let claimed = volume
-            .claim(session, "there", stale, LEASE, &*clock(1))
+            .claim(session, "there", stale, &[], LEASE, &*clock(1))
             .await;
         assert!(matches!(claimed, Err(Error::Busy { .. })));
         assert_eq!(volume.head().await.unwrap().unwrap().tag, head.tag);
@@ -313,9 +313,51 @@ async fn a_claim_on_a_base_that_others_have_gone_beyond_is_refused_and_cuts_noth
     // The lease was given back, so that whoever has read the head may go on at once.
     let session = SessionId::random();
     let claimed = volume
-        .claim(session, "elsewhere", Some(&head), LEASE, &*clock(2))
+        .claim(session, "elsewhere", Some(&head), &[], LEASE, &*clock(2))
         .await;
     assert!(claimed.is_ok());
+}
+
+#[tokio::test]
+async fn a_base_in_the_spool_must_go_on_from_where_the_store_stands_and_not_only_be_ahead_by_number()
+ {
+    let store = memory();
+    let mut first = Writer::new(&store).await;
+    let seen = first.commit(vec![], Special::default()).await;
+    let mut spooled = seen.clone();
+    spooled.commit.name.seq.0 += 2;
+    spooled.tag.0[0] ^= 1;
+    let head = first.commit(vec![], Special::default()).await;
+    first.writership.release().await.unwrap();
+    let claim = async |heads: &[Tag]| {
+        let (session, clock) = (SessionId::random(), clock(1));
+        let base = Some(&spooled);
+        let claimed = first
+            .volume
+            .claim(session, "there", base, heads, LEASE, &*clock);
+        claimed.await
+    };
+    let forks = claim(&[seen.tag, spooled.tag]).await;
+    assert!(matches!(forks, Err(Error::Busy { .. })));
+    assert!(claim(&[seen.tag, head.tag, spooled.tag]).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_claim_of_the_same_process_does_not_fence_it_and_another_does() {
+    let store = memory();
+    let first = Writer::new(&store).await;
+    let session = SessionId::random();
+    first.writership.will_claim_as(session);
+    let volume = &first.volume;
+    volume
+        .claim(session, "here", None, &[], LEASE, &*clock(1))
+        .await
+        .unwrap();
+    assert!(first.writership.verify().await.is_ok());
+    assert!(first.writership.renew(&*clock(2)).await.is_ok());
+    claim_from_nothing(volume, "here", &clock(3)).await.unwrap();
+    let fenced = first.writership.verify().await;
+    assert!(matches!(fenced, Err(Error::Fenced(3))));
 }
 
 /// Reads what stands under `key` with each bit of each byte's turn flipped.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::format::entry::{Change, Contents, Extent, Inode, LABEL_MAX};
-use crate::format::key::{Key, is_name};
+use crate::format::key::{Key, is_entry_name, is_name};
 use crate::format::page::{Entry, Op, VALUE_MAX};
 use crate::id::FileId;
 use crate::repo::tree::Error;
@@ -194,12 +194,12 @@ fn encode_inode(id: FileId, inode: &Inode) -> Result<Vec<u8>, Error> {
 }
 
 fn check_name(dir: FileId, name: &[u8]) -> Result<(), Error> {
-    match is_name(name) && !name.contains(&b'/') {
+    match is_entry_name(name) {
         true => Ok(()),
         false => Err(refused(
             "a name",
             dir,
-            "it is empty, too long, or holds a slash or a NUL",
+            "it is empty, too long, a dot or two, or holds a slash or a NUL",
         )),
     }
 }

@@ -37,12 +37,14 @@ pub(super) fn create(
     doing: &str,
 ) -> Result<PutOutcome, Error> {
     if path.exists() {
-        return Ok(PutOutcome::Refused);
+        return already_there(root, path, doing);
     }
     let aside = Aside::write(root, body, doing)?;
     match aside.link(root, path) {
         Ok(()) => Ok(PutOutcome::Done),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(PutOutcome::Refused),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            already_there(root, path, doing)
+        }
         Err(error) if cannot_link(&error) => create_locked(root, path, aside, doing),
         Err(error) => Err(fail(root, doing, error)),
     }
@@ -52,11 +54,18 @@ pub(super) fn create(
 fn create_locked(root: &Root, path: &Path, aside: Aside, doing: &str) -> Result<PutOutcome, Error> {
     let _held = lock(root).map_err(|error| fail(root, doing, error))?;
     if path.exists() {
-        return Ok(PutOutcome::Refused);
+        return already_there(root, path, doing);
     }
     let renamed = aside.rename(root, path);
     renamed.map_err(|error| fail(root, doing, error))?;
     Ok(PutOutcome::Done)
+}
+
+/// Who is told that an object is there may rely on it: its writer may have died, or be, between giving the name and making it
+/// durable.
+fn already_there(root: &Root, path: &Path, doing: &str) -> Result<PutOutcome, Error> {
+    sync_folder(&parent(path)).map_err(|error| fail(root, doing, error))?;
+    Ok(PutOutcome::Refused)
 }
 
 /// Replaces an object if it is still of `version`: atomic among those who take the lock.

@@ -51,7 +51,7 @@ impl Writer {
         head: Option<Found>,
     ) -> Self {
         let session = SessionId::random();
-        let claim = volume.claim(session, owner, head.as_ref(), LEASE, &**clock);
+        let claim = volume.claim(session, owner, head.as_ref(), &[], LEASE, &**clock);
         Self {
             volume: volume.clone(),
             clock: clock.clone(),
