@@ -204,7 +204,7 @@ pub fn describe(error: &anyhow::Error) -> (String, u8) {
 pub fn sentence(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain().map(|cause| cause.to_string()) {
-        if line.ends_with(&cause) {
+        if line.contains(&cause) {
             continue;
         }
         if !line.is_empty() {

@@ -477,7 +477,17 @@ impl Filesystem for Live {
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, fh: FileHandle, data_only: bool, reply: ReplyEmpty) {
-        empty(self.ops.sync(fh.0, data_only), reply);
+        if self.ops.options().on_fsync.is_none() {
+            return empty(self.ops.sync(fh.0, data_only), reply);
+        }
+        // Hot mode waits for the store, perhaps for long: not on a loop thread, since a few waiting programs would then keep
+        // everybody from reading and writing. One thread for each program that waits. If there is none to be had, the reply is
+        // dropped, which the program sees as a failed fsync.
+        let ops = self.ops();
+        let waiting = std::thread::Builder::new().name("fsync".to_owned());
+        if let Err(error) = waiting.spawn(move || empty(ops.sync(fh.0, data_only), reply)) {
+            tracing::error!(%error, "no thread for an fsync that waits for the store");
+        }
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {

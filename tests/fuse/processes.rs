@@ -308,3 +308,42 @@ fn a_volume_of_the_same_name_is_not_gone_on_with_unasked() {
     must_exit(&run(&world, "mount", &other, &["--volume", "another"]), 0);
     world.unmount(&other);
 }
+
+#[test]
+fn in_hot_mode_fsync_waits_for_the_repository_and_nobody_else_does() {
+    let Some(world) = world("in_hot_mode_fsync_waits_for_the_repository_and_nobody_else_does")
+    else {
+        return;
+    };
+    /// More than the mount has loop threads.
+    const WAITING: usize = 12;
+    let source = world.source();
+    world.mount(&["--mode", "hot", "--interval", "1h"]);
+    must_exit(&run(&world, "sync", &source, &[]), 0);
+    fs::write(source.join("durable"), "x").unwrap();
+    fs::File::open(source.join("durable"))
+        .unwrap()
+        .sync_all()
+        .unwrap();
+    assert_eq!(newest(&world, "durable"), "x");
+
+    fs::rename(world.path("repository"), world.path("away")).unwrap();
+    let waiting: Vec<_> = (0..WAITING)
+        .map(|number| {
+            let file = fs::File::create(source.join(format!("waits-{number}"))).unwrap();
+            std::thread::spawn(move || file.sync_all())
+        })
+        .collect();
+    // With the store away this would never return if one of them held up the mount.
+    fs::write(source.join("other"), "written meanwhile").unwrap();
+    assert_eq!(
+        fs::read_to_string(source.join("other")).unwrap(),
+        "written meanwhile"
+    );
+    assert!(waiting.iter().all(|waiter| !waiter.is_finished()));
+    fs::rename(world.path("away"), world.path("repository")).unwrap();
+    for waiter in waiting {
+        waiter.join().unwrap().unwrap();
+    }
+    world.unmount(&source);
+}

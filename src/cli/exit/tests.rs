@@ -159,4 +159,7 @@ fn a_sentence_is_one_line_without_repetition() {
     assert_eq!(sentence(&error), "restore a: first second");
     let error = anyhow::Error::new(repo::Error::from(store(store::Kind::Retry)));
     assert_eq!(sentence(&error), "put x: no");
+    // A cause whose words stand in the message already, as the stores write them.
+    let error = anyhow!("refused").context("get x: refused: try again");
+    assert_eq!(sentence(&error), "get x: refused: try again");
 }
