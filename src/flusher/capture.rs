@@ -7,8 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 
-use bytes::Bytes;
-
 use crate::epoch::{Attributes, CaptureError, CopyAhead, Sealed};
 use crate::flusher::consolidate::{clip, union};
 use crate::flusher::entries::{NameChange, Touched};
@@ -155,8 +153,8 @@ pub(crate) fn plan(
 
 /// Where the bytes of one file come from.
 pub(crate) trait Reader {
-    /// The bytes of `range`, at most [`READ_LEN`]; shorter where the file ends.
-    fn read(&self, range: Range<u64>) -> Result<Bytes, Error>;
+    /// Fills `buffer`, at most [`READ_LEN`], with the bytes from `offset` on; says how many, fewer only where the file ends.
+    fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Error>;
     /// Where data may lie at or after the beginning of `range`; its end if there is none in it. The hole before that
     /// need not be read.
     fn skip_hole(&self, range: Range<u64>) -> Result<u64, Error>;
@@ -171,8 +169,11 @@ pub(crate) struct SealedReader<'a> {
 }
 
 impl Reader for SealedReader<'_> {
-    fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
-        Ok(self.sealed.take(self.id, range)?)
+    fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Error> {
+        let range = offset..offset + buffer.len() as u64;
+        let bytes = self.sealed.take(self.id, range)?;
+        buffer[..bytes.len()].copy_from_slice(&bytes);
+        Ok(bytes.len())
     }
 
     fn skip_hole(&self, range: Range<u64>) -> Result<u64, Error> {
@@ -194,8 +195,9 @@ impl AheadReader<'_> {
 }
 
 impl Reader for AheadReader<'_> {
-    fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
-        self.copy.read(range).map_err(|source| self.failed(source))
+    fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Error> {
+        let read = self.copy.read(buffer, offset);
+        read.map_err(|source| self.failed(source))
     }
 
     fn skip_hole(&self, range: Range<u64>) -> Result<u64, Error> {

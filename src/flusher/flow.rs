@@ -28,6 +28,7 @@ use crate::flusher::progress::{CommitMark, Phase, Progress, Published, Who};
 use crate::flusher::session::{Follows, Session};
 use crate::flusher::spool::{FrameBytes, Spool};
 use crate::flusher::upload::{Job, Queue, Right, Route, Uploader};
+use crate::flusher::window::Window;
 use crate::flusher::withheld::Withheld;
 use crate::id::{EpochNo, FileId};
 use crate::journal::Journal;
@@ -163,6 +164,7 @@ pub(super) struct Flow {
     pub(super) pipeline: PipelineParts,
     pub(super) gear: Gear,
     pub(super) index: DedupIndex,
+    pub(super) window: Window,
     pub(super) recent: Recent,
     pub(super) ahead: Ahead,
     pub(super) session: Session,
@@ -216,6 +218,7 @@ impl Flow {
             },
             gear: Gear::new(keys.gear()),
             index: DedupIndex::open_best_effort(&options.index_dir),
+            window: Window::default(),
             recent: Recent::default(),
             ahead: Ahead::default(),
             forgetting: Arc::new(Forgetting::new(parts.journal)),

@@ -244,6 +244,7 @@ impl Flow {
                 prove: &|id, end, content| {
                     Ok(runtime.block_on(parent.holds_chunk(id, end, content))?)
                 },
+                window: &mut self.window,
                 recent: &mut self.recent,
                 packer: &mut packer,
                 laid: &mut laid,
@@ -331,7 +332,9 @@ impl Flow {
         if let Some(sealed) = sealed {
             sealed.finish().map_err(|_| Error::Folded)?;
         }
-        own.into_iter().for_each(SpooledBlock::keep);
+        for block in own {
+            block.keep();
+        }
         self.insist(|spool| prepared.publish(spool));
 
         self.session.confirm(&found.commit.name, found.commit.wall);
