@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::ops::Range;
 
 use crate::epoch::{ChangeSize, CopyAhead};
-use crate::flusher::capture::{AheadReader, ContentPlan};
+use crate::flusher::capture::{AheadReader, ContentPlan, SPARSE_SLACK};
 use crate::flusher::consolidate::{clip, union};
 use crate::flusher::cut::{Cutter, Laid, Piece, Recent};
 use crate::flusher::error::Error;
@@ -242,8 +242,8 @@ fn copy_one(
         cut_off: false,
         ranges: clip(&union(copy.inode.dirty.clone()), 0..size),
         covers: true,
-        // Asking for holes costs nothing beside copying this much.
-        sparse: true,
+        // Asking a large one for holes costs nothing beside copying it.
+        sparse: size > SPARSE_SLACK,
     };
     cutter.file(&plan, Vec::new(), &AheadReader { copy })?;
     if let Some(tail) = cut_off_tail(&plan).filter(|_| old.is_some() || again) {

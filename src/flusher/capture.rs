@@ -16,8 +16,8 @@ use crate::id::FileId;
 
 /// The longest stretch asked for at once: what [`Sealed::take`] gives.
 pub(crate) const READ_LEN: u64 = 1 << 20;
-/// Files that use less of the disk than their size says by more than this are looked at for holes.
-const SPARSE_SLACK: u64 = 64 << 10;
+/// Files that use less of the disk than their size says by more than this are looked at for holes; smaller ones never.
+pub(crate) const SPARSE_SLACK: u64 = 64 << 10;
 
 /// A sealed epoch with its attributes resolved.
 #[derive(Default)]
