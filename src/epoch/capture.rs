@@ -295,6 +295,7 @@ impl Sealed {
         };
         self.set()
             .with(id, |record| record.need.attributes = resolved);
+        self.epochs.tally.taken.fetch_add(1, Ordering::Relaxed);
         Ok(found)
     }
 
@@ -337,6 +338,7 @@ impl Sealed {
         if run.start < run.end {
             let set = self.set();
             set.with(id, |record| record.taken(&run, set.detail()));
+            self.epochs.tally.taken.fetch_add(1, Ordering::Relaxed);
             self.epochs.buffer.nudge();
         }
     }

@@ -3,7 +3,6 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
 
 use parking_lot::{RwLockReadGuard, RwLockUpgradableReadGuard, RwLockWriteGuard};
 
@@ -11,7 +10,8 @@ use crate::epoch::Epochs;
 use crate::epoch::changes::ChangeSet;
 use crate::epoch::inodes::LiveInode;
 use crate::epoch::pages::{PAGE_LEN, pages_touched};
-use crate::epoch::preserve::{CUT_COPY_MAX, PATIENCE, Preserved};
+use crate::epoch::patience::Patience;
+use crate::epoch::preserve::{CUT_COPY_MAX, Preserved};
 use crate::epoch::seal::{Pin, parity};
 use crate::format::entry::NameEntry;
 use crate::id::{EpochNo, FileId};
@@ -46,7 +46,7 @@ pub struct Guard<'a> {
 impl Epochs {
     /// For a plain write of `range` into `inode` (also punch-hole, zero-range within the file): shared with other writes. What the
     /// sealed epoch needs of the range is preserved first; where there is no room for that the caller waits at most 100 ms (longer
-    /// only after three epochs in a row were folded because of such waits).
+    /// only after three epochs in a row were folded because of such waits, and never for what the flusher itself waits for).
     /// On return the range is marked dirty, and recorded in the journal where the file existed before. Perform the system call,
     /// then drop the guard.
     pub fn write<'a>(
@@ -62,7 +62,7 @@ impl Epochs {
         }
         drop(pin);
         drop(lock);
-        let began = Instant::now();
+        let mut patience = Patience::begin(self);
         loop {
             // Alone, so that no write of an older epoch is under way.
             let lock = inode.exclusive(&self.tally.waits);
@@ -77,7 +77,7 @@ impl Epochs {
             }
             drop(pin);
             drop(lock);
-            self.await_room(inode, &range, epoch, began);
+            self.await_room(inode, &range, epoch, &mut patience);
         }
     }
 
@@ -266,8 +266,8 @@ impl<'a> Guard<'a> {
         self.epochs.set(self.pin.epoch())
     }
 
-    /// Preserves what `range` of an inode is needed for. Without room it waits a little, then folds, and when that is not
-    /// allowed waits until the flusher has taken it. While it waits it lends its locks to the flusher.
+    /// Preserves what `range` of an inode is needed for. Without room it waits a little, then folds, and when that has
+    /// happened too often waits until the flusher has taken it or gets no further itself. While it waits it lends its locks to the flusher.
     fn settle(
         &mut self,
         inode: &Arc<LiveInode>,
@@ -282,16 +282,16 @@ impl<'a> Guard<'a> {
             Lock::Exclusive(lock) => Lock::Lent(RwLockWriteGuard::downgrade_to_upgradable(lock)),
             other => other,
         });
-        let until = Instant::now() + PATIENCE;
+        let mut patience = Patience::begin(epochs);
         loop {
             let events = epochs.buffer.events();
             let patient = match attempt(epochs, epoch) {
                 Preserved::Done => break,
-                Preserved::NoRoom => epochs.buffer.wait(events, until),
+                Preserved::NoRoom => epochs.buffer.wait(events, patience.until()),
                 Preserved::TooMuch => false,
             };
-            if !patient && !epochs.fold_for_writer(epoch) {
-                epochs.await_taken(inode, range, epoch);
+            if !patient && !epochs.fold_for_writer(epoch, &mut patience) {
+                epochs.await_taken(inode, range, epoch, &mut patience);
             }
         }
         self.each_lock(|lock| match lock {

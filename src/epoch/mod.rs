@@ -44,6 +44,8 @@ mod readers;
 
 mod fold;
 
+mod patience;
+
 mod ahead;
 
 mod alarm;
@@ -105,6 +107,8 @@ struct Tally {
     folds: AtomicU64,
     folds_in_a_row: AtomicU64,
     preserved: AtomicU64,
+    /// How often the flusher has captured something: whether it gets on.
+    taken: AtomicU64,
     waits: LongestWait,
     capture_waits: LongestWait,
 }

@@ -13,4 +13,6 @@ mod interleavings;
 
 mod steps;
 
+mod waiting;
+
 mod threads;

@@ -1,6 +1,9 @@
 //! Tests of the system calls whose wrapping is more than a translation of arguments.
 
+use std::os::fd::OwnedFd;
+
 use super::*;
+use crate::clock::Timespec;
 
 fn dir() -> (tempfile::TempDir, OwnedFd) {
     let dir = tempfile::tempdir().expect("a directory");

@@ -10,7 +10,7 @@ use crate::format::entry::{Kind, NameEntry};
 use crate::id::FileId;
 use crate::journal::WHOLE_FILE;
 
-const FILE: FileId = FileId(50);
+pub(super) const FILE: FileId = FileId(50);
 const MIB: u64 = 1 << 20;
 
 fn entry(id: FileId) -> NameEntry {
@@ -21,7 +21,7 @@ fn entry(id: FileId) -> NameEntry {
 }
 
 /// Creates a file through the epochs, as the mount does.
-fn create(world: &World, id: FileId, name: &[u8]) -> Arc<LiveInode> {
+pub(super) fn create(world: &World, id: FileId, name: &[u8]) -> Arc<LiveInode> {
     let dir = world.epochs.inode(&node(DIRS[0]));
     let file = world.epochs.inode(&node(id));
     let dirs = [&dir];
@@ -37,7 +37,7 @@ fn create(world: &World, id: FileId, name: &[u8]) -> Arc<LiveInode> {
     file
 }
 
-fn write(world: &World, file: &Arc<LiveInode>, at: u64, bytes: &[u8]) {
+pub(super) fn write(world: &World, file: &Arc<LiveInode>, at: u64, bytes: &[u8]) {
     let guard = world
         .epochs
         .write(file, at..at + bytes.len() as u64)
@@ -50,7 +50,7 @@ fn write(world: &World, file: &Arc<LiveInode>, at: u64, bytes: &[u8]) {
     world.source.apply(guard.epoch(), effect);
 }
 
-fn unlink(world: &World, file: &Arc<LiveInode>, name: &[u8]) {
+pub(super) fn unlink(world: &World, file: &Arc<LiveInode>, name: &[u8]) {
     let dir = world.epochs.inode(&node(DIRS[0]));
     let both = [&dir, file];
     let mut guard = world.epochs.change(&both).unwrap();
@@ -64,14 +64,14 @@ fn unlink(world: &World, file: &Arc<LiveInode>, name: &[u8]) {
 }
 
 /// A file of `len` bytes that the last commit has.
-fn committed(world: &World, len: usize) -> Arc<LiveInode> {
+pub(super) fn committed(world: &World, len: usize) -> Arc<LiveInode> {
     let file = create(world, FILE, b"f");
     write(world, &file, 0, &vec![1; len]);
     world.epochs.seal().unwrap().finish().unwrap();
     file
 }
 
-fn sealed(world: &World) -> Sealed {
+pub(super) fn sealed(world: &World) -> Sealed {
     world.epochs.seal().unwrap()
 }
 
