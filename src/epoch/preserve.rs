@@ -22,6 +22,7 @@ use crate::epoch::origin::{Contents, Origin};
 use crate::epoch::pages::{bytes_of, pages_touched};
 use crate::epoch::seal::parity;
 use crate::epoch::{Attributes, Epochs};
+use crate::failpoint::{self, Point};
 use crate::format::entry::Kind;
 use crate::id::EpochNo;
 use crate::source::Node;
@@ -136,6 +137,7 @@ impl Epochs {
         let reader = kept.map_or_else(|| self.readers.get(&*self.origin, inode.node()), Ok);
         match reader.and_then(|reader| read_pieces(&*reader, &ranges, hold)) {
             Ok(pieces) => {
+                failpoint::reach(Point::Preserve);
                 set.with(inode.id(), |record| {
                     record.preserve(&runs, pieces, set.detail())
                 });

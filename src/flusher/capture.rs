@@ -10,6 +10,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::epoch::{Attributes, CaptureError, CopyAhead, Sealed};
+use crate::failpoint::{self, Point};
 use crate::flusher::consolidate::{clip, union};
 use crate::flusher::entries::{NameChange, Touched};
 use crate::flusher::error::Error;
@@ -172,6 +173,7 @@ pub(crate) struct SealedReader<'a> {
 
 impl Reader for SealedReader<'_> {
     fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
+        failpoint::reach(Point::Capture);
         Ok(self.sealed.take(self.id, range)?)
     }
 
