@@ -16,6 +16,8 @@ use rand::{RngExt, SeedableRng};
 const WRITERS: u64 = 4;
 /// Names in a program's directory, so that it does not grow for ever.
 const NAMES: u32 = 24;
+/// Requests that may meet a process while it is being killed, one after the other.
+const ASKED_MAX: u32 = 100;
 /// Files that a writer stamps in order.
 pub(crate) const STAMPED: u64 = 3;
 /// A file that is written in place; its length in bytes.
@@ -49,6 +51,7 @@ impl Load {
             };
             std::thread::spawn(move || {
                 let error = writer.work(&stop).err();
+                let error = error.map(|error| writer.why(error));
                 Written {
                     dir: writer.dir,
                     stamped: writer.count,
@@ -139,6 +142,20 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// A request that the kernel is handing over to a process that is being killed fails with EIO, as one that the mount itself
+    /// fails would. The requests that follow tell which it was.
+    fn why(&self, error: io::Error) -> io::Error {
+        let is_vague = |error: &io::Error| error.raw_os_error() == Some(libc::EIO);
+        if !is_vague(&error) {
+            return error;
+        }
+        let asked = (0..ASKED_MAX).find_map(|_| match open(&self.dir.join("aside")) {
+            Err(again) if is_vague(&again) => None,
+            answer => Some(answer.err()),
+        });
+        asked.flatten().unwrap_or(error)
     }
 
     /// The next count into each file in turn: no moment has a later file ahead of an earlier one.
