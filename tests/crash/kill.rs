@@ -128,7 +128,7 @@ impl Victim {
 }
 
 /// Asked for by the environment, or random; said aloud.
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let asked = std::env::var("REWINDFS_TEST_SEED").ok();
     let seed = asked.and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(rand::random);

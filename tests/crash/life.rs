@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rewindfs::failpoint;
@@ -65,6 +65,46 @@ impl Life {
             std::thread::sleep(LOOK_EVERY);
         }
         None
+    }
+
+    /// Stops it where it stands: from now on none of its threads begins anything. What the kernel does for one of them goes on.
+    pub(crate) fn freeze(&self) {
+        self.signal("-STOP");
+        self.wait_for_threads("TD");
+    }
+
+    /// Once it is frozen: waits until the kernel, too, has done what it was asked for.
+    pub(crate) fn settle(&self) {
+        self.wait_for_threads("T");
+    }
+
+    /// Waits until each of its threads is in one of these states of proc_pid_stat(5).
+    fn wait_for_threads(&self, states: &str) {
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let is_so = |task: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(task.path().join("stat"));
+            // The state follows the name, which is in parentheses. A thread that has just ended has none.
+            stat.map_or(true, |stat| {
+                let after = stat.rsplit(") ").next().unwrap();
+                after.starts_with(|state| states.contains(state))
+            })
+        };
+        let until = Instant::now() + START_MAX;
+        while !std::fs::read_dir(&tasks).unwrap().flatten().all(is_so) {
+            assert!(Instant::now() < until, "it does not stop");
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args([name, &id]).status();
+        assert!(sent.unwrap().success());
     }
 
     /// `kill -9`, and waits until it is dead.

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use rand::rngs::StdRng;
@@ -19,13 +19,14 @@ const NAMES: u32 = 24;
 /// Requests that may meet a process while it is being killed, one after the other.
 const ASKED_MAX: u32 = 100;
 /// Files that a writer stamps in order.
-pub(crate) const STAMPED: u64 = 3;
+const STAMPED: u64 = 3;
 /// A file that is written in place; its length in bytes.
 const LARGE_LEN: u64 = 8 << 20;
 
 /// Programs at work.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
+    safe: Vec<Arc<AtomicU64>>,
     writers: Vec<JoinHandle<Written>>,
 }
 
@@ -42,12 +43,14 @@ impl Load {
     /// Starts them in `root`.
     pub(crate) fn begin(root: &Path, seed: u64) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let writers = (0..WRITERS).map(|number| {
+        let safe: Vec<Arc<AtomicU64>> = (0..WRITERS).map(|_| Arc::default()).collect();
+        let writers = (0..WRITERS).zip(&safe).map(|(number, safe)| {
             let stop = Arc::clone(&stop);
             let mut writer = Writer {
                 dir: root.join(format!("writer-{number}")),
                 random: StdRng::seed_from_u64(seed ^ (number << 56)),
                 count: 0,
+                safe: Arc::clone(safe),
             };
             std::thread::spawn(move || {
                 let error = writer.work(&stop).err();
@@ -60,7 +63,17 @@ impl Load {
             })
         });
         let writers = writers.collect();
-        Self { stop, writers }
+        Self {
+            stop,
+            safe,
+            writers,
+        }
+    }
+
+    /// The counts that fsync has told each program to be safe.
+    pub(crate) fn safe(&self) -> Vec<u64> {
+        let counts = self.safe.iter();
+        counts.map(|count| count.load(Ordering::SeqCst)).collect()
     }
 
     /// Ends them; what each knows.
@@ -104,11 +117,19 @@ impl Written {
     }
 }
 
-/// The count in a stamped file; 0 if it is not there or empty yet.
-pub(crate) fn read_stamp(dir: &Path, number: u64) -> u64 {
+/// The count that a program had made safe, as it stands in `root`; 0 if there is none.
+pub(crate) fn read_safe(root: &Path, writer: usize) -> u64 {
+    read_count(&root.join(format!("writer-{writer}/safe")))
+}
+
+fn read_stamp(dir: &Path, number: u64) -> u64 {
+    read_count(&dir.join(format!("stamp-{number}")))
+}
+
+/// The count in a file; 0 if it is not there or empty yet.
+fn read_count(path: &Path) -> u64 {
     let mut bytes = [0; 8];
-    let file = File::open(dir.join(format!("stamp-{number}")));
-    match file.and_then(|file| file.read_exact_at(&mut bytes, 0)) {
+    match File::open(path).and_then(|file| file.read_exact_at(&mut bytes, 0)) {
         Ok(()) => u64::from_le_bytes(bytes),
         Err(_) => 0,
     }
@@ -118,6 +139,7 @@ struct Writer {
     dir: PathBuf,
     random: StdRng,
     count: u64,
+    safe: Arc<AtomicU64>,
 }
 
 impl Writer {
@@ -134,10 +156,12 @@ impl Writer {
         let stamped: Vec<File> = (0..STAMPED)
             .map(|number| open(&self.dir.join(format!("stamp-{number}"))))
             .collect::<io::Result<_>>()?;
+        let safe = open(&self.dir.join("safe"))?;
         while !stop.load(Ordering::Relaxed) {
             self.stamp(&stamped)?;
-            match self.random.random_range(0..4) {
-                0 => self.overwrite(&large)?,
+            match self.random.random_range(0..16) {
+                0 => self.make_safe(&safe)?,
+                1..=4 => self.overwrite(&large)?,
                 _ => self.play()?,
             }
         }
@@ -165,6 +189,13 @@ impl Writer {
             file.write_all_at(&next.to_le_bytes(), 0)?;
         }
         self.count = next;
+        Ok(())
+    }
+
+    fn make_safe(&self, file: &File) -> io::Result<()> {
+        file.write_all_at(&self.count.to_le_bytes(), 0)?;
+        file.sync_data()?;
+        self.safe.store(self.count, Ordering::SeqCst);
         Ok(())
     }
 

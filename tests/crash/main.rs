@@ -32,4 +32,8 @@ mod load;
 
 mod proof;
 
+mod disk;
+
 mod kill;
+
+mod power;

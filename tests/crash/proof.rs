@@ -43,6 +43,11 @@ impl Proof {
         let before = random.random_range(0..self.moments.len());
         let (id, then) = self.moments.iter().nth(before).unwrap();
         self.compare(world, &world.dir("past"), id, then, what);
+        self.check(world, what);
+    }
+
+    /// All that the repository holds is whole.
+    pub(crate) fn check(&self, world: &World, what: &str) {
         let checked = world.run(["check", "--read-data"]);
         assert!(checked.starts_with("no damage found"), "{what}: {checked}");
     }
