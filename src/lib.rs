@@ -5,7 +5,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | vocabulary | [`id`] [`path`] [`clock`] [`metrics`] [`sys`] |
+//! | vocabulary | [`id`] [`path`] [`clock`] [`metrics`] [`sys`] [`failpoint`] |
 //! | pure transforms | [`compress`] [`chunk`] [`crypto`] [`mod@format`] |
 //! | parts that do I/O, each ignorant of the others | [`fuse`] [`source`] [`journal`] [`cache`] [`store`] |
 //! | the repository | [`repo`]: commits → tree → blocks → layout |
@@ -52,6 +52,8 @@ pub mod clock;
 pub mod metrics;
 
 pub mod sys;
+
+pub mod failpoint;
 
 pub mod compress;
 

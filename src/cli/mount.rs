@@ -116,7 +116,8 @@ impl Args {
         let point = time::parse(at, &context.now)?;
         let (selected, mountpoint) = self.past_place(context)?;
         let mountpoint = canonical(&mountpoint);
-        check_mountpoint(&mountpoint, &mountinfo::all()?, mountpoint.metadata())?;
+        let looked = mountinfo::look(&mountpoint);
+        check_mountpoint(&mountpoint, &mountinfo::all()?, looked)?;
         let now = context.now.clone();
         let mount = PastMount {
             opening: context.opening(&selected.repo)?,
@@ -238,8 +239,12 @@ impl Place {
 
 fn check_layout(context: &Context, place: &Place) -> anyhow::Result<()> {
     let mounts = mountinfo::all()?;
-    check_mountpoint(&place.mountpoint, &mounts, place.mountpoint.metadata())?;
-    match place.source.metadata() {
+    check_mountpoint(
+        &place.mountpoint,
+        &mounts,
+        mountinfo::look(&place.mountpoint),
+    )?;
+    match mountinfo::look(&place.source) {
         Ok(metadata) if metadata.is_dir() => {}
         Ok(_) => {
             return Err(

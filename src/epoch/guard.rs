@@ -13,6 +13,7 @@ use crate::epoch::pages::{PAGE_LEN, pages_touched};
 use crate::epoch::patience::Patience;
 use crate::epoch::preserve::{CUT_COPY_MAX, Preserved};
 use crate::epoch::seal::{Pin, parity};
+use crate::failpoint::{self, Point};
 use crate::format::entry::NameEntry;
 use crate::id::{EpochNo, FileId};
 use crate::source::Node;
@@ -181,6 +182,7 @@ impl<'a> Guard<'a> {
 
     /// `name` of `dir` now points to `entry` (after the system call succeeded).
     pub fn name(&mut self, dir: &Arc<LiveInode>, name: &[u8], entry: Option<NameEntry>) {
+        failpoint::reach(Point::Name);
         // What was just made could only be given a name that did not exist.
         let born = entry.is_some_and(|entry| self.created.contains(&entry.id));
         self.set().record_name(dir.id(), name, entry, born);

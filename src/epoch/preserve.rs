@@ -23,6 +23,7 @@ use crate::epoch::pages::{bytes_of, pages_touched};
 use crate::epoch::patience::{PATIENCE, Patience};
 use crate::epoch::seal::parity;
 use crate::epoch::{Attributes, Epochs};
+use crate::failpoint::{self, Point};
 use crate::format::entry::Kind;
 use crate::id::EpochNo;
 use crate::source::Node;
@@ -135,6 +136,7 @@ impl Epochs {
         let reader = kept.map_or_else(|| self.readers.get(&*self.origin, inode.node()), Ok);
         match reader.and_then(|reader| read_pieces(&*reader, &ranges, hold)) {
             Ok(pieces) => {
+                failpoint::reach(Point::Preserve);
                 set.with(inode.id(), |record| {
                     record.preserve(&runs, pieces, set.detail())
                 });

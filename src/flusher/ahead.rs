@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 use std::ops::Range;
 
 use crate::epoch::{ChangeSize, CopyAhead};
+use crate::failpoint::{self, Point};
 use crate::flusher::capture::{AheadReader, ContentPlan, SPARSE_SLACK};
 use crate::flusher::consolidate::{clip, union};
 use crate::flusher::cut::{Cutter, Laid, Piece, Recent};
@@ -149,6 +150,7 @@ impl Flow {
                 for object in self.ahead.add(packed, laid, &mut self.recent) {
                     self.queue.push(Job::Block(object));
                 }
+                failpoint::reach(Point::CopyAhead);
                 Ok(())
             }
             Err(error) => {

@@ -8,6 +8,7 @@ use std::io;
 use std::ops::Range;
 
 use crate::epoch::{Attributes, CaptureError, CopyAhead, Sealed};
+use crate::failpoint::{self, Point};
 use crate::flusher::consolidate::{clip, union};
 use crate::flusher::entries::{NameChange, Touched};
 use crate::flusher::error::Error;
@@ -170,6 +171,7 @@ pub(crate) struct SealedReader<'a> {
 
 impl Reader for SealedReader<'_> {
     fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Error> {
+        failpoint::reach(Point::Capture);
         let range = offset..offset + buffer.len() as u64;
         let bytes = self.sealed.take(self.id, range)?;
         buffer[..bytes.len()].copy_from_slice(&bytes);

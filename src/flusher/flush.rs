@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Stamp;
 use crate::epoch::{Attributes, Sealed};
+use crate::failpoint::{self, Point};
 use crate::flusher::capture::{Captured, ContentPlan, SealedReader, capture, plan};
 use crate::flusher::commit::{CommitWriter, Draft, Written};
 use crate::flusher::consolidate;
@@ -49,6 +50,7 @@ impl Flow {
         let sealed = self.epochs.seal();
         if let Some(sealed) = &sealed {
             self.last_epoch = Some(sealed.epoch());
+            failpoint::reach(Point::Seal);
         }
         if sealed.is_some() || !label.is_empty() || self.owes_moment() {
             let flushed = self.flush(sealed, wall, since, &label);
@@ -329,6 +331,7 @@ impl Flow {
             epoch: self.last_epoch.filter(|_| !self.held).map(|epoch| epoch.0),
         };
         let prepared = manifest.prepare(&self.spool)?;
+        failpoint::reach(Point::ManifestPrepared);
         if let Some(sealed) = sealed {
             sealed.finish().map_err(|_| Error::Folded)?;
         }
@@ -336,6 +339,7 @@ impl Flow {
             block.keep();
         }
         self.insist(|spool| prepared.publish(spool));
+        failpoint::reach(Point::Captured);
 
         self.session.confirm(&found.commit.name, found.commit.wall);
         self.progress.captured(mark(&found), since, written.bytes);

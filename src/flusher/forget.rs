@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::failpoint::{self, Point};
 use crate::id::{EpochNo, FileId};
 use crate::journal::{Journal, WHOLE_FILE};
 
@@ -51,6 +52,7 @@ impl Forgetting {
         change(&mut upto);
         let both = upto.published.min(upto.synced);
         if let Some(epoch) = both.filter(|_| both > upto.forgotten) {
+            failpoint::reach(Point::Forget);
             self.journal.forget(epoch)?;
             upto.forgotten = both;
         }

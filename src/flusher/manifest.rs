@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Stamp;
+use crate::failpoint::{self, Point};
 use crate::flusher::error::Error;
 use crate::flusher::spool::Spool;
 use crate::format::entry::CommitName;
@@ -123,6 +124,7 @@ impl Manifest {
         for object in &self.objects {
             spool.remove(object)?;
         }
+        failpoint::reach(Point::SpoolRemove);
         let path = spool.dir().join(self.file_name());
         match fs::remove_file(&path) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::Spool {
@@ -185,6 +187,7 @@ impl Prepared {
     pub(crate) fn publish(&self, spool: &Spool) -> Result<(), Error> {
         let (temporary, path) = (spool.dir().join(TEMPORARY), spool.dir().join(&self.name));
         spool.show(&self.commit)?;
+        failpoint::reach(Point::ManifestShown);
         match fs::rename(&temporary, &path) {
             Err(source) if temporary.exists() => Err(Error::Spool {
                 doing: "rename",

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::crypto::{BlockCipher, Ciphertext};
+use crate::failpoint::{self, Point};
 use crate::flusher::bulk_file::BulkFile;
 use crate::flusher::error::Error;
 use crate::flusher::manifest::{Manifest, SpooledObject};
@@ -235,6 +236,7 @@ impl SpooledBlock {
         let Some(file) = self.file.take() else {
             return Ok(());
         };
+        failpoint::reach(Point::SpoolBlock);
         let path = self.spool.hidden_path(&self.object.key);
         file.sync_data()
             .map_err(|source| self.spool.failed("fdatasync", &path, source))
@@ -303,7 +305,9 @@ impl BlockFile {
     /// Writes the next reserved frame.
     pub(crate) fn write(&mut self, frame: &Ciphertext) -> Result<(), Error> {
         self.write_header_once()?;
-        self.write_all(frame.bytes())
+        self.write_all(frame.bytes())?;
+        failpoint::reach(Point::SpoolFrame);
+        Ok(())
     }
 
     /// Frames so far.

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::clock::{Clock, Stamp};
+use crate::failpoint::{self, Point};
 use crate::flusher::error::Error;
 use crate::flusher::forget::Forgetting;
 use crate::flusher::manifest::{self, Manifest, SpooledObject};
@@ -231,6 +232,7 @@ impl Uploader {
             })
             .collect();
         self.put_all(objects.clone()).await?;
+        failpoint::reach(Point::UploadAhead);
         for object in objects {
             self.to.spool.remove(&object)?;
             self.ahead.insert(object.key);
@@ -245,7 +247,9 @@ impl Uploader {
             .filter(|object| !self.ahead.contains(&object.key));
         self.put_all(owed.cloned().collect()).await?;
         self.right.prove().await?;
+        failpoint::reach(Point::CommitPut);
         self.to.clone().put(commit.clone()).await?;
+        failpoint::reach(Point::Committed);
         if self.to.store.head(&commit.key).await? != Some(commit.len) {
             return Err(not_there(&commit.key));
         }
@@ -261,6 +265,7 @@ impl Uploader {
             tag,
             wall: Stamp(manifest.wall),
         });
+        failpoint::reach(Point::Publish);
         manifest.remove(&self.to.spool)?;
         if let Some(epoch) = manifest.epoch {
             self.forgetting
@@ -300,6 +305,7 @@ impl Route {
     async fn put(self, object: SpooledObject) -> Result<(), Error> {
         let path = self.spool.path(&object.key);
         let len = object.len;
+        failpoint::reach(Point::UploadBlock);
         let outcome = match path.exists() {
             true => {
                 let body = Body::File { path, len };
@@ -310,6 +316,7 @@ impl Route {
             // Removed after an upload, and the machine went down before the manifest was.
             false => PutOutcome::Refused,
         };
+        failpoint::reach(Point::UploadedBlock);
         match outcome {
             PutOutcome::Done => {
                 self.progress.uploaded(len);

@@ -2,9 +2,12 @@
 //! themselves, so that a dead one can be looked at.
 
 use std::ffi::OsString;
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+
+use crate::sys;
 
 /// One line of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,6 +42,14 @@ pub fn all() -> io::Result<Vec<Entry>> {
 pub fn uppermost(mountpoint: &Path) -> io::Result<Option<Entry>> {
     let mut all = all()?.into_iter();
     Ok(all.rfind(|entry| entry.mountpoint == mountpoint))
+}
+
+/// What is at `path`, from the file system there and not from what the kernel remembers of it: for as long as attributes may
+/// be cached a dead mount looks alive to stat(2), while statfs(2) always asks. `ENOTCONN` where it is dead.
+pub fn look(path: &Path) -> io::Result<Metadata> {
+    let place = sys::open(path, libc::O_PATH)?;
+    sys::statvfs(&place)?;
+    std::fs::metadata(path)
 }
 
 /// `36 35 98:0 /root /mount/point rw,noatime master:1 - ext4 /dev/sda rw`; `None` for a line of another shape.

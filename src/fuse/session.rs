@@ -254,7 +254,7 @@ enum Detach {
 pub fn remove_dead(mountpoint: &Path) -> Result<bool, Error> {
     let mut found = false;
     for _ in 0..DEAD_MOUNTS_MAX {
-        let dead = std::fs::metadata(mountpoint)
+        let dead = mountinfo::look(mountpoint)
             .is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN));
         if !dead {
             return Ok(found);

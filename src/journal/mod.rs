@@ -15,6 +15,7 @@ use std::sync::OnceLock;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::failpoint::{self, Point};
 use crate::id::{EpochNo, FileId};
 
 mod record;
@@ -131,6 +132,7 @@ impl Journal {
         let before = self.sled("record", || {
             self.database.insert(key.bytes(), &value.bytes())
         })?;
+        failpoint::reach(Point::JournalRecord);
         // A request of the epoch before may come late; what is newer in the database stays newer.
         let stored = before.as_deref().and_then(Value::parse);
         let newest = stored.map_or(epoch, |stored| noted.newest(key, stored).max(epoch));
@@ -173,6 +175,7 @@ impl Journal {
     fn make_durable(&self) -> io::Result<()> {
         self.noted.lock().begin_sync();
         self.sled("flush", || self.database.flush())?;
+        failpoint::reach(Point::JournalSync);
         self.latching("fdatasync", self.log.sync_data())?;
         self.noted.lock().end_sync();
         Ok(())
@@ -221,7 +224,9 @@ impl Journal {
                 batch.remove(&key.bytes()[..]);
             }
         }
-        self.sled("forget", || self.database.apply_batch(batch))
+        self.sled("forget", || self.database.apply_batch(batch))?;
+        failpoint::reach(Point::Forgotten);
+        Ok(())
     }
 
     /// All records, in order: for reconcile and `debug journal`. Those of earlier lives have epoch 0.

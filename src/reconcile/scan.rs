@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::epoch::{Guard, LiveInode};
+use crate::failpoint::{self, Point};
 use crate::format::entry::{Inode, Kind, NameEntry};
 use crate::id::FileId;
 use crate::path::RepoPath;
@@ -95,6 +96,7 @@ impl<P: Pages + Clone> Scan<'_, P> {
 
     /// Compares a directory's names with the tree's, both in byte order.
     fn directory(&mut self, dir: &Node, path: &RepoPath) -> Result<(), Error> {
+        failpoint::reach(Point::Scan);
         let mut names = match self.parts.source.read_dir(dir) {
             Ok(names) => names,
             // What is mounted inside the source is not part of it.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::clock::{Clock, Stamp};
+use crate::failpoint::{self, Point};
 use crate::format::claim::{ADOPTED_MAX, Claim, ClaimName, Lease, owner_text};
 use crate::id::{Era, Generation, Seq, SessionId, Tag};
 use crate::repo::claims::Claims;
@@ -221,6 +222,7 @@ impl Volume {
             return Err(moved_on);
         }
         writership.take(&claim).await?;
+        failpoint::reach(Point::Claim);
         Ok(writership)
     }
 

@@ -25,6 +25,12 @@ pub fn since_boot() -> std::time::Duration {
     std::time::Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), nanos)
 }
 
+/// Ends this process as `kill -9` does: nothing is written, given back or told.
+pub fn die() {
+    // SAFETY: takes a number and touches no memory.
+    unsafe { libc::raise(libc::SIGKILL) };
+}
+
 /// How many descriptors this process may have open.
 pub fn open_files_max() -> io::Result<u64> {
     let mut limit = MaybeUninit::<libc::rlimit>::uninit();

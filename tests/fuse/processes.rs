@@ -160,6 +160,23 @@ fn killed_and_mounted_again_loses_nothing() {
     assert_eq!(fs::read_to_string(source.join("file")).unwrap(), "written");
 }
 
+/// For as long as the kernel may believe the attributes of its root, a dead mount answered stat as if it were alive, and was
+/// taken for a mount that must be taken off first: mounting again failed within seconds after a crash, as scripts do it.
+#[test]
+fn killed_just_after_it_was_looked_at_it_is_mounted_again() {
+    let Some(world) = world("killed_just_after_it_was_looked_at_it_is_mounted_again") else {
+        return;
+    };
+    let source = world.source();
+    let mut process = in_front(&world);
+    fs::metadata(&source).unwrap();
+    process.kill().unwrap();
+    process.wait().unwrap();
+    fs::metadata(&source).expect("the kernel remembers it");
+    world.mount(&[]);
+    world.unmount(&source);
+}
+
 #[test]
 fn a_dead_mount_can_be_unmounted() {
     let Some(world) = world("a_dead_mount_can_be_unmounted") else {

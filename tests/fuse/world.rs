@@ -25,6 +25,8 @@ fn which(program: &str) -> bool {
 /// Directories and settings of one test.
 pub(crate) struct World {
     root: TempDir,
+    /// Where the source and the state lie.
+    disk: PathBuf,
     repo: String,
     environment: Vec<(String, String)>,
 }
@@ -39,6 +41,7 @@ impl World {
         let repo = root.path().join("repository").to_str().unwrap().to_owned();
         std::fs::create_dir(root.path().join("source")).unwrap();
         Self {
+            disk: root.path().to_owned(),
             root,
             repo,
             environment: Vec::new(),
@@ -53,9 +56,21 @@ impl World {
         world
     }
 
+    /// The same, but source and state lie in the directory `disk` of it, on which the caller mounts a disk.
+    pub(crate) fn with_disk(disk: &str) -> Self {
+        let mut world = Self::new();
+        world.disk = world.dir(disk);
+        world
+    }
+
     /// The protected directory, which is also where it is mounted.
     pub(crate) fn source(&self) -> PathBuf {
-        self.root.path().join("source")
+        self.disk.join("source")
+    }
+
+    /// Where the program keeps what it knows.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.disk.join("state")
     }
 
     /// A path in this world.
@@ -80,7 +95,7 @@ impl World {
             .args(arguments)
             .env("REWINDFS_REPO", &self.repo)
             .env("REWINDFS_PASSWORD", "correct horse battery staple")
-            .env("REWINDFS_STATE_DIR", self.path("state"))
+            .env("REWINDFS_STATE_DIR", self.state())
             .env("REWINDFS_CACHE_DIR", self.path("cache"))
             .env("XDG_CONFIG_HOME", self.path("config"))
             .env("XDG_DATA_HOME", self.path("data"))
@@ -173,7 +188,7 @@ impl Drop for World {
             }
         }
         if std::thread::panicking() {
-            for log in find_logs(&self.path("state")) {
+            for log in find_logs(&self.state()) {
                 let text = std::fs::read_to_string(&log).unwrap_or_default();
                 let tail: Vec<&str> = text.lines().rev().take(40).collect();
                 eprintln!("--- {} (newest first)\n{}", log.display(), tail.join("\n"));

@@ -19,9 +19,9 @@ struct Layer {
 const LAYERS: &[Layer] = &[
     Layer {
         // Vocabulary. An id is made of random bytes, which enter through crypto's one door.
-        modules: &["id", "path", "clock", "metrics", "sys"],
+        modules: &["id", "path", "clock", "metrics", "sys", "failpoint"],
         // The kernel's times become ours where its structures are read.
-        within: &[("sys", "clock")],
+        within: &[("sys", "clock"), ("failpoint", "sys")],
     },
     Layer {
         // Pure transforms. The formats name what crypto encrypts; crypto says what a ciphertext is.
@@ -81,14 +81,32 @@ const ONLY: &[(&str, &[&str])] = &[
     (
         "mount",
         &[
-            "epoch", "source", "journal", "fuse", "format", "id", "path", "clock", "metrics", "sys",
+            "epoch",
+            "source",
+            "journal",
+            "fuse",
+            "format",
+            "id",
+            "path",
+            "clock",
+            "metrics",
+            "sys",
+            "failpoint",
         ],
     ),
     // Epochs order changes of the source; they know no repository.
     (
         "epoch",
         &[
-            "source", "journal", "format", "id", "path", "clock", "metrics", "sys",
+            "source",
+            "journal",
+            "format",
+            "id",
+            "path",
+            "clock",
+            "metrics",
+            "sys",
+            "failpoint",
         ],
     ),
 ];

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::{Event, Ops, os_error};
+use crate::failpoint::{self, Point};
 use crate::id::FileId;
 use crate::mount::handles::OpenFile;
 use crate::mount::inodes::Inode;
@@ -134,6 +135,7 @@ impl Ops {
         let live = open.inode.live();
         let guard = self.epochs.write(live, write.offset..end)?;
         let written = write_all_possible(&open.file, write.offset, write.data);
+        failpoint::reach(Point::Write);
         drop(guard);
         let written = written?;
         self.make_durable(&open, Durable::asked_by(write.flags))?;

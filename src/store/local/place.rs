@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::failpoint::{self, Point};
 use crate::store::local::root::Root;
 use crate::store::local::{parent, version_of};
 use crate::store::{Body, Error, Kind, PutOutcome, Version, body};
@@ -128,6 +129,7 @@ impl Aside {
             Body::Bytes(bytes) => aside.write_bytes(bytes).map_err(|e| fail(root, doing, e))?,
             Body::File { path, len } => aside.take_file(root, path, *len, doing)?,
         }
+        failpoint::reach(Point::StoreAside);
         Ok(aside)
     }
 
