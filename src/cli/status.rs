@@ -105,7 +105,11 @@ fn print(status: &Status) -> anyhow::Result<()> {
         ))?;
     }
     if let Some(error) = &status.last_error {
-        output::line(&format!("  last error   {}", text(error)))?;
+        let since = match &status.last_error_since {
+            Some(since) => format!(" (since {since})"),
+            None => String::new(),
+        };
+        output::line(&format!("  last error   {}{since}", text(error)))?;
     }
     Ok(())
 }
@@ -118,6 +122,8 @@ fn state(status: &Status) -> String {
         Phase::Publishing => "publishing",
         Phase::Draining => "unmounted, uploading the rest",
         Phase::Failing => "publishing fails, trying again",
+        Phase::Waiting => "waiting for the repository; changes are kept on this machine",
+        Phase::Halted => "not backed up any more",
     };
     format!("{doing} (process {}, {})", status.pid, status.mode)
 }

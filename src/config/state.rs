@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::Error;
 use super::dirs::create_private;
 use crate::clock::Stamp;
-use crate::id::VolumeId;
+use crate::id::{SessionId, VolumeId};
 
 /// The version of `mount.json` that this program writes.
 const RECORD_VERSION: u32 = 1;
@@ -38,6 +38,9 @@ pub struct MountRecord {
     pub mountpoint: PathBuf,
     /// When it was mounted last, milliseconds since 1970.
     pub mounted_at: u64,
+    /// The session under which this machine claimed the volume last, hexadecimal; absent before it was heard of.
+    #[serde(default)]
+    pub session: Option<String>,
 }
 
 impl MountRecord {
@@ -56,6 +59,7 @@ impl MountRecord {
             source,
             mountpoint,
             mounted_at: now.0,
+            session: None,
         }
     }
 }
@@ -143,6 +147,10 @@ impl VolumeState {
     pub fn identity(&self) -> PathBuf {
         self.dir.join("identity")
     }
+    /// Copies of the repository's key objects, encrypted as they lie there: what a mount without the repository is opened with.
+    pub fn keys(&self) -> PathBuf {
+        self.dir.join("keys")
+    }
     /// The spool's directory.
     pub fn spool(&self) -> PathBuf {
         self.dir.join("spool")
@@ -182,6 +190,15 @@ impl VolumeState {
             )));
         }
         Ok(Some(record))
+    }
+
+    /// Adds to what is remembered under which session the volume was claimed. Nothing if nothing is remembered yet.
+    pub fn remember_session(&self, session: SessionId) -> Result<(), Error> {
+        let Some(mut record) = self.record()? else {
+            return Ok(());
+        };
+        record.session = Some(session.to_string());
+        self.remember(&record)
     }
 
     /// Remembers a live mount, so that a power cut leaves either the old record or the new one.

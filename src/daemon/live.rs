@@ -11,22 +11,24 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
-use zeroize::Zeroizing;
 
 use super::background::Reporter;
 use super::control::Server;
 use super::desk::{Desk, Ending, Reply, Wish};
+use super::link::Trouble;
+use super::local::{Machine, Place, Settings};
 use super::lock::{HANDOVER_MAX, VolumeLock};
-use super::opening::{self, CONFIG_DEFAULT, Opening};
+use super::opening::Opening;
 use super::signals::{Signals, until_unmounted};
-use super::writing::{End as Stop, Machine, PUBLISH_PATIENCE, Place, Writing};
+use super::writing::{End as Stop, PUBLISH_PATIENCE, Writing};
 use super::{Error, log, runtime};
 use crate::clock::{Clock, SystemClock};
 use crate::config::policy::Policy;
 use crate::config::select::VolumeRef;
-use crate::config::state::{MountRecord, State};
+use crate::config::state::{MountRecord, State, VolumeState};
 use crate::fuse::session::{self, Session};
-use crate::repo::{Repository, Secret, VolumeInfo};
+use crate::id::SessionId;
+use crate::repo::VolumeInfo;
 
 /// After a signal programs have this long to finish the request they are in, so that a mount which nobody uses ends as
 /// cleanly as after an unmount. Whoever still has a file open then is cut off by the end of the process.
@@ -75,25 +77,20 @@ impl LiveMount {
         in_front: bool,
     ) -> anyhow::Result<()> {
         let mut signals = runtime.block_on(async { Signals::catch() })?;
-        let repository = runtime.block_on(self.repository(reporter))?;
-        let info = runtime.block_on(self.choose_volume(&repository))?;
+        let found = runtime.block_on(self.find(reporter))?;
+        let info = found.volume.clone();
         let state = self.state.volume(info.id);
         state.create()?;
         log::start(&state.log(), in_front)?;
         VolumeLock::take(&state, HANDOVER_MAX)?.keep_until_exit();
 
         session::remove_dead(&self.mountpoint)?;
-        let writing = runtime.block_on(Writing::start(
-            &repository,
-            &info,
-            &state,
-            self.place(),
-            &self.policy,
-            self.spool_bytes,
-        ))?;
+        let (location, settings) = (self.opening.location.clone(), self.settings(&state));
+        let (writing, session_id) = runtime.block_on(Writing::start(found, location, settings))?;
+        let writing = Arc::new(writing);
         let front = {
             let _inside = runtime.enter();
-            writing.front(&self.policy)
+            writing.front()
         };
         let session = Arc::new(session::mount(
             front,
@@ -102,29 +99,17 @@ impl LiveMount {
         )?);
         std::fs::metadata(&self.mountpoint)
             .with_context(|| format!("look at the new mount {}", self.mountpoint.display()))?;
-        state.remember(&self.record(&info))?;
-        let scan = {
-            let _inside = runtime.enter();
-            writing.start_scan()?
-        };
-        let (desk, mut wishes) = Desk::new(
-            &writing,
-            scan,
-            self.record(&info),
-            &self.policy,
-            self.describe,
-        );
+        let record = self.record(&info, session_id);
+        state.remember(&record)?;
+        let (desk, mut wishes) = Desk::new(writing.clone(), record, self.describe);
         let desk = Arc::new(desk);
         let (ending, ended) = oneshot::channel();
         let serving = {
             let _inside = runtime.enter();
+            writing.begin()?;
             runtime.spawn(Server::bind(state.dir())?.serve(desk.clone(), ended))
         };
-        reporter.note_best_effort(&format!(
-            "{path} backs itself up into {repo} now; `rewindfs status {path}` tells more",
-            path = self.mountpoint.display(),
-            repo = self.repo,
-        ));
+        self.announce(reporter, writing.link().trouble());
         reporter.ready();
         tracing::info!(volume = info.name, at = %self.mountpoint.display(), "mounted");
 
@@ -139,82 +124,46 @@ impl LiveMount {
         })
     }
 
-    /// Opens the repository, or makes the embedded default and shows its recovery key this once.
-    async fn repository(&self, reporter: &mut Reporter) -> anyhow::Result<Repository> {
-        if self.create {
-            let (Secret::Password(text) | Secret::Recovery(text)) = &self.opening.secret;
-            let password = Zeroizing::new(text.to_string());
-            let (_, recovery) =
-                opening::create(&self.opening.location, password, CONFIG_DEFAULT).await?;
-            let line = Zeroizing::new(format!("recovery key, shown this once: {}", *recovery));
-            reporter.note_best_effort(&line);
-        }
-        Ok(self.opening.repository().await?)
-    }
-
-    /// The volume to write into: the one that is remembered or named, the one that this directory had before, or a new one.
-    async fn choose_volume(&self, repository: &Repository) -> anyhow::Result<VolumeInfo> {
-        let volumes = repository.volumes().await?;
-        let name = match &self.volume {
-            VolumeRef::Id(_) => return Ok(opening::choose(&volumes, &self.volume)?.clone()),
-            VolumeRef::Name(name) => name.clone(),
-            VolumeRef::Only => self.usual_name(),
-        };
-        let Some(found) = volumes.iter().find(|volume| volume.name == name) else {
-            return Ok(repository.create_volume(&name, SystemClock.now()).await?);
-        };
-        if self.volume == VolumeRef::Only {
-            self.must_be_ours(repository, found).await?;
-        }
-        Ok(found.clone())
-    }
-
-    /// The directory's own name.
-    fn usual_name(&self) -> String {
-        let name = self.source.file_name().unwrap_or("root".as_ref());
-        name.to_string_lossy().into_owned()
-    }
-
-    /// A volume that merely has the same name must not be gone on with unasked: its next commit would hold this
-    /// directory's files instead of its own.
-    async fn must_be_ours(
-        &self,
-        repository: &Repository,
-        volume: &VolumeInfo,
-    ) -> anyhow::Result<()> {
-        let head = repository.volume(volume.id).await?.head().await?;
-        let Some(head) = head else {
-            return Ok(());
-        };
-        let ours = self.place();
-        if head.commit.host == ours.machine.host && head.commit.source == ours.source_bytes() {
-            return Ok(());
-        }
-        Err(crate::config::Error::Usage(format!(
-            "the repository's volume {name} protects {source} on {host}; give --volume {name} to go on with it from \
-             here, or --volume with another name to begin a new one",
-            name = volume.name,
-            source = String::from_utf8_lossy(&head.commit.source).escape_debug(),
-            host = head.commit.host,
-        ))
-        .into())
-    }
-
-    fn place(&self) -> Place {
-        Place {
-            source: self.source.clone(),
-            machine: Machine::this(),
+    /// Tells the person that the mount answers, and what it lacks.
+    fn announce(&self, reporter: &mut Reporter, trouble: Option<Trouble>) {
+        let path = self.mountpoint.display();
+        match trouble {
+            None => reporter.note_best_effort(&format!(
+                "{path} backs itself up into {repo} now; `rewindfs status {path}` tells more",
+                repo = self.repo,
+            )),
+            Some(trouble) => {
+                reporter.note_best_effort(&format!("{path} is mounted, but {}", trouble.message));
+                reporter.note_best_effort(&format!(
+                    "{path} backs itself up as soon as the repository answers, without being mounted again; \
+                     `rewindfs status {path}` tells when"
+                ));
+            }
         }
     }
 
-    fn record(&self, info: &VolumeInfo) -> MountRecord {
-        MountRecord::new(
+    fn settings(&self, state: &VolumeState) -> Settings {
+        Settings {
+            state: state.clone(),
+            place: Place {
+                source: self.source.clone(),
+                machine: Machine::this(),
+            },
+            policy: self.policy.clone(),
+            spool_bytes: self.spool_bytes,
+        }
+    }
+
+    fn record(&self, info: &VolumeInfo, session: Option<SessionId>) -> MountRecord {
+        let mut record = MountRecord::new(
             self.repo.clone(),
             info.name.clone(),
             self.source.clone(),
             self.mountpoint.clone(),
             SystemClock.now(),
-        )
+        );
+        record.session = session.map(|session| session.to_string());
+        record
     }
 }
 
@@ -251,13 +200,13 @@ async fn serve(
         };
         if ending.publish {
             let published = tokio::select! {
-                published = writing.flusher().sync() => published,
+                published = writing.link().sync() => published,
                 signal = signals.next() => return End::Signal(signal),
                 // The person has given up: then the mount stays.
                 () = ending.reply_closed() => continue,
             };
             if let Err(error) = published {
-                ending.fail(error.into());
+                ending.fail(error);
                 continue;
             }
         }
@@ -353,7 +302,7 @@ async fn upload(
     if !writing.stop_scan().await {
         return Interrupted::Not;
     }
-    let synced = tokio::time::timeout(patience, writing.flusher().sync());
+    let synced = tokio::time::timeout(patience, writing.link().sync());
     tokio::pin!(synced);
     loop {
         tokio::select! {

@@ -16,6 +16,18 @@ pub mod status;
 
 pub mod control;
 
+mod finding;
+
+mod local;
+
+mod connecting;
+
+mod link;
+
+mod away;
+
+mod waiting;
+
 mod writing;
 
 mod scanning;
@@ -30,8 +42,10 @@ pub mod past;
 
 pub use error::Error;
 
-/// The runtime of a background process. To be made after the fork.
+/// The runtime of a background process, which may open as many files as the system lets it. To be made after the fork.
 fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    // Each file that a program has open in a mount is open here as well.
+    crate::sys::raise_open_files_max().map_err(Error::io("raise", "the limit of open files"))?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -30,10 +30,18 @@ pub struct Opening {
 impl Opening {
     /// Opens it.
     pub async fn repository(&self) -> Result<Repository, repo::Error> {
-        let store = store::open(&self.location).await.map_err(|error| {
+        self.repository_in(&self.location).await
+    }
+
+    /// Opens it in another place that holds it, or its keys alone.
+    pub(super) async fn repository_in(
+        &self,
+        location: &Location,
+    ) -> Result<Repository, repo::Error> {
+        let store = store::open(location).await.map_err(|error| {
             // A folder that does not exist holds no repository.
             match error.kind {
-                store::Kind::Missing => repo::Error::NoRepository(self.location.to_string()),
+                store::Kind::Missing => repo::Error::NoRepository(location.to_string()),
                 _ => error.into(),
             }
         })?;

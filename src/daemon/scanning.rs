@@ -30,6 +30,11 @@ impl Sight {
     pub(super) fn trouble(&self) -> Option<String> {
         self.trouble.lock().clone()
     }
+
+    /// Says why it does not get on.
+    pub(super) fn fail(&self, why: String) {
+        *self.trouble.lock() = Some(why);
+    }
 }
 
 /// A scan under way, or ended.
@@ -45,8 +50,8 @@ impl Scanning {
         parts: Parts<P>,
         flusher: flusher::Handle,
         expected: u64,
+        sight: Sight,
     ) -> std::io::Result<Self> {
-        let sight = Sight::default();
         sight.progress.expected.store(expected, Ordering::Relaxed);
         let stop = Arc::new(AtomicBool::new(false));
         let thread = {
@@ -60,11 +65,6 @@ impl Scanning {
             stop,
             thread,
         })
-    }
-
-    /// What can be seen of it.
-    pub(super) fn sight(&self) -> Sight {
-        self.sight.clone()
     }
 
     /// Ends it where it stands. What it has not looked at is looked at by the next mount. Returns whether it had been through.

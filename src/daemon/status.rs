@@ -19,6 +19,10 @@ pub enum Phase {
     Draining,
     /// Publishing fails; it is tried again.
     Failing,
+    /// The repository has not answered since the mount; changes are kept on this machine until it does.
+    Waiting,
+    /// Nothing is published any more by this process: another writer has taken the volume.
+    Halted,
 }
 
 /// How far a reconcile has come.
@@ -82,6 +86,8 @@ pub struct Status {
     pub last_commit: Option<LastCommit>,
     /// The last thing that went wrong and has not been mended since.
     pub last_error: Option<String>,
+    /// Since when that has been so; RFC 3339, UTC. Absent where it is not known.
+    pub last_error_since: Option<String>,
     /// Epochs folded into the next.
     pub folds: u64,
     /// The two ratios.
