@@ -380,6 +380,7 @@ impl Flow {
             self.hopeless.insert(id);
         } else if is_refusal(error) || (is_damage(error) && self.struck == Some(id)) {
             self.progress.refuse(id);
+            self.forgetting.left_out();
             self.hopeless.insert(id);
         } else {
             self.struck = Some(id);
