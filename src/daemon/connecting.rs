@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Error;
+use super::covering::trust;
 use super::local::{Left, Local, Settings};
 use crate::clock::{Clock, Stamp, SystemClock};
 use crate::flusher::{self, Flusher, Manifest, Resume};
-use crate::id::{FileId, SessionId, VolumeId};
-use crate::reconcile::{self, Trust};
+use crate::id::{FileId, Seq, SessionId, VolumeId};
+use crate::reconcile;
 use crate::repo::blocks::Blocks;
 use crate::repo::commits::Found;
 use crate::repo::{Repository, Volume};
@@ -108,6 +109,8 @@ pub(super) struct Connected {
     pub(super) expected: u64,
     /// The session under which the volume was claimed.
     pub(super) session: SessionId,
+    /// The commit with which the scan compares.
+    pub(super) compared: Option<Seq>,
 }
 
 /// Claims the volume and starts the flusher. `owed_since`: since when the open epoch has changes.
@@ -131,12 +134,8 @@ pub(super) async fn connect(
             tracing::info!(adopted, "took the file numbers from the newest snapshot");
         }
     }
-    // What was published during a scan that never ended says little of what it had not come to yet.
-    let trust = match base.as_ref().is_some_and(|base| base.commit.incomplete) {
-        true => Trust::Nothing,
-        false => Trust::after(&local.last_stop),
-    };
     let expected = base.as_ref().map_or(0, |base| base.commit.totals.files);
+    let compared = base.as_ref().map(|base| base.commit.name.seq);
     let session = SessionId::random();
     let heads = flusher::heads(&resumed);
     let writership = stored
@@ -161,7 +160,7 @@ pub(super) async fn connect(
         tree,
         // Those of this life too: the open epoch may have been shed since they were made.
         intents: local.journal.records()?.into_iter().collect(),
-        trust,
+        trust: trust(local, base.as_ref()),
         runtime: tokio::runtime::Handle::current(),
     };
     let parts = flusher::Parts {
@@ -185,6 +184,7 @@ pub(super) async fn connect(
         scan,
         expected,
         session,
+        compared,
     })
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use parking_lot::Mutex;
 
+use super::covering::{Mark, Uncovered};
 use crate::config::policy::{Mode, Policy, SealOn};
 use crate::config::state::VolumeState;
 use crate::epoch::{self, Epochs};
@@ -54,6 +55,8 @@ impl Machine {
 pub(super) struct Place {
     /// The source; canonical.
     pub(super) source: PathBuf,
+    /// Where it appears; canonical.
+    pub(super) mountpoint: PathBuf,
     /// The machine.
     pub(super) machine: Machine,
 }
@@ -62,6 +65,11 @@ impl Place {
     /// The source as commits name it.
     pub(super) fn source_bytes(&self) -> &[u8] {
         self.source.as_os_str().as_bytes()
+    }
+
+    /// Whether the mount lies over the source itself, so that there is no way around it.
+    pub(super) fn is_covered_by_mount(&self) -> bool {
+        self.source == self.mountpoint
     }
 }
 
@@ -139,14 +147,23 @@ pub(super) struct Local {
     pub(super) journal: Arc<Journal>,
     /// How the journal's last life ended.
     pub(super) last_stop: LastStop,
+    /// What the place of the mount was like before.
+    pub(super) uncovered: Uncovered,
+    /// What this mount is known by.
+    pub(super) mark: Mark,
     /// The live side's shared state.
     pub(super) epochs: Arc<Epochs>,
 }
 
 impl Local {
     /// Opens them. No file is given a number below `next_id`, nor one that this machine has given before. The caller holds the
-    /// volume's lock, and has taken off a dead mount.
-    pub(super) fn open(settings: Settings, left: Left, next_id: FileId) -> anyhow::Result<Self> {
+    /// volume's lock.
+    pub(super) fn open(
+        settings: Settings,
+        left: Left,
+        uncovered: Uncovered,
+        next_id: FileId,
+    ) -> anyhow::Result<Self> {
         let state = &settings.state;
         let (journal, last_stop) = Journal::open(&state.journal())
             .with_context(|| format!("open the journal {}", state.journal().display()))?;
@@ -168,6 +185,8 @@ impl Local {
             source,
             journal,
             last_stop,
+            uncovered,
+            mark: Mark::random(),
             epochs,
         })
     }

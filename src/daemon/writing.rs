@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use super::Error;
 use super::away::{self, PATIENCE};
 use super::connecting::{After, Connected, Standing, connect};
+use super::covering::Uncovered;
 use super::finding::{Found, within};
 use super::link::{Link, Stage};
 use super::local::{Left, Local, Settings};
@@ -21,9 +22,9 @@ use crate::clock::{Clock, Stamp, SystemClock};
 use crate::config::policy::Mode;
 use crate::flusher;
 use crate::id::{FileId, SessionId};
+use crate::journal::Cover;
 use crate::mount;
-use crate::reconcile;
-use crate::repo::blocks::Blocks;
+use crate::reconcile::Trust;
 use crate::store::url::Location;
 
 /// How long `umount` waits for the repository at the end, after everything up to then has been published: only what was
@@ -53,10 +54,7 @@ pub(super) struct Writing {
 /// What happens beside the mount: until it has begun, what is to happen.
 enum Next {
     /// To be scanned as soon as the mount is there.
-    Scan {
-        parts: reconcile::Parts<Arc<Blocks>>,
-        expected: u64,
-    },
+    Scan(Box<Connected>),
     /// To be waited for as soon as the mount is there.
     Wait(Awaited),
     Scanning(Scanning),
@@ -64,12 +62,13 @@ enum Next {
 }
 
 impl Writing {
-    /// Starts everything but the mount. The caller holds the volume's lock, and has taken off a dead mount. Also returns the
+    /// Starts everything but the mount. The caller holds the volume's lock. Also returns the
     /// session under which the volume has been claimed, if the repository has answered.
     pub(super) async fn start(
         found: Found,
         location: Location,
         settings: Settings,
+        uncovered: Uncovered,
     ) -> anyhow::Result<(Self, Option<SessionId>)> {
         let left = Left::open(&settings.state)?;
         let can_wait = settings.can_wait();
@@ -87,7 +86,7 @@ impl Writing {
         let next_id = standing
             .as_ref()
             .map_or(FileId(FileId::ROOT.0 + 1), Standing::next_id);
-        let local = Local::open(settings, left, next_id)?;
+        let local = Local::open(settings, left, uncovered, next_id)?;
         let connected = match standing {
             Ok(standing) => in_time(can_wait, &location, connect(&local, standing, None)).await?,
             Err(why) => Err(why),
@@ -103,9 +102,9 @@ impl Writing {
         };
         let (next, session) = match connected {
             Ok(connected) => {
-                link.established(connected.flusher);
-                let (parts, expected) = (connected.scan, connected.expected);
-                (Next::Scan { parts, expected }, Some(connected.session))
+                link.established(connected.flusher.clone());
+                let session = connected.session;
+                (Next::Scan(Box::new(connected)), Some(session))
             }
             Err(why) => {
                 tracing::warn!("{why}");
@@ -134,11 +133,11 @@ impl Writing {
     pub(super) fn begin(self: &Arc<Self>) -> anyhow::Result<()> {
         let mut next = self.next.lock();
         *next = match next.take() {
-            Some(Next::Scan { parts, expected }) => {
-                let flusher = self.link.flusher().context("the flusher is gone")?;
-                let scanning = Scanning::start(parts, flusher, expected, self.sight.clone())
-                    .context("start the scan of the source")?;
-                Some(Next::Scanning(scanning))
+            Some(Next::Scan(connected)) => {
+                let scanning = self.scan(*connected);
+                Some(Next::Scanning(
+                    scanning.context("start the scan of the source")?,
+                ))
             }
             Some(Next::Wait(awaited)) => {
                 let waiting = tokio::spawn(self.clone().wait_for(awaited));
@@ -159,11 +158,10 @@ impl Writing {
         {
             tracing::warn!(%error, "the session was not remembered");
         }
-        let (parts, expected) = (connected.scan, connected.expected);
         // Held throughout: whoever stops everything finds either the wait or the scan.
         let mut next = self.next.lock();
         self.link.established(connected.flusher.clone());
-        match Scanning::start(parts, connected.flusher, expected, self.sight.clone()) {
+        match self.scan(connected) {
             Ok(scanning) => *next = Some(Next::Scanning(scanning)),
             Err(error) => {
                 let why = format!("start the scan of the source: {error}; mount again");
@@ -171,6 +169,34 @@ impl Writing {
                 self.sight.fail(why);
             }
         }
+    }
+
+    /// Starts the scan; the mount is there.
+    fn scan(&self, connected: Connected) -> std::io::Result<Scanning> {
+        let local = &self.local;
+        let mut parts = connected.scan;
+        if !local.uncovered.clock_is_steady() && matches!(parts.trust, Trust::Covered { .. }) {
+            parts.trust = Trust::Stat;
+        }
+        let (journal, mark) = (local.journal.clone(), local.mark.clone());
+        let covered = local.settings.place.is_covered_by_mount();
+        let compared = connected.compared.filter(|_| covered);
+        let through = move || {
+            let Some(commit) = compared else { return };
+            let mount = mark.as_str().to_owned();
+            // Without it, large files are compared as a whole if this process is killed.
+            if let Err(error) = journal.give_cover(Cover { mount, commit }) {
+                tracing::info!(%error, "the journal cannot vouch for this mount");
+            }
+        };
+        let (flusher, expected) = (connected.flusher, connected.expected);
+        Scanning::start(
+            parts,
+            flusher,
+            expected,
+            self.sight.clone(),
+            Box::new(through),
+        )
     }
 
     /// Ends the scan where it stands. Returns whether it had been through; if not, the flusher goes on holding back. A repository
@@ -192,7 +218,7 @@ impl Writing {
                 }
                 false
             }
-            Some(Next::Scan { .. } | Next::Wait(_)) | None => false,
+            Some(Next::Scan(_) | Next::Wait(_)) | None => false,
         }
     }
 
