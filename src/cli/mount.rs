@@ -19,7 +19,7 @@ use crate::daemon::background::{self, Reporter};
 use crate::daemon::live::LiveMount;
 use crate::daemon::opening::Opening;
 use crate::daemon::past::PastMount;
-use crate::fuse::mountinfo;
+use crate::fuse::{mountinfo, session};
 use crate::repo::commits::Found;
 use crate::store::url::Location;
 
@@ -116,7 +116,8 @@ impl Args {
         let point = time::parse(at, &context.now)?;
         let (selected, mountpoint) = self.past_place(context)?;
         let mountpoint = canonical(&mountpoint);
-        check_mountpoint(&mountpoint, &mountinfo::all()?, mountpoint.metadata())?;
+        let looked_at = session::look_at(&mountpoint);
+        check_mountpoint(&mountpoint, &mountinfo::all()?, looked_at)?;
         let now = context.now.clone();
         let mount = PastMount {
             opening: context.opening(&selected.repo)?,
@@ -238,8 +239,12 @@ impl Place {
 
 fn check_layout(context: &Context, place: &Place) -> anyhow::Result<()> {
     let mounts = mountinfo::all()?;
-    check_mountpoint(&place.mountpoint, &mounts, place.mountpoint.metadata())?;
-    match place.source.metadata() {
+    check_mountpoint(
+        &place.mountpoint,
+        &mounts,
+        session::look_at(&place.mountpoint),
+    )?;
+    match session::look_at(&place.source) {
         Ok(metadata) if metadata.is_dir() => {}
         Ok(_) => {
             return Err(

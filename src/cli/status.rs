@@ -1,20 +1,24 @@
-//! `rewindfs status`: how live mounts stand.
+//! `rewindfs status`: how live mounts stand, and which snapshots are mounted.
 
 use std::path::PathBuf;
 
 use super::context::Context;
 use super::exit::Exit;
 use super::{live, output};
+use crate::config::dirs::is_dead_mount;
+use crate::config::shown::Shown;
 use crate::config::state::Known;
 use crate::daemon::control::Client;
-use crate::daemon::status::{Phase, Status};
+use crate::daemon::status::{Moment, Phase, Status};
 use crate::daemon::{self};
 use crate::fuse::mountinfo::{self, Entry};
+use crate::fuse::session;
 
-/// Show how live mounts stand: what is in the repository and what is not
+/// Show what is mounted, and of live mounts what is in the repository and what is not
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Without MOUNTPOINT all volumes are shown that have been mounted live on this machine; with --json as a list.
+Without MOUNTPOINT all volumes are shown that have been mounted live on this machine, and then the snapshots that are mounted;
+with --json as a list.
 
 Examples:
   rewindfs status
@@ -30,17 +34,23 @@ pub(crate) struct Args {
 impl Args {
     /// Prints one status, or all.
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let shown = context.state.shown()?;
         if let Some(path) = &self.mountpoint {
-            let known = live::known(context, path)
-                .ok_or_else(|| daemon::Error::NotMounted(path.clone()))?;
-            let status = status(known);
+            // What is mounted there now comes before what usually is.
+            let status = match live::shown(&shown, path) {
+                Some(shown) => moment(shown),
+                None => live::known(context, path)
+                    .map(status)
+                    .ok_or_else(|| daemon::Error::NotMounted(path.clone()))?,
+            };
             match self.json {
                 true => output::json(&status)?,
                 false => print(&status)?,
             }
             return Ok(Exit::Done);
         }
-        let all: Vec<Status> = context.known.iter().map(status).collect();
+        let live = context.known.iter().map(status);
+        let all: Vec<Status> = live.chain(shown.iter().map(moment)).collect();
         if self.json {
             output::json(&all)?;
             return Ok(Exit::Done);
@@ -49,7 +59,7 @@ impl Args {
             print(status)?;
         }
         if all.is_empty() {
-            output::note("nothing has been mounted live here yet; begin with `rewindfs mount DIR`");
+            output::note("nothing has been mounted here yet; begin with `rewindfs mount DIR`");
         }
         Ok(Exit::Done)
     }
@@ -73,9 +83,58 @@ fn status(known: &Known) -> Status {
     })
 }
 
+/// A mounted snapshot. Its process has nothing to tell but that it is there.
+fn moment(shown: &Shown) -> Status {
+    let dead = session::look_at(&shown.mountpoint).is_err_and(|error| is_dead_mount(&error));
+    let place = shown.mountpoint.display();
+    Status {
+        pid: if dead { 0 } else { shown.pid },
+        volume: shown.volume.clone(),
+        repo: shown.repo.clone(),
+        mountpoint: place.to_string(),
+        mounted: true,
+        mode: "snapshot".into(),
+        phase: if dead { Phase::Stopped } else { Phase::Idle },
+        snapshot: Some(Moment {
+            seq: shown.seq,
+            time: shown.time.clone(),
+            id: shown.id.clone(),
+            name: shown.name.clone(),
+        }),
+        last_error: dead
+            .then(|| format!("its process has died; `rewindfs umount {place}` takes it off")),
+        ..Status::default()
+    }
+}
+
+fn print_moment(status: &Status, moment: &Moment) -> anyhow::Result<()> {
+    let text = |text: &str| output::printable(text.as_bytes());
+    let name = match moment.name.as_str() {
+        "" => String::new(),
+        name => format!(" ({})", text(name)),
+    };
+    let time = &moment.time;
+    output::line(&format!(
+        "  snapshot     {}{name} of {time}, read-only",
+        moment.id
+    ))?;
+    output::line(&format!(
+        "  repository   {}, volume {}",
+        text(&status.repo),
+        text(&status.volume)
+    ))?;
+    if let Some(error) = &status.last_error {
+        output::line(&format!("  last error   {}", text(error)))?;
+    }
+    Ok(())
+}
+
 fn print(status: &Status) -> anyhow::Result<()> {
     let text = |text: &str| output::printable(text.as_bytes());
     output::line(&text(&status.mountpoint))?;
+    if let Some(moment) = &status.snapshot {
+        return print_moment(status, moment);
+    }
     output::line(&format!("  state        {}", state(status)))?;
     output::line(&format!("  source       {}", text(&status.source)))?;
     output::line(&format!(

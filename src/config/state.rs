@@ -105,24 +105,31 @@ impl State {
     /// All volumes that have been mounted live here, the last mounted first. A record that cannot be read is an error
     /// that names it: leaving it out could mount a directory as a new volume.
     pub fn known(&self) -> Result<Vec<Known>, Error> {
-        let entries = match std::fs::read_dir(&self.volumes) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(Error::io("list", &self.volumes)(error)),
-        };
         let mut known = Vec::new();
-        for entry in entries {
-            let name = entry.map_err(Error::io("list", &self.volumes))?.file_name();
-            let Some(id) = name.to_str().and_then(VolumeId::from_hex) else {
-                continue;
-            };
-            let state = self.volume(id);
+        for state in self.volumes()? {
             if let Some(record) = state.record()? {
                 known.push(Known { state, record });
             }
         }
         known.sort_by_key(|known| (std::cmp::Reverse(known.record.mounted_at), known.state.id.0));
         Ok(known)
+    }
+
+    /// All volumes that this machine has anything of.
+    pub(super) fn volumes(&self) -> Result<Vec<VolumeState>, Error> {
+        let entries = match std::fs::read_dir(&self.volumes) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Error::io("list", &self.volumes)(error)),
+        };
+        let mut volumes = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(Error::io("list", &self.volumes))?.file_name();
+            if let Some(id) = name.to_str().and_then(VolumeId::from_hex) {
+                volumes.push(self.volume(id));
+            }
+        }
+        Ok(volumes)
     }
 }
 
@@ -166,6 +173,10 @@ impl VolumeState {
     /// The same of snapshot mounts.
     pub fn snapshot_log(&self) -> PathBuf {
         self.dir.join("snapshot.log")
+    }
+    /// Where snapshot mounts are written down.
+    pub fn snapshots(&self) -> PathBuf {
+        self.dir.join("snapshots")
     }
 
     /// What is remembered of the last live mount; `None` if there was none.
@@ -222,7 +233,7 @@ impl VolumeState {
 }
 
 /// Paths are bytes: text where they are UTF-8, else a list of numbers.
-mod path_text {
+pub(super) mod path_text {
     use super::*;
 
     #[derive(Serialize, Deserialize)]
@@ -232,7 +243,10 @@ mod path_text {
         Bytes(Vec<u8>),
     }
 
-    pub(super) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::config) fn serialize<S: Serializer>(
+        path: &Path,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         match path.to_str() {
             Some(text) => Form::Text(text.to_owned()),
             None => Form::Bytes(path.as_os_str().as_bytes().to_vec()),
@@ -240,7 +254,9 @@ mod path_text {
         .serialize(to)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<PathBuf, D::Error> {
         Ok(match Form::deserialize(from)? {
             Form::Text(text) => PathBuf::from(text),
             Form::Bytes(bytes) => PathBuf::from(OsString::from_vec(bytes)),

@@ -141,6 +141,7 @@ impl Desk {
             mountpoint: text(&self.record.mountpoint),
             mounted,
             mode: local.settings.policy.mode.as_str().to_owned(),
+            snapshot: None,
             phase,
             progress,
             lag_seconds: flusher.lag.as_secs_f64(),

@@ -45,6 +45,19 @@ pub struct LastCommit {
     pub time: String,
 }
 
+/// The snapshot that is mounted in a place.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Moment {
+    /// Its sequence number.
+    pub seq: u64,
+    /// RFC 3339, UTC.
+    pub time: String,
+    /// Its id.
+    pub id: String,
+    /// Its name; empty for none.
+    pub name: String,
+}
+
 /// How small things have become: of everything that this process has published.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -55,7 +68,7 @@ pub struct Ratios {
     pub e: Option<f64>,
 }
 
-/// One live mount.
+/// One mount, live or of a snapshot.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Status {
     /// Its background process; 0 if none is running.
@@ -70,8 +83,10 @@ pub struct Status {
     pub mountpoint: String,
     /// Whether the mount is there, as far as its process knows.
     pub mounted: bool,
-    /// `hot`, `warm` or `cold`; empty if no process is running.
+    /// `hot`, `warm` or `cold`; empty if no process is running; `snapshot` for the mount of one.
     pub mode: String,
+    /// The snapshot that is mounted; absent for a live mount. Its other numbers mean nothing then.
+    pub snapshot: Option<Moment>,
     /// What it is doing.
     pub phase: Phase,
     /// How far that has come, while [`Phase::Reconcile`].
