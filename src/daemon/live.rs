@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::background::Reporter;
 use super::control::Server;
+use super::covering::Uncovered;
 use super::desk::{Desk, Ending, Reply, Wish};
 use super::link::Trouble;
 use super::local::{Machine, Place, Settings};
@@ -22,10 +23,11 @@ use super::opening::Opening;
 use super::signals::{Signals, until_unmounted};
 use super::writing::{End as Stop, PUBLISH_PATIENCE, Writing};
 use super::{Error, log, runtime};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, Stamp, SystemClock};
 use crate::config::policy::Policy;
 use crate::config::select::VolumeRef;
 use crate::config::state::{MountRecord, State, VolumeState};
+use crate::flusher;
 use crate::fuse::session::{self, Session};
 use crate::id::SessionId;
 use crate::repo::VolumeInfo;
@@ -33,6 +35,12 @@ use crate::repo::VolumeInfo;
 /// After a signal programs have this long to finish the request they are in, so that a mount which nobody uses ends as
 /// cleanly as after an unmount. Whoever still has a file open then is cut off by the end of the process.
 const LAST_REQUESTS_MAX: Duration = Duration::from_secs(1);
+
+/// Once nothing is mounted, a process to which the repository does not answer for this long ends: long enough for a way home
+/// or a server's repair, and too short for a process that a person finds weeks later and wonders about.
+const IN_VAIN_MAX: Duration = Duration::from_secs(3600);
+/// How often it looks whether that is so.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Everything that is decided before a directory is mounted live.
 pub struct LiveMount {
@@ -84,9 +92,10 @@ impl LiveMount {
         log::start(&state.log(), in_front)?;
         VolumeLock::take(&state, HANDOVER_MAX)?.keep_until_exit();
 
-        session::remove_dead(&self.mountpoint)?;
+        let uncovered = Uncovered::take_off(&self.mountpoint)?;
         let (location, settings) = (self.opening.location.clone(), self.settings(&state));
-        let (writing, session_id) = runtime.block_on(Writing::start(found, location, settings))?;
+        let (writing, session_id) =
+            runtime.block_on(Writing::start(found, location, settings, uncovered))?;
         let writing = Arc::new(writing);
         let front = {
             let _inside = runtime.enter();
@@ -95,7 +104,7 @@ impl LiveMount {
         let session = Arc::new(session::mount(
             front,
             &self.mountpoint,
-            &session::Options::new(info.name.as_str()),
+            &session::Options::new(writing.local().mark.name(&info.name)),
         )?);
         std::fs::metadata(&self.mountpoint)
             .with_context(|| format!("look at the new mount {}", self.mountpoint.display()))?;
@@ -147,6 +156,7 @@ impl LiveMount {
             state: state.clone(),
             place: Place {
                 source: self.source.clone(),
+                mountpoint: self.mountpoint.clone(),
                 machine: Machine::this(),
             },
             policy: self.policy.clone(),
@@ -304,8 +314,16 @@ async fn upload(
     }
     let synced = tokio::time::timeout(patience, writing.link().sync());
     tokio::pin!(synced);
+    let mut looks = tokio::time::interval(LOOK_EVERY);
     loop {
         tokio::select! {
+            _ = looks.tick() => if let Some(error) = in_vain(&writing.status(), SystemClock.now()) {
+                tracing::warn!(
+                    "nothing could be put into the repository for {} minutes ({error}); ending, and the next mount goes on",
+                    IN_VAIN_MAX.as_secs() / 60
+                );
+                return Interrupted::Not;
+            },
             synced = &mut synced => {
                 if let Ok(Err(error)) = synced {
                     tracing::warn!("not everything is in the repository: {error}; the next mount goes on");
@@ -319,6 +337,13 @@ async fn upload(
             signal = signals.next() => return Interrupted::Signalled(signal),
         }
     }
+}
+
+/// Why there is no use in trying any longer once nothing is mounted: it has failed all the time. What is owed is in the spool.
+fn in_vain(status: &flusher::Status, now: Stamp) -> Option<&str> {
+    let (error, since) = status.last_error.as_ref()?;
+    let failing = Duration::from_millis(now.0.saturating_sub(since.0));
+    (failing >= IN_VAIN_MAX).then_some(error)
 }
 
 /// Goes on uploading in the background after an unmount that did not wait.
@@ -340,5 +365,27 @@ async fn drain(
             stopped
         }
         Interrupted::Signalled(signal) => stopped.and(Err(signal.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unmounted_process_gives_up_when_it_has_failed_all_the_time_and_not_before() {
+        let begun = Stamp(1_000_000);
+        let after = |time: Duration| Stamp(begun.0 + time.as_millis() as u64);
+        let failing = flusher::Status {
+            last_error: Some(("no folder".into(), begun)),
+            ..flusher::Status::default()
+        };
+        assert_eq!(in_vain(&failing, after(Duration::ZERO)), None);
+        assert_eq!(in_vain(&failing, after(IN_VAIN_MAX / 2)), None);
+        assert_eq!(in_vain(&failing, after(IN_VAIN_MAX)), Some("no folder"));
+        // A clock that was set back gives more time, never less.
+        assert_eq!(in_vain(&failing, Stamp(0)), None);
+        let well = flusher::Status::default();
+        assert_eq!(in_vain(&well, after(IN_VAIN_MAX * 9)), None);
     }
 }

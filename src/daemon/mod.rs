@@ -18,6 +18,8 @@ pub mod control;
 
 mod finding;
 
+mod covering;
+
 mod local;
 
 mod connecting;
@@ -45,7 +47,8 @@ pub use error::Error;
 /// The runtime of a background process, which may open as many files as the system lets it. To be made after the fork.
 fn runtime() -> Result<tokio::runtime::Runtime, Error> {
     // Each file that a program has open in a mount is open here as well.
-    crate::sys::raise_open_files_max().map_err(Error::io("raise", "the limit of open files"))?;
+    // Where the limit cannot be raised the lower one does: what is kept open goes by what there is.
+    let _ = crate::sys::raise_open_files_max();
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

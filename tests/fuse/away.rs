@@ -2,32 +2,19 @@
 //! by itself; and what must not happen when the repository is back and somebody else has been there.
 
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::processes::{must_exit, newest, run};
 use crate::s3_server::{Fault, Rule, S3Server};
 use crate::world::{World, can_mount};
 
 /// A mount without its repository must be there by then, on a machine that does other things as well.
 const MOUNTED_WITHIN: Duration = Duration::from_secs(20);
 /// Nothing here takes this long; a test that waits for it has failed.
-const NEVER: Duration = Duration::from_secs(120);
+pub(crate) const NEVER: Duration = Duration::from_secs(120);
 
-fn run(world: &World, command: &str, path: &Path, more: &[&str]) -> Output {
-    let mut arguments = vec![command.as_ref(), path.as_os_str()];
-    arguments.extend(more.iter().map(std::ffi::OsStr::new));
-    world.try_run(arguments)
-}
-
-#[track_caller]
-fn must_exit(output: &Output, code: i32) -> String {
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{told}");
-    told
-}
-
-fn status(world: &World) -> serde_json::Value {
+pub(crate) fn status(world: &World) -> serde_json::Value {
     let told = run(world, "status", &world.source(), &["--json"]);
     must_exit(&told, 0);
     serde_json::from_slice(&told.stdout).unwrap()
@@ -35,7 +22,7 @@ fn status(world: &World) -> serde_json::Value {
 
 /// Looks at the status until it is in `phase`.
 #[track_caller]
-fn wait_for_phase(world: &World, phase: &str) -> serde_json::Value {
+pub(crate) fn wait_for_phase(world: &World, phase: &str) -> serde_json::Value {
     let begun = Instant::now();
     loop {
         let now = status(world);
@@ -46,18 +33,7 @@ fn wait_for_phase(world: &World, phase: &str) -> serde_json::Value {
     }
 }
 
-/// What the newest snapshot holds of a file.
-fn newest(world: &World, name: &str) -> String {
-    let path = world.source().join(name);
-    world.run([
-        "cat".as_ref(),
-        "--at".as_ref(),
-        "latest".as_ref(),
-        path.as_os_str(),
-    ])
-}
-
-fn assert_whole(world: &World) {
+pub(crate) fn assert_whole(world: &World) {
     let told = world.run(["check", "--read-data"]);
     assert!(told.starts_with("no damage found"), "{told}");
 }

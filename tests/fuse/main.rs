@@ -19,6 +19,7 @@ mod scene;
 mod world;
 
 mod away;
+mod ending;
 mod live;
 mod model;
 mod processes;
