@@ -7,7 +7,7 @@ use super::context::{Context, here};
 use super::time;
 use crate::config::dirs::absolute;
 use crate::config::select::Selected;
-use crate::daemon::opening::Opening;
+use crate::daemon::opening::{self, Opening};
 use crate::format::entry::Inode;
 use crate::id::FileId;
 use crate::path::RepoPath;
@@ -65,7 +65,7 @@ impl Opened {
         point: &Point,
     ) -> anyhow::Result<Self> {
         let volume = opening.volume(&selected.volume).await?;
-        let found = volume.find(point).await?;
+        let found = opening::find(&volume, point).await?;
         Ok(Self { volume, found })
     }
 

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use super::context::Context;
 use super::output;
 use crate::config::dirs::{absolute, canonical};
+use crate::config::shown::Shown;
 use crate::config::state::{Known, VolumeState};
 use crate::daemon::control::{Answer, Client, Request};
 use crate::daemon::status::Status;
@@ -41,6 +42,14 @@ pub(crate) fn known<'a>(context: &'a Context, path: &Path) -> Option<&'a Known> 
         .clone()
         .find(|known| is(&known.record.mountpoint))
         .or_else(|| known.find(|known| is(&known.record.source)))
+}
+
+/// The snapshot that is mounted on `path`.
+pub(crate) fn shown<'a>(shown: &'a [Shown], path: &Path) -> Option<&'a Shown> {
+    let readings = readings(path);
+    shown
+        .iter()
+        .find(|shown| readings.contains(&shown.mountpoint))
 }
 
 /// The live mount on `path`.

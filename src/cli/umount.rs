@@ -31,7 +31,10 @@ pub(crate) struct Args {
 impl Args {
     /// Unmounts a live mount or a snapshot.
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        let Ok(mount) = live::find(context, &self.mountpoint) else {
+        // A snapshot on the source of a volume that is mounted live elsewhere is still a snapshot.
+        let shown = live::shown(&context.state.shown()?, &self.mountpoint).is_some();
+        let live = (!shown).then(|| live::find(context, &self.mountpoint));
+        let Some(Ok(mount)) = live else {
             return match session::unmount_at(&self.mountpoint)? {
                 true => Ok(Exit::Done),
                 false => Err(daemon::Error::NotMounted(self.mountpoint).into()),

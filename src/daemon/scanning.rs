@@ -30,6 +30,11 @@ impl Sight {
     pub(super) fn trouble(&self) -> Option<String> {
         self.trouble.lock().clone()
     }
+
+    /// Says why it does not get on.
+    pub(super) fn fail(&self, why: String) {
+        *self.trouble.lock() = Some(why);
+    }
 }
 
 /// A scan under way, or ended.
@@ -40,31 +45,28 @@ pub(super) struct Scanning {
 }
 
 impl Scanning {
-    /// Starts it. The flusher has been told to hold; it is let go when the scan has ended well.
+    /// Starts it. The flusher has been told to hold; it is let go when the scan has ended well. `through` is called before that if
+    /// nothing had to be passed over.
     pub(super) fn start<P: Pages + Clone + 'static>(
         parts: Parts<P>,
         flusher: flusher::Handle,
         expected: u64,
+        sight: Sight,
+        through: Box<dyn FnOnce() + Send>,
     ) -> std::io::Result<Self> {
-        let sight = Sight::default();
         sight.progress.expected.store(expected, Ordering::Relaxed);
         let stop = Arc::new(AtomicBool::new(false));
         let thread = {
             let (sight, stop) = (sight.clone(), stop.clone());
             std::thread::Builder::new()
                 .name("reconcile".to_owned())
-                .spawn(move || scan(&parts, &flusher, &sight, &stop))?
+                .spawn(move || scan(&parts, &flusher, &sight, &stop, through))?
         };
         Ok(Self {
             sight,
             stop,
             thread,
         })
-    }
-
-    /// What can be seen of it.
-    pub(super) fn sight(&self) -> Sight {
-        self.sight.clone()
     }
 
     /// Ends it where it stands. What it has not looked at is looked at by the next mount. Returns whether it had been through.
@@ -83,6 +85,7 @@ fn scan<P: Pages + Clone>(
     flusher: &flusher::Handle,
     sight: &Sight,
     stop: &AtomicBool,
+    through: Box<dyn FnOnce() + Send>,
 ) {
     let progress = &*sight.progress;
     let mut pause = PAUSE_MIN;
@@ -97,6 +100,9 @@ fn scan<P: Pages + Clone>(
                     "compared with the newest snapshot"
                 );
                 *sight.trouble.lock() = unreadable(&summary);
+                if summary.unreadable.is_empty() {
+                    through();
+                }
                 release(&parts.runtime, flusher);
                 progress.ended.store(true, Ordering::Relaxed);
                 return;

@@ -26,6 +26,7 @@ use crate::flusher::pipeline::PipelineParts;
 use crate::flusher::policy::Policy;
 use crate::flusher::progress::{CommitMark, Phase, Progress, Published, Who};
 use crate::flusher::session::{Follows, Session};
+use crate::flusher::shed;
 use crate::flusher::spool::{FrameBytes, Spool};
 use crate::flusher::upload::{Job, Queue, Right, Route, Uploader};
 use crate::flusher::window::Window;
@@ -46,9 +47,6 @@ const SPOOL_COMMITS_MAX: usize = 10_000;
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Seals tried at the end: with nobody writing any more the first succeeds; each of the others needs another fold.
 const LAST_SEALS: usize = 5;
-/// While a scan runs an epoch with this many inodes and names is sealed at once: about 100 MiB of memory, while it is open and
-/// as much again while it is captured.
-const HELD_CHANGES_MAX: u64 = 200_000;
 /// The source is synced this often, so that the journal does not grow for ever.
 const SYNCFS_INTERVAL: Duration = Duration::from_secs(180);
 
@@ -73,6 +71,8 @@ pub struct Parts {
     pub resumed: Vec<Manifest>,
     /// The newest commit: the last of `resumed`, else the head of the store; `None` for a new volume.
     pub base: Option<Found>,
+    /// Since when the open epoch has changes, if it has had any before the flusher was started.
+    pub owed_since: Option<Stamp>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Where the uploader runs and the flow waits for repository calls.
@@ -118,6 +118,9 @@ impl Flusher {
             .then_some(parts.base.as_ref())
             .flatten();
         let progress = Arc::new(Progress::new(published.map(mark)));
+        if let Some(since) = parts.owed_since {
+            progress.unsealed(since);
+        }
         let handle = Handle {
             inbox,
             progress: Arc::clone(&progress),
@@ -289,6 +292,7 @@ impl Flow {
         let open = self.epochs.open_size();
         self.progress.open(open, self.clock.now());
         if self.progress.is_fenced() {
+            shed::shed_if_large(&self.epochs);
             self.refuse_waiters();
             return;
         }
@@ -317,8 +321,7 @@ impl Flow {
         let since = self.last_seal.elapsed();
         match self.held {
             true => {
-                let large = open.inodes.saturating_add(open.names) >= HELD_CHANGES_MAX;
-                let due = large || since >= self.options.incomplete_interval;
+                let due = shed::is_large(open) || since >= self.options.incomplete_interval;
                 due && open != ChangeSize::default()
             }
             false => {
@@ -380,6 +383,7 @@ impl Flow {
             self.hopeless.insert(id);
         } else if is_refusal(error) || (is_damage(error) && self.struck == Some(id)) {
             self.progress.refuse(id);
+            self.forgetting.left_out();
             self.hopeless.insert(id);
         } else {
             self.struck = Some(id);

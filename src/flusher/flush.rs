@@ -83,6 +83,9 @@ impl Flow {
             .refused
             .iter()
             .for_each(|&id| self.progress.refuse(id));
+        if !captured.refused.is_empty() {
+            self.forgetting.left_out();
+        }
         if let Some(sealed) = &sealed {
             self.owe_created(&captured, sealed.epoch());
         }

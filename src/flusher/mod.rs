@@ -62,6 +62,8 @@ mod handle;
 
 mod withheld;
 
+mod shed;
+
 mod flow;
 
 mod flush;
@@ -72,6 +74,7 @@ pub use handle::{Handle, Stopped};
 pub use manifest::{Manifest, Resume, SpooledName, SpooledObject, heads, resume};
 pub use policy::{Event, Mode, Policy};
 pub use progress::{CommitMark, Phase, Status};
+pub use shed::shed_if_large;
 pub use spool::{FrameBytes, Spool};
 
 #[cfg(test)]

@@ -269,7 +269,7 @@ impl Uploader {
         manifest.remove(&self.to.spool)?;
         if let Some(epoch) = manifest.epoch {
             self.forgetting
-                .published(EpochNo(epoch))
+                .published(EpochNo(epoch), name.seq)
                 .map_err(|source| Error::Spool {
                     doing: "forget an epoch in the journal",
                     path: self.to.spool.dir().to_owned(),

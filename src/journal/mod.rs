@@ -16,7 +16,9 @@ use std::sync::OnceLock;
 use parking_lot::{Condvar, Mutex};
 
 use crate::failpoint::{self, Point};
-use crate::id::{EpochNo, FileId};
+use crate::id::{EpochNo, FileId, Seq};
+
+mod cover;
 
 mod record;
 
@@ -25,6 +27,8 @@ mod recovery;
 #[cfg(test)]
 mod tests;
 
+pub use cover::Cover;
+use cover::Kept;
 use record::{Key, Noted, Value};
 use recovery::{Marker, Opened};
 
@@ -60,6 +64,7 @@ pub struct Journal {
     log: File,
     marker_path: PathBuf,
     marker: Mutex<Marker>,
+    cover: Kept,
     /// Kept locked for as long as the journal is open.
     _lock: File,
     same_boot: bool,
@@ -82,6 +87,10 @@ impl Journal {
     /// (with [`io::ErrorKind::WouldBlock`]) if another process has it open.
     pub fn open(dir: &Path) -> io::Result<(Self, LastStop)> {
         let opened = recovery::open(dir)?;
+        let mut cover = Kept::open(dir)?;
+        if opened.stop != LastStop::Crashed {
+            cover.before = None;
+        }
         let Opened {
             database,
             log,
@@ -97,6 +106,7 @@ impl Journal {
             log,
             marker_path,
             marker: Mutex::new(marker),
+            cover,
             _lock: lock,
             same_boot,
             noted: Mutex::new(noted),
@@ -111,6 +121,33 @@ impl Journal {
     /// [`LastStop::SetAside`] it decides how much must be compared.
     pub fn same_boot(&self) -> bool {
         self.same_boot
+    }
+
+    /// The word that the last life had given about its mount when it was killed; `None` if it had given none, or had ended in another
+    /// way than [`LastStop::Crashed`].
+    pub fn covered_before(&self) -> Option<&Cover> {
+        self.cover.before.as_ref()
+    }
+
+    /// Gives that word for this life: a comparison has ended, nothing had to be passed over, and the mount lies over the source.
+    pub fn give_cover(&self, cover: Cover) -> io::Result<()> {
+        self.refuse_if_latched()?;
+        self.cover.give(cover)?;
+        // What has failed meanwhile has found nothing to take back.
+        match self.latch.get() {
+            Some(_) => self.cover.take_back(),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes it back: from now on something may differ without a record.
+    pub fn take_cover_back(&self) -> io::Result<()> {
+        self.cover.take_back()
+    }
+
+    /// Records of what `commit` holds are about to be forgotten.
+    pub fn raise_cover(&self, commit: Seq) -> io::Result<()> {
+        self.cover.raise(commit)
     }
 
     /// Notes that `block` of `id` is about to change in `epoch`; true if it was not noted yet. Cheap when it was.
@@ -245,6 +282,7 @@ impl Journal {
     /// Writes the clean-stop marker after a last sync. Afterwards nothing can be recorded.
     pub fn close_clean(&self) -> io::Result<()> {
         self.noted.lock().close();
+        self.cover.take_back()?;
         self.sync()?;
         let mut marker = self.marker.lock();
         marker.clean = true;
@@ -257,6 +295,7 @@ impl Journal {
     /// marker says that all was in order.
     pub fn close_owing(&self) -> io::Result<()> {
         self.noted.lock().close();
+        self.cover.take_back()?;
         self.sync()
     }
 
@@ -277,6 +316,9 @@ impl Journal {
             let why = self
                 .latch
                 .get_or_init(|| format!("journal: {what}: {error}"));
+            if let Err(error) = self.cover.take_back() {
+                tracing::error!(%error, "mount again after the next start of the machine only: the journal is not whole");
+            }
             io::Error::new(error.kind(), why.clone())
         })
     }

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use tokio::runtime::Handle as Runtime;
 
+use crate::clock::Timespec;
 use crate::epoch::Epochs;
 use crate::format::entry::Inode;
 use crate::id::{EpochNo, FileId};
@@ -39,7 +40,11 @@ const INODES_AT_ONCE: usize = 4096;
 pub enum Trust {
     /// The dead mount was found where it had been: nothing could reach the source without the journal knowing. Large files
     /// are compared only where it has records; for all else as [`Self::Stat`].
-    Covered,
+    Covered {
+        /// When the dead mount was taken off, by the clock that the source's file system goes by. What was changed since, perhaps before
+        /// the new mount was there, is compared as a whole.
+        until: Timespec,
+    },
     /// Size and times tell what may have changed, and the journal's records what must be compared whatever they tell.
     Stat,
     /// The journal was lost and the machine may have been down since: contents are compared, whatever anything tells.
@@ -56,10 +61,10 @@ impl Trust {
         }
     }
 
-    /// The same where the dead mount was still in its place when this one began.
-    pub fn after_dead_mount(stop: &LastStop) -> Self {
+    /// The same where the dead mount of a life that had been compared to its end was taken off its place at `until`.
+    pub fn after_dead_mount(stop: &LastStop, until: Timespec) -> Self {
         match stop {
-            LastStop::Crashed => Self::Covered,
+            LastStop::Crashed => Self::Covered { until },
             other => Self::after(other),
         }
     }

@@ -237,10 +237,12 @@ impl<P: Pages + Clone> Scan<'_, P> {
             return guard.discovered(node, &data);
         };
         let ranges = match self.verdict(Some(old), node, stat) {
-            Verdict::Contents if self.parts.trust == Trust::Covered => {
-                compare::doubtful(old, stat, &node.handle, self.parts.intents.blocks(node.id))
-            }
-            Verdict::Contents => compare::whole(old, stat),
+            Verdict::Contents => match self.parts.trust {
+                Trust::Covered { until } if stat.ctime < until => {
+                    compare::doubtful(old, stat, &node.handle, self.parts.intents.blocks(node.id))
+                }
+                _ => compare::whole(old, stat),
+            },
             Verdict::Same | Verdict::Attributes => Vec::new(),
         };
         guard.suspected(node, &ranges);

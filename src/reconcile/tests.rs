@@ -163,6 +163,30 @@ fn without_trust_all_contents_are_compared() {
     assert_eq!(scene.captured_of(id), 5000);
 }
 
+/// A dead mount that was taken off after all that has happened.
+const AFTER_ALL: Timespec = Timespec {
+    secs: i64::MAX,
+    nanos: 0,
+};
+const COVERED: Trust = Trust::Covered { until: AFTER_ALL };
+
+/// Between the end of the dead mount and the beginning of the new one nobody tells the journal of anything.
+#[test]
+fn what_was_changed_after_the_dead_mount_was_taken_off_is_compared_as_a_whole() {
+    let mut scene = Scene::new();
+    let file = fs::File::create(scene.path().join("large")).unwrap();
+    file.set_len(2 * LOGICAL_BLOCK_LEN).unwrap();
+    scene.scan(Trust::Stat).unwrap();
+    scene.commit();
+    file.write_all_at(b"x", LOGICAL_BLOCK_LEN + 5).unwrap();
+    let id = scene.id_of("large");
+    scene.next_life();
+    let ctime = scene.source.stat(&scene.node_of("large")).unwrap().ctime;
+    scene.scan(Trust::Covered { until: ctime }).unwrap();
+    let dirty = scene.epochs.seal().unwrap().inode(id).unwrap().dirty;
+    assert_eq!(dirty, vec![0..2 * LOGICAL_BLOCK_LEN; 1]);
+}
+
 #[test]
 fn under_a_dead_mount_large_files_are_compared_where_the_journal_says() {
     let mut scene = Scene::new();
@@ -175,7 +199,7 @@ fn under_a_dead_mount_large_files_are_compared_where_the_journal_says() {
     let id = scene.id_of("large");
     scene.next_life();
     scene.intents = [(id, 3, EpochNo(0))].into_iter().collect();
-    scene.scan(Trust::Covered).unwrap();
+    scene.scan(COVERED).unwrap();
     let sealed = scene.epochs.seal().unwrap();
     let (block, end) = (LOGICAL_BLOCK_LEN, 10 * LOGICAL_BLOCK_LEN);
     let dirty = sealed.inode(id).unwrap().dirty;
@@ -299,9 +323,10 @@ fn trust_follows_from_how_it_ended() {
     for known in [LastStop::Clean, LastStop::Crashed, LastStop::Rebooted] {
         assert_eq!(Trust::after(&known), Trust::Stat);
     }
-    assert_eq!(Trust::after_dead_mount(&LastStop::Crashed), Trust::Covered);
-    assert_eq!(Trust::after_dead_mount(&aside), Trust::Nothing);
-    assert_eq!(Trust::after_dead_mount(&LastStop::Rebooted), Trust::Stat);
+    let after_dead_mount = |stop| Trust::after_dead_mount(stop, AFTER_ALL);
+    assert_eq!(after_dead_mount(&LastStop::Crashed), COVERED);
+    assert_eq!(after_dead_mount(&aside), Trust::Nothing);
+    assert_eq!(after_dead_mount(&LastStop::Rebooted), Trust::Stat);
 }
 
 /// A store that hangs must not hold up a program: the tree is read outside of every lock.

@@ -49,6 +49,8 @@ pub mod inspect;
 
 pub mod keys;
 
+mod kept;
+
 pub mod lease;
 
 pub mod error;

@@ -56,6 +56,11 @@ impl Identity {
         })
     }
 
+    /// See [`super::Source::knows_numbers`].
+    pub(super) fn knows_numbers(dir: &Path) -> bool {
+        numbers::is_whole(dir)
+    }
+
     /// The number of `handle`: the known one, or a new one from the range of directory `near`.
     pub(super) fn number(&self, handle: &Handle, near: FileId) -> io::Result<FileId> {
         // The lock is held until the number is in the map, so that nobody gives out a second one.

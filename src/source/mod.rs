@@ -155,6 +155,11 @@ impl Source {
         })
     }
 
+    /// Whether the map in `identity_dir` says by itself how far numbers have been given out. If not, only the newest commit can.
+    pub fn knows_numbers(identity_dir: &Path) -> bool {
+        Identity::knows_numbers(identity_dir)
+    }
+
     /// The root: always [`FileId::ROOT`].
     pub fn root(&self) -> Node {
         self.root_node.clone()

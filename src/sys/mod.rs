@@ -39,7 +39,9 @@ pub use self::names::{
     make_dir, make_link, make_node, make_symlink, remove_dir, remove_file, rename,
 };
 pub use self::open::{FileHandle, handle_at, open, open_at, open_handle, reopen};
-pub use self::process::{effective_uid, open_files_max, since_boot, unmount};
+pub use self::process::{
+    die, effective_uid, open_files_max, raise_open_files_max, since_boot, unmount,
+};
 
 /// `-1` as the error it stands for.
 fn checked(result: libc::c_int) -> io::Result<libc::c_int> {

@@ -40,6 +40,20 @@ pub fn open_files_max() -> io::Result<u64> {
     Ok(unsafe { limit.assume_init() }.rlim_cur)
 }
 
+/// Raises the limit of open descriptors to the most that this process may have without more rights, and returns that. For processes that
+/// never call select(2), which cannot bear numbers above 1023.
+pub fn raise_open_files_max() -> io::Result<u64> {
+    let mut limit = MaybeUninit::<libc::rlimit>::uninit();
+    // SAFETY: `limit` is valid for writing one rlimit.
+    checked(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, limit.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded and has filled it.
+    let mut limit = unsafe { limit.assume_init() };
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is valid for reading one rlimit.
+    checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
+    Ok(limit.rlim_cur)
+}
+
 /// umount2(2); `lazily` takes the mount out of the tree even while it is in use. Does not follow a symlink.
 pub fn unmount(place: &Path, lazily: bool) -> io::Result<()> {
     let place = c_string(place.as_os_str().as_bytes())?;

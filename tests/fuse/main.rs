@@ -18,6 +18,8 @@ mod listing;
 mod scene;
 mod world;
 
+mod away;
+mod ending;
 mod live;
 mod model;
 mod processes;

@@ -181,6 +181,7 @@ impl World {
             spool,
             resumed: manifests,
             base,
+            owed_since: None,
             clock,
             runtime: tokio::runtime::Handle::current(),
         };
