@@ -155,7 +155,7 @@ async fn history_is_whole_in_order_and_holds_the_head() {
 }
 
 #[tokio::test]
-async fn a_time_costs_two_lists_and_one_more_for_each_step_back_of_the_clock() {
+async fn a_time_after_the_clock_was_set_back_is_found_in_one_list() {
     let store = memory();
     let mut writer = a_commit_a_minute(&store, 3).await;
     // 09:30, half an hour back: a new session, a new claim, a new era. Commits 4 to 6 at 09:30, 09:31, 09:32.
@@ -182,7 +182,7 @@ async fn a_time_costs_two_lists_and_one_more_for_each_step_back_of_the_clock() {
         let before = meter.usage(crate::store::metered::Operation::List).requests;
         assert_eq!(seq_of(&volume, Point::At(Stamp(at))).await, seq);
         let lists = meter.usage(crate::store::metered::Operation::List).requests - before;
-        assert_eq!(lists, 2);
+        assert_eq!(lists, 1);
     }
     assert_eq!(seq_of(&volume, Point::Latest).await, 9);
     let why = refusal(&volume, Point::At(Stamp(TEN - 61 * MINUTE))).await;
@@ -207,7 +207,7 @@ async fn an_era_that_begins_after_the_time_gives_way_to_the_one_before() {
     // 10:00:10: nothing in the new era yet, in the old one 10:02 and 10:01 are too late and 10:00 is not.
     assert_eq!(seq_of(&volume, Point::At(Stamp(TEN + MINUTE / 6))).await, 1);
     let lists = meter.usage(crate::store::metered::Operation::List).requests - before;
-    assert_eq!(lists, 2);
+    assert_eq!(lists, 1);
     // 10:01:30: both eras have one; the later era wins.
     assert_eq!(
         seq_of(&volume, Point::At(Stamp(TEN + MINUTE * 3 / 2))).await,
@@ -309,7 +309,7 @@ async fn a_claim_that_anybody_could_have_named_cuts_nothing_off() {
     // An honest claim under another name is no claim either.
     let honest = writer.volume.claims.lineage().await.unwrap();
     let mine = honest.judge(&writer.head.as_ref().unwrap().commit.name);
-    assert!(matches!(mine, Verdict::CutOff(name) if name == forged));
+    assert!(matches!(mine, Verdict::CutOff { by, .. } if by == forged));
     let true_name = ClaimName {
         generation: Generation(1),
         base_seq: Seq(0),
@@ -516,7 +516,7 @@ fn big_tree(dirs: u64, files: u64) -> Vec<Change> {
 
 /// From a cold start (no caches, nothing open) to the names and attributes in the root.
 #[tokio::test]
-async fn opening_a_snapshot_of_100_000_files_and_listing_its_root_takes_ten_requests() {
+async fn opening_a_snapshot_of_100_000_files_and_listing_its_root_takes_at_most_ten_requests() {
     let store = memory();
     let mut writer = Writer::new(&store).await;
     writer.commit(big_tree(100, 1000), Special::default()).await;
@@ -524,10 +524,10 @@ async fn opening_a_snapshot_of_100_000_files_and_listing_its_root_takes_ten_requ
         writer.clock.set(Stamp(TEN + n * MINUTE));
         writer.commit(vec![], Special::default()).await;
     }
-    // A time costs one more: it proves the commit that follows, so that one between them cannot have been taken away.
+    // A time costs one more than the latest: it proves the commit that follows, so that one between them cannot have been taken away.
     for (point, most) in [
-        (Point::Latest, 10),
-        (Point::At(Stamp(TEN + 3 * MINUTE)), 11),
+        (Point::Latest, 9),
+        (Point::At(Stamp(TEN + 3 * MINUTE)), 10),
     ] {
         let (counted, meter) = metered(&store);
         let volume = reopen(&counted, Cache::in_memory(64 << 20)).await;
@@ -552,13 +552,13 @@ async fn opening_a_snapshot_of_100_000_files_and_listing_its_root_takes_ten_requ
 async fn a_commit_that_has_gone_is_missed_by_whoever_asks_for_its_time() {
     let store = memory();
     // More than one listing shows, so that both ways of finding are taken.
-    let writer = a_commit_a_minute(&store, 130).await;
+    let writer = a_commit_a_minute(&store, 300).await;
     let history = writer
         .volume
         .history(writer.head.as_ref().unwrap())
         .await
         .unwrap();
-    for seq in [1, 5, 60, 128] {
+    for seq in [1, 5, 40, 60, 298] {
         let object = layout::commit(writer.volume.info().id, &history[seq - 1].name);
         let (bytes, _) = store.get(&object, 1 << 20).await.unwrap();
         store.delete(&object).await.unwrap();
