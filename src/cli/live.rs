@@ -118,7 +118,7 @@ pub(crate) fn owed(status: &Status) -> String {
         parts.push(format!("{} to upload", output::size(status.spool_bytes)));
     }
     match parts.is_empty() {
-        true => "nothing owed".into(),
+        true => "nothing".into(),
         false => parts.join(", "),
     }
 }

@@ -145,11 +145,11 @@ fn print(status: &Status) -> anyhow::Result<()> {
         output::line(&format!("  last commit  {} (@{})", last.time, last.seq))?;
     }
     if status.phase != Phase::Stopped {
-        output::line(&format!(
-            "  owed         {}; the oldest change waits for {}",
-            live::owed(status),
-            output::seconds(status.lag_seconds as u64)
-        ))?;
+        let waits = match status.lag_seconds as u64 {
+            0 => String::new(),
+            lag => format!("; the oldest change waits for {}", output::seconds(lag)),
+        };
+        output::line(&format!("  owed         {}{waits}", live::owed(status)))?;
         output::line(&format!(
             "  ratios       C {} (compressed / original), E {} (encrypted / compressed)",
             output::ratio(status.ratios.c),
