@@ -254,12 +254,13 @@ enum Detach {
 /// snapshot out of its memory, since a snapshot never changes; so the process is asked for something that is never kept.
 pub fn look_at(path: &Path) -> io::Result<Metadata> {
     let metadata = path.metadata()?;
-    if mountinfo::uppermost(path)?.is_some_and(|entry| entry.is_ours()) {
-        match std::fs::read_dir(path) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => return Err(error),
-            // Whatever else it says, it lives.
-            _ => {}
-        }
+    let ours = mountinfo::uppermost(path)?.is_some_and(|entry| entry.is_ours());
+    // Whatever else it says, it lives.
+    if ours
+        && let Err(error) = std::fs::read_dir(path)
+        && error.raw_os_error() == Some(libc::ENOTCONN)
+    {
+        return Err(error);
     }
     Ok(metadata)
 }
