@@ -26,6 +26,8 @@ pub(crate) struct LiveMount {
     pub(crate) state: VolumeState,
     /// Where it is mounted.
     pub(crate) mountpoint: PathBuf,
+    /// What is wrong with it.
+    pub(crate) trouble: Option<String>,
 }
 
 /// Both readings of a path: as its text says, and as the kernel resolves it (which a dead mount may prevent).
@@ -57,8 +59,10 @@ pub(crate) fn find(context: &Context, path: &Path) -> anyhow::Result<LiveMount> 
     let not_mounted = || daemon::Error::NotMounted(path.to_owned());
     let known = known(context, path).ok_or_else(not_mounted)?;
     let mut client = Client::connect(known.state.dir()).map_err(|_| not_mounted())?;
-    match client.status()?.mounted {
+    let status = client.status()?;
+    match status.mounted {
         true => Ok(LiveMount {
+            trouble: status.last_error,
             state: known.state.clone(),
             mountpoint: known.record.mountpoint.clone(),
         }),

@@ -42,6 +42,11 @@ impl Args {
         };
         mount.hand_over_writes()?;
         let publish = !self.no_wait;
+        if let Some(trouble) = mount.trouble.as_ref().filter(|_| publish) {
+            output::note(&format!(
+                "waiting until everything is in the repository, but: {trouble} (--no-wait unmounts at once, and the next mount goes on)"
+            ));
+        }
         mount.ask(Request::Stop { publish }, "publish and unmount")?;
         if publish {
             // The process ends right after its answer. Who unmounts and then removes the state must not race with it.

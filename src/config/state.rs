@@ -309,6 +309,25 @@ mod tests {
     }
 
     #[test]
+    fn the_session_is_added_to_what_is_remembered_and_alone_is_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::new(dir.path()).volume(VolumeId([1; 16]));
+        let session = SessionId([5; 8]);
+        state.remember_session(session).unwrap();
+        assert_eq!(state.record().unwrap(), None);
+        // As an earlier version wrote it.
+        let before = record("/a", 1);
+        state.remember(&before).unwrap();
+        let path = state.dir().join("mount.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace(",\n  \"session\": null", "")).unwrap();
+        assert_eq!(state.record().unwrap(), Some(before));
+        state.remember_session(session).unwrap();
+        let text = state.record().unwrap().unwrap().session.unwrap();
+        assert_eq!(SessionId::from_hex(&text), Some(session));
+    }
+
+    #[test]
     fn damaged_and_newer_records_are_errors_that_name_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let state = State::new(dir.path());

@@ -155,3 +155,44 @@ impl Link {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_the_repository_hurries_it_and_hears_when_it_is_given_up() {
+        let link = Link::new();
+        let waiting = tokio::spawn({
+            let link = link.clone();
+            async move { link.sync().await }
+        });
+        link.wanted().await;
+        link.failed("no route".into());
+        let begun = link.trouble().unwrap();
+        assert_eq!(begun.message, "no route");
+        link.failed("refused".into());
+        let later = link.trouble().unwrap();
+        assert_eq!(
+            (later.message.as_str(), later.since),
+            ("refused", begun.since)
+        );
+        assert!(!waiting.is_finished());
+
+        link.halted("taken".into());
+        let told = waiting.await.unwrap().unwrap_err();
+        let another = told.downcast_ref();
+        assert!(matches!(another, Some(Error::AnotherWriter(why)) if why == "taken"));
+        assert!(link.flusher().is_none());
+    }
+
+    #[test]
+    fn a_journal_that_fails_while_the_repository_is_awaited_is_told_until_it_is_mended() {
+        let link = Link::new();
+        assert_eq!(link.trouble(), None);
+        link.journal_synced(&Err(io::Error::other("disk full")));
+        assert_eq!(link.trouble().unwrap().message, "disk full");
+        link.journal_synced(&Ok(()));
+        assert_eq!(link.trouble(), None);
+    }
+}

@@ -1,5 +1,6 @@
-//! A live mount, from start to end. Start order: repository, lock, dead mount, spool, journal, source, claim, epochs,
-//! flusher, mount, control socket, reconcile. Stop order: mount, reconcile, flusher, journal, control socket, lock.
+//! A live mount, from start to end. Start order: repository or what is kept of it, lock, dead mount, spool, source, journal, epochs, claim,
+//! flusher, mount, reconcile, control socket. Where the repository does not answer, claim and flusher come after the mount, whenever
+//! it does. Stop order: mount, reconcile, flusher, journal, control socket, lock.
 //!
 //! Whatever happens, nothing is lost: what the flusher has captured lies in the spool, and what it has not stands in the
 //! journal, for the next mount.

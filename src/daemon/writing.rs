@@ -56,7 +56,7 @@ enum Next {
     /// To be scanned as soon as the mount is there.
     Scan(Box<Connected>),
     /// To be waited for as soon as the mount is there.
-    Wait(Awaited),
+    Wait(Box<Awaited>),
     Scanning(Scanning),
     Waiting(JoinHandle<()>),
 }
@@ -114,7 +114,7 @@ impl Writing {
                     location,
                     volume: found.volume.id,
                 };
-                (Next::Wait(awaited), None)
+                (Next::Wait(Box::new(awaited)), None)
             }
         };
         let writing = Self {
@@ -140,7 +140,7 @@ impl Writing {
                 ))
             }
             Some(Next::Wait(awaited)) => {
-                let waiting = tokio::spawn(self.clone().wait_for(awaited));
+                let waiting = tokio::spawn(self.clone().wait_for(*awaited));
                 Some(Next::Waiting(waiting))
             }
             begun => begun,
