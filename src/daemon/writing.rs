@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use parking_lot::Mutex;
 
 use super::Error;
-use super::scanning::{Scanning, Sight};
+use super::scanning::{Renew, Scanning, Sight};
 use super::spilling::Spilling;
 use crate::clock::{Clock, SystemClock};
 use crate::config::policy::{Mode, Policy, SealOn};
@@ -22,7 +22,7 @@ use crate::mount;
 use crate::reconcile::{self, Trust};
 use crate::repo::blocks::Blocks;
 use crate::repo::commits::Found;
-use crate::repo::{Repository, VolumeInfo};
+use crate::repo::{Repository, Volume, VolumeInfo};
 use crate::source::Source;
 use crate::store::overlay::Overlay;
 
@@ -34,6 +34,8 @@ const COPY_AHEAD_BYTES: u64 = 64 << 20;
 const PRESERVE_BYTES: usize = 64 << 20;
 /// Unlinked files kept open for a sealed epoch: well under the usual limit of open files.
 const KEPT_FILES: usize = 512;
+/// What is remembered of changes while no epoch can be sealed; with more of them everything is scanned when that is over.
+const CHANGES_BYTES: u64 = 128 << 20;
 /// During a first backup something is published this often, so that not all is lost if the machine is.
 const INCOMPLETE_INTERVAL: Duration = Duration::from_secs(600);
 /// Renewed at a third of it, that is once in 100 s: three dollars a year on S3, and no longer to wait after a crash of
@@ -104,6 +106,7 @@ pub(super) struct Writing {
 enum Scan {
     Ready {
         parts: reconcile::Parts<Arc<Blocks>>,
+        renew: Renew<Arc<Blocks>>,
         expected: u64,
     },
     Running(Scanning),
@@ -172,6 +175,7 @@ impl Writing {
             epoch::Options {
                 preserve_bytes: PRESERVE_BYTES,
                 kept_files: KEPT_FILES,
+                changes_bytes: CHANGES_BYTES,
             },
         );
         let options = flusher::Options {
@@ -187,8 +191,9 @@ impl Writing {
             source_path: place.source_bytes().to_vec(),
             index_dir: state.dir().join("index"),
         };
+        let session = writership.session();
         let parts = flusher::Parts {
-            volume,
+            volume: volume.clone(),
             store: stored.store().clone(),
             writership,
             epochs: epochs.clone(),
@@ -209,6 +214,7 @@ impl Writing {
             trust,
             runtime: tokio::runtime::Handle::current(),
         };
+        let renew = renew(&parts, volume, flusher.clone(), journal.clone(), session);
         let spilling = {
             let flusher = flusher.clone();
             Spilling::start(journal.clone(), move |synced| {
@@ -222,7 +228,11 @@ impl Writing {
             journal,
             spilling: Mutex::new(Some(spilling)),
             flusher,
-            scan: Mutex::new(Some(Scan::Ready { parts, expected })),
+            scan: Mutex::new(Some(Scan::Ready {
+                parts,
+                renew,
+                expected,
+            })),
         })
     }
 
@@ -231,10 +241,12 @@ impl Writing {
     pub(super) fn start_scan(&self) -> anyhow::Result<Sight> {
         let mut scan = self.scan.lock();
         let scanning = match scan.take() {
-            Some(Scan::Ready { parts, expected }) => {
-                Scanning::start(parts, self.flusher.clone(), expected)
-                    .context("start the scan of the source")?
-            }
+            Some(Scan::Ready {
+                parts,
+                renew,
+                expected,
+            }) => Scanning::start(parts, renew, self.flusher.clone(), expected)
+                .context("start the scan of the source")?,
             Some(Scan::Running(scanning)) => scanning,
             None => anyhow::bail!("the scan has been stopped already"),
         };
@@ -333,6 +345,34 @@ impl Writing {
         );
         Ok(stopped)
     }
+}
+
+/// What a later scan compares with: the newest commit then, and what the journal owes then.
+fn renew(
+    first: &reconcile::Parts<Arc<Blocks>>,
+    volume: Arc<Volume>,
+    flusher: flusher::Handle,
+    journal: Arc<Journal>,
+    session: SessionId,
+) -> Renew<Arc<Blocks>> {
+    let (source, epochs) = (first.source.clone(), first.epochs.clone());
+    let (trust, runtime) = (first.trust, first.runtime.clone());
+    Box::new(move || {
+        let newest = runtime.block_on(flusher.newest())?;
+        // Once there has been an exact moment of its own, this process has seen every change since; before that, it knows no more than at
+        // its start.
+        let exact = newest
+            .as_ref()
+            .is_some_and(|found| !found.commit.incomplete && found.commit.name.session == session);
+        Ok(reconcile::Parts {
+            source: source.clone(),
+            epochs: epochs.clone(),
+            tree: newest.map(|found| volume.tree(&found.commit)),
+            intents: journal.records()?.into_iter().collect(),
+            trust: if exact { Trust::Stat } else { trust },
+            runtime: runtime.clone(),
+        })
+    })
 }
 
 /// Sorts out what an earlier process has left in the spool: what the store has already is removed, what it lacks is returned,
