@@ -26,7 +26,7 @@ use tokio::runtime::Handle as Runtime;
 use crate::epoch::Epochs;
 use crate::format::entry::Inode;
 use crate::id::{EpochNo, FileId};
-use crate::journal::{LastStop, LogicalBlock};
+use crate::journal::{ANY_FILE, LastStop, LogicalBlock, WHOLE_FILE};
 use crate::path::RepoPath;
 use crate::repo::tree::{Pages, Tree};
 use crate::source::{Handle, Source};
@@ -100,11 +100,14 @@ impl FromIterator<(FileId, LogicalBlock, EpochNo)> for Intents {
 
 impl Intents {
     fn has(&self, id: FileId) -> bool {
-        self.0.contains_key(&id)
+        self.0.contains_key(&id) || self.0.contains_key(&ANY_FILE)
     }
 
     fn blocks(&self, id: FileId) -> &[LogicalBlock] {
-        self.0.get(&id).map_or(&[], Vec::as_slice)
+        match self.0.contains_key(&ANY_FILE) {
+            true => &[WHOLE_FILE],
+            false => self.0.get(&id).map_or(&[], Vec::as_slice),
+        }
     }
 }
 

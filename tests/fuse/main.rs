@@ -21,6 +21,7 @@ mod world;
 mod live;
 mod model;
 mod processes;
+mod scarcity;
 mod snapshot;
 
 #[path = "../support/sample.rs"]
