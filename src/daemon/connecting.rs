@@ -105,6 +105,8 @@ pub(super) struct Connected {
     pub(super) flusher: flusher::Handle,
     /// What the scan works with.
     pub(super) scan: reconcile::Parts<Arc<Blocks>>,
+    /// The volume with the spool laid over it, for later scans.
+    pub(super) volume: Arc<Volume>,
     /// Entries that the newest commit holds.
     pub(super) expected: u64,
     /// The session under which the volume was claimed.
@@ -158,13 +160,13 @@ pub(super) async fn connect(
         source: local.source.clone(),
         epochs: local.epochs.clone(),
         tree,
-        // Those of this life too: the open epoch may have been shed since they were made.
+        // Those of this life too: the open change set may have been dropped since they were made.
         intents: local.journal.records()?.into_iter().collect(),
         trust: trust(local, base.as_ref()),
         runtime: tokio::runtime::Handle::current(),
     };
     let parts = flusher::Parts {
-        volume,
+        volume: volume.clone(),
         store: stored.store().clone(),
         writership,
         epochs: local.epochs.clone(),
@@ -182,6 +184,7 @@ pub(super) async fn connect(
     Ok(Connected {
         flusher,
         scan,
+        volume,
         expected,
         session,
         compared,

@@ -24,6 +24,8 @@ const SPOOL_BYTES_DEFAULT: u64 = 8 << 30;
 const PRESERVE_BYTES: usize = 64 << 20;
 /// Unlinked files kept open for a sealed epoch: enough for a program that removes its temporary files while they are backed up.
 const KEPT_FILES: usize = 512;
+/// What is remembered of changes while no epoch can be sealed; with more of them everything is scanned when that is over.
+const CHANGES_BYTES: u64 = 128 << 20;
 /// The part of the process's descriptors that they may take where that is less: the source's own take half, and programs need
 /// theirs.
 const KEPT_SHARE: u64 = 8;
@@ -176,6 +178,7 @@ impl Local {
             epoch::Options {
                 preserve_bytes: PRESERVE_BYTES,
                 kept_files: kept_files()?,
+                changes_bytes: CHANGES_BYTES,
             },
         );
         tracing::info!(?last_stop, left = left.manifests.lock().len(), "opened");

@@ -1,7 +1,7 @@
-//! A mount whose repository does not answer: it is tried again and again, and the open epoch is kept within bounds meanwhile.
+//! A mount whose repository does not answer: it is tried again and again.
 //!
 //! Everything that programs write is in the source and in the journal, and the scan that is made when the repository is back
-//! finds it; so nothing that is given up here is lost, but for points in time.
+//! finds it; so an open epoch that had to be dropped for want of memory is not lost, but for points in time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,6 @@ use super::connecting::{After, Connected, Standing, connect};
 use super::writing::Writing;
 use super::{Error, away};
 use crate::clock::{Clock, SystemClock};
-use crate::flusher;
 use crate::id::VolumeId;
 use crate::repo::Repository;
 use crate::store;
@@ -106,13 +105,6 @@ impl Writing {
             looks.tick().await;
             let open = self.local().epochs.open_size();
             self.note_owed(!open.is_empty(), SystemClock.now());
-            // In this very task, since it must never go on beside a scan, which this task starts; waits for requests under way.
-            let epochs = &self.local().epochs;
-            if tokio::task::block_in_place(|| flusher::shed_if_large(epochs)) {
-                tracing::info!(
-                    "many files have changed while the repository is away; they are found again by comparison"
-                );
-            }
         }
     }
 }

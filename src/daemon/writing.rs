@@ -15,16 +15,18 @@ use super::covering::Uncovered;
 use super::finding::{Found, within};
 use super::link::{Link, Stage};
 use super::local::{Left, Local, Settings};
-use super::scanning::{Scanning, Sight};
+use super::scanning::{Renew, Scanning, Sight};
 use super::spilling::Spilling;
 use super::waiting::Awaited;
 use crate::clock::{Clock, Stamp, SystemClock};
 use crate::config::policy::Mode;
 use crate::flusher;
 use crate::id::{FileId, SessionId};
-use crate::journal::Cover;
+use crate::journal::{Cover, Journal};
 use crate::mount;
-use crate::reconcile::Trust;
+use crate::reconcile::{self, Trust};
+use crate::repo::Volume;
+use crate::repo::blocks::Blocks;
 use crate::store::url::Location;
 
 /// How long `umount` waits for the repository at the end, after everything up to then has been published: only what was
@@ -189,9 +191,17 @@ impl Writing {
                 tracing::info!(%error, "the journal cannot vouch for this mount");
             }
         };
+        let renew = renew(
+            &parts,
+            connected.volume,
+            connected.flusher.clone(),
+            local.journal.clone(),
+            connected.session,
+        );
         let (flusher, expected) = (connected.flusher, connected.expected);
         Scanning::start(
             parts,
+            renew,
             flusher,
             expected,
             self.sight.clone(),
@@ -366,4 +376,32 @@ async fn in_time<T>(
         Some(Err(error)) => Err(error),
         None => Ok(Err(away::no_answer(location))),
     }
+}
+
+/// What a later scan compares with: the newest commit then, and what the journal owes then.
+fn renew(
+    first: &reconcile::Parts<Arc<Blocks>>,
+    volume: Arc<Volume>,
+    flusher: flusher::Handle,
+    journal: Arc<Journal>,
+    session: SessionId,
+) -> Renew<Arc<Blocks>> {
+    let (source, epochs) = (first.source.clone(), first.epochs.clone());
+    let (trust, runtime) = (first.trust, first.runtime.clone());
+    Box::new(move || {
+        let newest = runtime.block_on(flusher.newest())?;
+        // Once there has been an exact moment of its own, this process has seen every change since; before that, it knows no more than at
+        // its start.
+        let exact = newest
+            .as_ref()
+            .is_some_and(|found| !found.commit.incomplete && found.commit.name.session == session);
+        Ok(reconcile::Parts {
+            source: source.clone(),
+            epochs: epochs.clone(),
+            tree: newest.map(|found| volume.tree(&found.commit)),
+            intents: journal.records()?.into_iter().collect(),
+            trust: if exact { Trust::Stat } else { trust },
+            runtime: runtime.clone(),
+        })
+    })
 }

@@ -56,6 +56,8 @@ impl Epochs {
         let older = &self.sets[parity(sealed)];
         let open = &self.sets[parity(EpochNo(sealed.0 + 1))];
         older.drain(|shard| open.absorb(shard));
+        let seen = std::mem::take(&mut *older.seen());
+        open.seen().unite(seen);
         self.readers.clear();
         older.rest();
         self.buffer.nudge();

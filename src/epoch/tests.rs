@@ -15,4 +15,6 @@ mod steps;
 
 mod waiting;
 
+mod owing;
+
 mod threads;

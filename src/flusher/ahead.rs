@@ -4,7 +4,7 @@
 //! seal captures is laid over the copy. So copies need no version and no lock: later extents hide earlier ones.
 //! An epoch that is folded keeps its copies for the next.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::ops::Range;
 
@@ -83,9 +83,14 @@ impl Ahead {
         self.bytes
     }
 
-    /// Everything copied is in a captured epoch.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+    /// Everything copied is in a captured epoch, but for what was left out of it: that goes into the next one.
+    pub(crate) fn keep_only(&mut self, left_out: &BTreeSet<FileId>) {
+        self.extents.retain(|id, _| left_out.contains(id));
+        self.count = self.extents.values().map(Vec::len).sum();
+        self.bytes = FrameBytes::default();
+        if self.extents.is_empty() {
+            *self = Self::default();
+        }
     }
 
     /// Remembers a finished round; returns those of its blocks that are not on their way yet. Its chunks may be reused by what
@@ -124,7 +129,7 @@ impl Ahead {
 impl Flow {
     /// Copies the open epoch ahead as long as it holds more than it should at its seal.
     pub(super) fn copy_ahead_if_large(&mut self, mut open: ChangeSize) -> Result<(), Error> {
-        let limit = match self.held {
+        let limit = match self.is_held() {
             true => HELD_COPY_BYTES.min(self.options.copy_ahead_bytes),
             false => self.options.copy_ahead_bytes,
         };

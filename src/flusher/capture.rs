@@ -31,32 +31,48 @@ pub(crate) struct Captured {
     pub(crate) refused: Vec<FileId>,
     /// Inodes that were refused before and can be read now: they are captured as a whole.
     pub(crate) readable: Vec<FileId>,
+    /// Files that a scan under way has not looked at yet: left out, and captured when it has.
+    pub(crate) doubted: BTreeSet<FileId>,
 }
 
 /// Resolves attributes of everything that the epoch touched. What is already known to be refused is tried again as a whole, but
-/// for the `hopeless`.
+/// for the `hopeless`. `inexact`: a scan is under way or owed, and what it has not looked at is left out.
 pub(crate) fn capture(
     sealed: &Sealed,
     known: &BTreeSet<FileId>,
     hopeless: &BTreeSet<FileId>,
+    inexact: bool,
 ) -> Result<Captured, Error> {
     let mut inodes = BTreeMap::new();
-    let (mut refused, mut readable) = (Vec::new(), Vec::new());
+    let (mut refused, mut readable, mut doubted) = (Vec::new(), Vec::new(), BTreeSet::new());
     for inode in sealed.inodes() {
         let id = inode.node.id;
         let mut dirty = union(inode.dirty);
+        let mut left_out = false;
         let attributes = match sealed.attributes(id) {
             Err(CaptureError::Folded) => return Err(Error::Folded),
-            _ if hopeless.contains(&id) => None,
+            _ if hopeless.contains(&id) => {
+                left_out = true;
+                None
+            }
+            Ok(found) if inexact && is_file(found.as_ref()) && sealed.is_doubted(id) => {
+                doubted.insert(id);
+                left_out = true;
+                None
+            }
             Ok(found) if known.contains(&id) && needs_whole(sealed, id, found.as_ref()) => {
                 readable.push(id);
                 let size = found.as_ref().map_or(0, |found| found.stat.size);
                 dirty = Vec::from_iter((size > 0).then_some(0..size));
                 found
             }
-            _ if known.contains(&id) => None,
+            _ if known.contains(&id) => {
+                left_out = true;
+                None
+            }
             Err(CaptureError::Io { source, .. }) if is_refusal(&source) => {
                 refused.push(id);
+                left_out = true;
                 None
             }
             attributes => attributes?,
@@ -66,6 +82,7 @@ pub(crate) fn capture(
             fresh: inode.fresh,
             dirty,
             attributes,
+            left_out,
         };
         inodes.insert(id, touched);
     }
@@ -74,7 +91,12 @@ pub(crate) fn capture(
         names: sealed.names(),
         refused,
         readable,
+        doubted,
     })
+}
+
+fn is_file(found: Option<&Attributes>) -> bool {
+    found.is_some_and(|found| found.stat.kind == Kind::File)
 }
 
 /// Asks for all of a file that was refused, not only for what has changed of it; false if it still cannot be read, or has been

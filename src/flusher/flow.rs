@@ -26,7 +26,6 @@ use crate::flusher::pipeline::PipelineParts;
 use crate::flusher::policy::Policy;
 use crate::flusher::progress::{CommitMark, Phase, Progress, Published, Who};
 use crate::flusher::session::{Follows, Session};
-use crate::flusher::shed;
 use crate::flusher::spool::{FrameBytes, Spool};
 use crate::flusher::upload::{Job, Queue, Right, Route, Uploader};
 use crate::flusher::window::Window;
@@ -47,6 +46,9 @@ const SPOOL_COMMITS_MAX: usize = 10_000;
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Seals tried at the end: with nobody writing any more the first succeeds; each of the others needs another fold.
 const LAST_SEALS: usize = 5;
+/// While a scan runs an epoch with this many inodes and names is sealed at once: about 100 MiB of memory, while it is open and
+/// as much again while it is captured.
+const HELD_CHANGES_MAX: u64 = 200_000;
 /// The source is synced this often, so that the journal does not grow for ever.
 const SYNCFS_INTERVAL: Duration = Duration::from_secs(180);
 
@@ -128,6 +130,9 @@ impl Flusher {
             clock: Arc::clone(&parts.clock),
             epochs: Arc::clone(&parts.epochs),
         };
+        if options.held {
+            parts.epochs.expect_scan();
+        }
         let flow = Flow::new(parts, options, progress, stop)?;
         let uploader = flow.uploader();
         let uploading = flow.runtime.spawn(uploader.run(stopped));
@@ -173,7 +178,10 @@ pub(super) struct Flow {
     pub(super) session: Session,
     pub(super) base: Option<Found>,
     pub(super) reserve: u32,
+    /// A scan is running, says the daemon.
     pub(super) held: bool,
+    /// The epoch that is being sealed is no exact moment.
+    pub(super) inexact: bool,
     pub(super) event: bool,
     pub(super) waiters: Vec<Waiter>,
     pub(super) last_seal: Instant,
@@ -228,6 +236,7 @@ impl Flow {
             right: Arc::new(right),
             last_seal: long_ago(options.policy.interval),
             held: options.held,
+            inexact: options.held,
             volume: parts.volume,
             store: parts.store,
             epochs: parts.epochs,
@@ -281,6 +290,8 @@ impl Flow {
                     self.pause = None;
                 }
                 Ok(Some(Message::Hold(held))) => self.held = held,
+                // Who asks may have given up meanwhile.
+                Ok(Some(Message::Newest(reply))) => drop(reply.send(self.base.clone())),
                 Ok(Some(Message::Event(event))) => self.event |= self.options.policy.wants(event),
                 Err(_tick) => {}
             }
@@ -291,8 +302,8 @@ impl Flow {
     fn tick(&mut self) {
         let open = self.epochs.open_size();
         self.progress.open(open, self.clock.now());
+        self.tell_owed();
         if self.progress.is_fenced() {
-            shed::shed_if_large(&self.epochs);
             self.refuse_waiters();
             return;
         }
@@ -307,7 +318,11 @@ impl Flow {
             });
         self.settle(done);
         self.sync_source_in_background();
-        let idle = if self.held { Phase::Held } else { Phase::Idle };
+        let idle = if self.is_held() {
+            Phase::Held
+        } else {
+            Phase::Idle
+        };
         self.progress.phase(idle);
     }
 
@@ -319,9 +334,11 @@ impl Flow {
             return false;
         }
         let since = self.last_seal.elapsed();
-        match self.held {
+        match self.is_held() {
             true => {
-                let due = shed::is_large(open) || since >= self.options.incomplete_interval;
+                let many = open.inodes.saturating_add(open.names) >= HELD_CHANGES_MAX;
+                let large = many || self.epochs.is_crowded();
+                let due = large || since >= self.options.incomplete_interval;
                 due && open != ChangeSize::default()
             }
             false => {
@@ -332,9 +349,23 @@ impl Flow {
         }
     }
 
+    /// Whether nothing that is sealed now can be an exact moment: a scan is running, or one is owed.
+    pub(super) fn is_held(&self) -> bool {
+        self.held || self.epochs.is_owing()
+    }
+
+    /// Says in the status what must be looked at again, and what cannot be noted.
+    fn tell_owed(&self) {
+        let trouble = self.epochs.why_owing().or_else(|| self.source.trouble());
+        match trouble {
+            Some(why) => self.progress.stands(Who::Notes, why, self.clock.now()),
+            None => self.progress.succeeded(Who::Notes),
+        }
+    }
+
     /// Whether the scan has ended and the newest commit is still one that was published while it ran.
     pub(super) fn owes_moment(&self) -> bool {
-        !self.held
+        !self.is_held()
             && self
                 .base
                 .as_ref()
@@ -345,7 +376,7 @@ impl Flow {
     /// what it would say, and the next mount finds it there.
     fn would_spoil(&self) -> bool {
         let exact = |base: &Found| !base.commit.incomplete;
-        self.held && self.base.as_ref().is_some_and(exact)
+        self.is_held() && self.base.as_ref().is_some_and(exact)
     }
 
     /// Whether the spool takes more. If not, the open epoch grows coarser until it does.
@@ -455,7 +486,12 @@ impl Flow {
                 break;
             }
             let sealed = self.seal();
+            let done = sealed.is_ok();
             self.settle(sealed);
+            if done && self.is_held() {
+                // What a scan has not looked at stays open, however often it is tried.
+                break;
+            }
         }
         let captured = self.epochs.open_size() == ChangeSize::default();
         let published = self.wait_published(deadline);

@@ -62,8 +62,6 @@ mod handle;
 
 mod withheld;
 
-mod shed;
-
 mod flow;
 
 mod flush;
@@ -74,7 +72,6 @@ pub use handle::{Handle, Stopped};
 pub use manifest::{Manifest, Resume, SpooledName, SpooledObject, heads, resume};
 pub use policy::{Event, Mode, Policy};
 pub use progress::{CommitMark, Phase, Status};
-pub use shed::shed_if_large;
 pub use spool::{FrameBytes, Spool};
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ mod tests;
 
 pub use cover::Cover;
 use cover::Kept;
-use record::{Key, Noted, Value};
+use record::{ANY, Key, Noted, Value};
 use recovery::{Marker, Opened};
 
 /// A logical block: a 64 MiB aligned stretch of a file, by number.
@@ -39,6 +39,11 @@ pub const LOGICAL_BLOCK_LEN: u64 = 64 << 20;
 /// In place of a logical block's number: any part of the file may have been touched.
 pub const WHOLE_FILE: LogicalBlock = LogicalBlock::MAX;
 
+/// In place of a file's number: any file may have been touched. Never given to one.
+pub const ANY_FILE: FileId = FileId(u64::MAX);
+
+/// Records looked at by one durable write while those are taken away that a record of everything has made needless.
+const SWEEP_MAX: usize = 16 * 1024;
 /// Records forgotten at once: writers wait for one such batch, about a millisecond.
 const FORGET_BATCH: usize = 256;
 
@@ -158,8 +163,11 @@ impl Journal {
         if noted.is_closed() {
             return Err(io::Error::other("the journal is closed"));
         }
-        if noted.touch(key, epoch) {
+        if noted.is_covered(epoch) || noted.touch(key, epoch) {
             return Ok(false);
+        }
+        if noted.is_crowded() {
+            return self.cover(&mut noted, epoch);
         }
         if noted.is_full() {
             let batch = noted.write_back();
@@ -175,6 +183,26 @@ impl Journal {
         let newest = stored.map_or(epoch, |stored| noted.newest(key, stored).max(epoch));
         noted.insert(key, newest, before.is_none());
         Ok(before.is_none())
+    }
+
+    /// Too many records: one that says "any file" takes their place. It is with the kernel before anybody relies on it.
+    fn cover(&self, noted: &mut Noted, epoch: EpochNo) -> io::Result<bool> {
+        tracing::warn!(
+            "too many files have been changed to note each; after a crash all are compared"
+        );
+        let value = noted.value(epoch).bytes();
+        let before = self.sled("record", || self.database.insert(ANY.bytes(), &value))?;
+        self.sled("flush", || self.database.flush())?;
+        noted.cover(epoch, before.is_none());
+        Ok(true)
+    }
+
+    /// Takes away some records that a record of everything has made needless.
+    fn sweep(&self) -> io::Result<()> {
+        let Some(upto) = self.noted.lock().any().filter(|upto| *upto > EpochNo(0)) else {
+            return Ok(());
+        };
+        self.forget_records(upto, SWEEP_MAX, |key| key != ANY)
     }
 
     /// Whether `id` has records that are not durable yet.
@@ -210,6 +238,7 @@ impl Journal {
     }
 
     fn make_durable(&self) -> io::Result<()> {
+        self.sweep()?;
         self.noted.lock().begin_sync();
         self.sled("flush", || self.database.flush())?;
         failpoint::reach(Point::JournalSync);
@@ -229,10 +258,20 @@ impl Journal {
     /// that holds all that reconcile found, never after an incomplete one.
     pub fn forget(&self, epoch: EpochNo) -> io::Result<()> {
         self.refuse_if_latched()?;
+        self.forget_records(epoch, usize::MAX, |_| true)
+    }
+
+    fn forget_records(
+        &self,
+        epoch: EpochNo,
+        count_max: usize,
+        wanted: impl Fn(Key) -> bool,
+    ) -> io::Result<()> {
         let mut old = Vec::with_capacity(FORGET_BATCH);
-        for entry in self.database.iter() {
+        for entry in self.database.iter().take(count_max) {
             let (key, value) = self.sled("read", || entry)?;
-            let Some((key, value)) = Key::parse(&key).zip(Value::parse(&value)) else {
+            let parsed = Key::parse(&key).zip(Value::parse(&value));
+            let Some((key, value)) = parsed.filter(|(key, _)| wanted(*key)) else {
                 continue;
             };
             old.push((key, value));

@@ -3,13 +3,15 @@
 //!
 //! It only ever says "this is what the source holds now": under the same locks and guards as a user's request, after
 //! looking again. So it can run beside live changes and beside incomplete commits, and saying a thing twice does no harm.
-//! `compare` decides (pure), `known` reads the tree, `scan` walks and marks. The flusher does the rest. Started by the daemon on a thread of its own.
+//! `compare` decides (pure), `known` reads the tree, `scan` walks and marks, `pay` looks at single names again. The flusher does the rest. Started by the daemon on a thread of its own.
 
 mod compare;
 
 mod known;
 
 mod scan;
+
+mod pay;
 
 #[cfg(test)]
 mod tests;
@@ -25,11 +27,12 @@ use crate::clock::Timespec;
 use crate::epoch::Epochs;
 use crate::format::entry::Inode;
 use crate::id::{EpochNo, FileId};
-use crate::journal::{LastStop, LogicalBlock};
+use crate::journal::{ANY_FILE, LastStop, LogicalBlock, WHOLE_FILE};
 use crate::path::RepoPath;
 use crate::repo::tree::{Pages, Tree};
 use crate::source::{Handle, Source};
 
+pub use pay::pay_names;
 pub use scan::run;
 
 /// Inodes asked for at once when numbers are taken from a tree.
@@ -102,11 +105,14 @@ impl FromIterator<(FileId, LogicalBlock, EpochNo)> for Intents {
 
 impl Intents {
     fn has(&self, id: FileId) -> bool {
-        self.0.contains_key(&id)
+        self.0.contains_key(&id) || self.0.contains_key(&ANY_FILE)
     }
 
     fn blocks(&self, id: FileId) -> &[LogicalBlock] {
-        self.0.get(&id).map_or(&[], Vec::as_slice)
+        match self.0.contains_key(&ANY_FILE) {
+            true => &[WHOLE_FILE],
+            false => self.0.get(&id).map_or(&[], Vec::as_slice),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use scene::Scene;
 use users::User;
 
 use super::*;
+use crate::epoch::Debt;
 use crate::journal::LOGICAL_BLOCK_LEN;
 
 #[test]
@@ -352,4 +353,74 @@ fn a_slow_tree_holds_up_nobody() {
     });
     scene.commit();
     scene.assert_committed();
+}
+
+#[test]
+fn owed_names_are_looked_up_again() {
+    let mut scene = Scene::new();
+    let root = scene.source.root();
+    fs::write(scene.path().join("gone"), b"g").unwrap();
+    fs::write(scene.path().join("replaced"), b"old").unwrap();
+    scene.scan(Trust::Stat).unwrap();
+    scene.commit();
+    fs::remove_file(scene.path().join("gone")).unwrap();
+    fs::remove_file(scene.path().join("replaced")).unwrap();
+    fs::create_dir(scene.path().join("replaced")).unwrap();
+    fs::write(scene.path().join("new"), b"contents").unwrap();
+    let live = scene.epochs.inode(&root);
+    let dirs = [&live];
+    let names = [&b"gone"[..], b"replaced", b"new"];
+    let mut guard = scene.epochs.change(&dirs).unwrap();
+    for name in names {
+        guard.owe(&live, name, &std::io::Error::other("a test"));
+    }
+    drop(guard);
+    let Some(Debt::Names(owed)) = scene.epochs.debt() else {
+        panic!("three names are owed");
+    };
+    assert_eq!(owed.len(), 3);
+    pay_names(&scene.source, &scene.epochs, &owed).unwrap();
+    assert!(!scene.epochs.is_owing());
+    scene.commit();
+    scene.assert_committed();
+}
+
+/// More was changed than could be remembered, by programs that went on meanwhile. A scan against the newest commit finds it all.
+#[test]
+fn what_was_forgotten_is_found_again() {
+    for seed in 0..6 {
+        let mut scene = Scene::with_memory(64 << 10);
+        fs::create_dir_all(scene.path().join("d/e")).unwrap();
+        for n in 0..30 {
+            fs::write(scene.path().join(format!("d/f{n}")), vec![n; 6000]).unwrap();
+        }
+        scene.scan(Trust::Stat).unwrap();
+        scene.commit();
+        let user = User::new(&scene, seed);
+        (0..20).for_each(|_| user.act());
+        // A name that is gone takes room until the commit that says so.
+        let root = scene.source.root();
+        user.create(&root, b"turn 0");
+        let mut turn = 0;
+        while !scene.epochs.is_owing() {
+            let (from, to) = (format!("turn {turn}"), format!("turn {}", turn + 1));
+            user.rename(
+                &root,
+                from.as_bytes(),
+                &scene.node_of(&from),
+                &root,
+                to.as_bytes(),
+            );
+            turn += 1;
+            assert!(turn < 10_000, "it never becomes too much");
+        }
+        scene.epochs.begin_rescan();
+        thread::scope(|scope| {
+            scope.spawn(|| (0..20).for_each(|_| user.act()));
+            scene.scan(Trust::Stat).unwrap();
+        });
+        assert!(!scene.epochs.is_owing());
+        scene.commit();
+        scene.assert_committed();
+    }
 }

@@ -23,6 +23,7 @@ mod ending;
 mod live;
 mod model;
 mod processes;
+mod scarcity;
 mod snapshot;
 
 #[path = "../support/sample.rs"]

@@ -329,11 +329,13 @@ impl World {
 pub(super) const ROOMY: Options = Options {
     preserve_bytes: 64 << 20,
     kept_files: 64,
+    changes_bytes: 64 << 20,
 };
 /// Room for two pages and one descriptor.
 pub(super) const TIGHT: Options = Options {
     preserve_bytes: 8192,
     kept_files: 1,
+    changes_bytes: 64 << 20,
 };
 
 /// What a copy ahead reads in `range`.
