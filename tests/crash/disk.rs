@@ -5,6 +5,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -91,6 +92,19 @@ impl Disk {
         let arguments = ["-o", options, &disk.device].map(OsStr::new);
         must("mount", &[&arguments[..], &[place.as_os_str()]].concat());
         disk
+    }
+
+    /// The instant among these at which the most writes have not been flushed, and how many.
+    pub(crate) fn worst_of(&self, instants: RangeInclusive<usize>) -> (usize, usize) {
+        let log = self.log.lock();
+        let at_stake = |events: usize| {
+            let back = log[..events].iter().rev();
+            back.take_while(|event| !matches!(event, Event::Flush))
+                .count()
+        };
+        let judged = instants.map(|events| (events, at_stake(events)));
+        let worst = judged.max_by_key(|(_, at_stake)| *at_stake);
+        worst.expect("an inclusive range is never empty")
     }
 
     /// How much has happened so far.

@@ -37,3 +37,9 @@ mod disk;
 mod kill;
 
 mod power;
+
+mod moment;
+
+mod state;
+
+mod full;

@@ -1,0 +1,162 @@
+//! No room left: in the source, where the writer learns of it as ever; in the state directory, where writers must not notice and
+//! snapshots grow coarser until there is room; in the cache, which makes nothing but speed.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::life::Life;
+use crate::listing;
+use crate::proof::Proof;
+use crate::world::{World, can_mount};
+
+const MIB: usize = 1 << 20;
+/// The longest until `status` tells of what was done before.
+const TOLD_MAX: Duration = Duration::from_secs(30);
+const OFTEN: &[&str] = &["--interval", "100ms"];
+
+/// A small file system in memory. Unmounted when dropped.
+struct Small(PathBuf);
+
+impl Small {
+    /// `None`, said aloud, where it cannot be made.
+    fn mount(test: &str, place: &Path, mib: usize) -> Option<Self> {
+        fs::create_dir_all(place).unwrap();
+        let mut mount = Command::new("mount");
+        let size = format!("size={mib}m,mode=755");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(place);
+        let made = mount.output().is_ok_and(|output| output.status.success());
+        if !made {
+            eprintln!("SKIPPED {test}: it needs the right to mount a tmpfs");
+        }
+        made.then(|| Self(place.to_owned()))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(&self.0).status().ok();
+    }
+}
+
+/// Bytes that do not compress, different for each `number`.
+fn noise(number: usize) -> Vec<u8> {
+    use rand::{RngExt, SeedableRng};
+    let mut bytes = vec![0; MIB];
+    rand::rngs::StdRng::seed_from_u64(number as u64).fill(&mut bytes[..]);
+    bytes
+}
+
+fn status(world: &World) -> serde_json::Value {
+    let source = world.source();
+    let json = world.run(["status".as_ref(), source.as_os_str(), "--json".as_ref()]);
+    serde_json::from_str(&json).unwrap()
+}
+
+#[test]
+fn a_full_source_is_the_writers_affair() {
+    let test = "a_full_source_is_the_writers_affair";
+    let world = World::new();
+    if !can_mount(test) {
+        return;
+    }
+    let Some(_small) = Small::mount(test, &world.source(), 8) else {
+        return;
+    };
+    world.init();
+    let mut life = Life::begin(&world, OFTEN, None);
+    let file = world.source().join("file");
+    let mut open = fs::File::create(&file).unwrap();
+    let full = (0..16).find_map(|number| open.write_all(&noise(number)).err());
+    assert_eq!(full.unwrap().raw_os_error(), Some(libc::ENOSPC));
+    drop(open);
+    let mut proof = Proof::new();
+    proof.after_death(&world, "full");
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, "there is room again").unwrap();
+    proof.after_death(&world, "room again");
+    proof.check(&world, "in the end");
+    life.kill();
+    world.unmount(&world.source());
+}
+
+/// The repository is away, so that what is finished gathers in the spool until nothing more fits.
+#[test]
+fn a_full_state_directory_makes_snapshots_coarser_and_no_write_fails() {
+    let test = "a_full_state_directory_makes_snapshots_coarser_and_no_write_fails";
+    let world = World::new();
+    if !can_mount(test) {
+        return;
+    }
+    let Some(small) = Small::mount(test, &world.state(), 24) else {
+        return;
+    };
+    world.init();
+    let mut life = Life::begin(&world, OFTEN, None);
+    world.run(["sync".as_ref(), world.source().as_os_str()]);
+    fs::rename(world.path("repository"), world.path("away")).unwrap();
+    for number in 0..40 {
+        let name = world.source().join(format!("file-{}", number % 16));
+        fs::write(name, noise(number)).unwrap();
+        // As soon as it is taken up, so that many epochs want their place in the spool.
+        let told = Instant::now();
+        while status(&world)["dirty_bytes"] != 0 && told.elapsed() < Duration::from_millis(300) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    let free = || {
+        let place = fs::File::open(&small.0).unwrap();
+        rewindfs::sys::statvfs(&place).unwrap().available * 4096
+    };
+    assert!(
+        free() < 4 * MIB as u64,
+        "the state directory is not full: {} free",
+        free()
+    );
+    let told = status(&world);
+    assert!(!told["last_error"].is_null(), "{told}");
+
+    fs::rename(world.path("away"), world.path("repository")).unwrap();
+    let began = Instant::now();
+    let mut proof = Proof::new();
+    proof.after_death(&world, "the repository is back");
+    proof.check(&world, "the repository is back");
+    while !status(&world)["last_error"].is_null() {
+        assert!(began.elapsed() < TOLD_MAX, "{}", status(&world));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    life.kill();
+    let mut life = Life::begin(&world, OFTEN, None);
+    proof.after_death(&world, "killed after that");
+    life.kill();
+    world.unmount(&world.source());
+}
+
+#[test]
+fn a_full_cache_is_done_without() {
+    let test = "a_full_cache_is_done_without";
+    let world = World::new();
+    if !can_mount(test) {
+        return;
+    }
+    let Some(_small) = Small::mount(test, &world.path("cache"), 1) else {
+        return;
+    };
+    world.init();
+    for number in 0..12 {
+        fs::write(world.source().join(format!("file-{number}")), noise(number)).unwrap();
+    }
+    let mut life = Life::begin(&world, OFTEN, None);
+    world.run(["sync".as_ref(), world.source().as_os_str()]);
+    let live = listing::of(&world.source());
+    let past = world.dir("past");
+    for _ in 0..2 {
+        world.mount_past("latest", &past);
+        listing::assert_same(&listing::of(&past), &live, "through a full cache");
+        world.unmount(&past);
+    }
+    life.kill();
+    world.unmount(&world.source());
+}
