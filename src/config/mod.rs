@@ -16,6 +16,8 @@ pub mod secret;
 
 pub mod state;
 
+pub mod seen;
+
 pub mod select;
 
 pub mod layout;

@@ -16,13 +16,13 @@ use crate::config::policy::{Mode, Policy, SealOn};
 use crate::config::state::VolumeState;
 use crate::epoch::{self, Epochs};
 use crate::flusher::{self, Flusher, Manifest, Resume, Spool};
-use crate::id::{FileId, SessionId};
+use crate::id::{FileId, SessionId, Tag};
 use crate::journal::Journal;
 use crate::mount;
 use crate::reconcile::{self, Trust};
 use crate::repo::blocks::Blocks;
 use crate::repo::commits::Found;
-use crate::repo::{Repository, VolumeInfo};
+use crate::repo::{Repository, Volume, VolumeInfo};
 use crate::source::Source;
 use crate::store::overlay::Overlay;
 
@@ -92,6 +92,8 @@ pub(super) enum End {
 
 /// The running parts.
 pub(super) struct Writing {
+    /// The volume as the store alone has it.
+    stored: Arc<Volume>,
     epochs: Arc<Epochs>,
     source: Arc<Source>,
     journal: Arc<Journal>,
@@ -211,12 +213,15 @@ impl Writing {
         };
         let spilling = {
             let flusher = flusher.clone();
+            let (stored, noted) = (stored.clone(), Mutex::new(None));
             Spilling::start(journal.clone(), move |synced| {
-                flusher.journal_synced(synced)
+                flusher.journal_synced(synced);
+                note_published(&stored, &flusher, &mut noted.lock());
             })
             .context("start to sync the journal")?
         };
         Ok(Self {
+            stored,
             epochs,
             source,
             journal,
@@ -314,6 +319,7 @@ impl Writing {
     async fn stop(&self, patience: Duration, end: End) -> anyhow::Result<flusher::Stopped> {
         self.stop_scan().await;
         let stopped = self.flusher.stop(patience).await?;
+        note_published(&self.stored, &self.flusher, &mut None);
         let (journal, spilling) = (self.journal.clone(), self.spilling.lock().take());
         let close = move || {
             drop(spilling);
@@ -332,6 +338,18 @@ impl Writing {
             "stopped"
         );
         Ok(stopped)
+    }
+}
+
+/// Remembers the newest commit that has been published, so that it is missed if the store loses it. `noted` is the last one.
+fn note_published(stored: &Volume, flusher: &flusher::Handle, noted: &mut Option<Tag>) {
+    if let Some(mark) = flusher
+        .status()
+        .last_commit
+        .filter(|mark| *noted != Some(mark.tag))
+    {
+        stored.note_published_best_effort(mark.name, mark.tag);
+        *noted = Some(mark.tag);
     }
 }
 
