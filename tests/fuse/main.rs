@@ -18,6 +18,7 @@ mod listing;
 mod scene;
 mod world;
 
+mod hostile;
 mod live;
 mod model;
 mod processes;
