@@ -69,6 +69,23 @@ impl Opened {
         Ok(Self { volume, found })
     }
 
+    /// The same; but where the latest was asked for and is damaged or gone, the newest that can be read, and what is wrong.
+    pub(crate) async fn open_readable(
+        opening: &Opening,
+        selected: &Selected,
+        point: &Point,
+    ) -> anyhow::Result<(Self, Option<repo::Error>)> {
+        let volume = opening.volume(&selected.volume).await?;
+        let (found, damage) = match volume.find(point).await {
+            Err(damage) if damage.is_damage() && *point == Point::Latest => {
+                let readable = volume.latest_readable().await?;
+                (readable.ok_or_else(|| damage.clone())?, Some(damage))
+            }
+            found => (found?, None),
+        };
+        Ok((Self { volume, found }, damage))
+    }
+
     /// Its tree.
     pub(crate) fn tree(&self) -> Tree<Arc<Blocks>> {
         self.volume.tree(&self.found.commit)

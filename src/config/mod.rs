@@ -18,6 +18,8 @@ pub mod state;
 
 pub mod shown;
 
+pub mod seen;
+
 pub mod select;
 
 pub mod layout;

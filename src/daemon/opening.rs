@@ -12,6 +12,7 @@ use crate::config::dirs::create_private;
 use crate::config::select::VolumeRef;
 use crate::crypto::{AesKeyLen, RecoveryKey};
 use crate::repo::commits::{Found, Point};
+use crate::repo::seen::Witness;
 use crate::repo::{self, Repository, RepositoryConfig, Secret, Volume, VolumeInfo};
 use crate::store::{self, overlay::Overlay, url::Location};
 
@@ -26,6 +27,8 @@ pub struct Opening {
     /// Spools on this machine of volumes in it: a snapshot that waits for upload there can be looked at already. Empty where
     /// only what is in the store counts.
     pub spools: Vec<PathBuf>,
+    /// Remembers what has been seen in it.
+    pub witness: Arc<dyn Witness>,
 }
 
 impl Opening {
@@ -46,12 +49,16 @@ impl Opening {
                 _ => error.into(),
             }
         })?;
-        Repository::open(store, self.open_cache(), &self.secret).await
+        let repository = Repository::open(store, self.open_cache(), &self.secret).await?;
+        Ok(repository.with_witness(self.witness.clone()))
     }
 
     /// Opens it, and shows what waits for upload on this machine as if it were stored already. To be read only.
     pub async fn repository_with_spools(&self) -> Result<Repository, repo::Error> {
         let repository = self.repository().await?;
+        if self.spools.is_empty() {
+            return Ok(repository);
+        }
         let store = repository.store().clone();
         Ok(
             repository.through(self.spools.iter().fold(store, |store, spool| {

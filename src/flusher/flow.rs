@@ -269,6 +269,7 @@ impl Flow {
                 spool: Arc::clone(&self.spool),
                 progress: Arc::clone(&self.progress),
             },
+            volume: Arc::clone(&self.volume),
             queue: Arc::clone(&self.queue),
             right: Arc::clone(&self.right),
             forgetting: Arc::clone(&self.forgetting),

@@ -82,10 +82,14 @@ impl Found {
 }
 
 impl Volume {
-    /// The newest commit of the valid chain, an incomplete one too; `None` for a volume without any.
+    /// The newest commit of the valid chain, an incomplete one too; `None` for a volume without any. [`Error::RolledBack`] if this
+    /// machine has seen a newer one.
     pub async fn head(&self) -> Result<Option<Found>, Error> {
         let listed = self.list_commits().await?;
-        let looked = self.newest_from(&listed, None, Stamp(u64::MAX)).await?;
+        let newest = Stamp(u64::MAX);
+        let looked = self.newest_from(&listed, None, newest).await?;
+        self.compare_with_seen(&listed, looked.found.as_ref(), newest)
+            .await?;
         Ok(looked.found)
     }
 
@@ -221,7 +225,10 @@ impl Volume {
         len: u64,
     ) -> Result<Option<Found>, Error> {
         let found = self.read(name, Some(len)).await?;
-        match listed.lineage.judge_unclaimed(found.commit.generation, name.seq) {
+        match listed
+            .lineage
+            .judge_unclaimed(found.commit.generation, name.seq)
+        {
             Unclaimed::Admitted => Ok(Some(found)),
             Unclaimed::CutOff(by) => self.prove(listed, &by).await.map(|()| None),
             Unclaimed::Undecided => Err(Error::damaged(

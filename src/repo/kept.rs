@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use parking_lot::Mutex;
 
 use crate::format::slot::KEY_OBJECT_LEN_MAX;
 use crate::id::{ObjectKey, VolumeId};
@@ -70,15 +69,11 @@ impl Repository {
             )));
         }
         keys::agree(&marker, &self.contents)?;
-        Ok(Self {
-            store,
-            cache: self.cache.clone(),
-            id: self.id,
-            contents: self.contents.clone(),
-            listed: Mutex::default(),
-            // Keys of a later key epoch may have been added meanwhile.
-            loaded: Mutex::default(),
-        })
+        // Read anew: keys of a later key epoch may have been added meanwhile.
+        let contents = self.contents.clone();
+        let mut found = Self::with(store, self.cache.clone(), self.id, contents, None);
+        found.witness = self.witness.clone();
+        Ok(found)
     }
 }
 

@@ -20,6 +20,7 @@ mod world;
 
 mod away;
 mod ending;
+mod hostile;
 mod live;
 mod model;
 mod processes;

@@ -40,6 +40,22 @@ impl Volume {
         self.read_entry(entry, &head).await
     }
 
+    /// The newest commit that can be read, an incomplete one only if there is no other: what `Latest` would mean if those that are damaged
+    /// or gone had never been. For whoever has told so and wants what is left; `None` if nothing is.
+    pub async fn latest_readable(&self) -> Result<Option<Found>, Error> {
+        let (Some(known), _) = self.newest_readable().await? else {
+            return Ok(None);
+        };
+        if !known.commit.incomplete {
+            return Ok(Some(known));
+        }
+        let history = self.history(&known).await?;
+        match back(&history, 0) {
+            Ok(entry) => self.read_entry(entry, &known).await.map(Some),
+            Err(_) => Ok(Some(known)),
+        }
+    }
+
     /// The newest commit is damaged. What is asked for by number, name or id an older one knows too; what depends on which is the newest
     /// is refused, for whoever asks must learn that it is damaged.
     async fn find_behind(&self, damage: Error, point: &Point) -> Result<Found, Error> {
@@ -64,6 +80,8 @@ impl Volume {
     async fn find_at(&self, at: Stamp) -> Result<Found, Error> {
         let listed = self.list_commits().await?;
         let looked = self.newest_from(&listed, None, at).await?;
+        self.compare_with_seen(&listed, looked.found.as_ref(), at)
+            .await?;
         let Some(found) = &looked.found else {
             return Err(self.none_at(&listed, at).await?);
         };

@@ -17,7 +17,7 @@ const NAMES_AT_ONCE: usize = 250;
 
 /// All claims, and the newest commits by name.
 pub(in crate::repo) struct Listed {
-    pub(super) lineage: Lineage,
+    pub(in crate::repo) lineage: Lineage,
     newest: Listing,
     /// Claims that have been read since, and are what their names say.
     proven: Mutex<HashSet<ClaimName>>,
@@ -30,7 +30,10 @@ impl Volume {
         let is_claim = layout::claims_prefix(self.info.id);
         let mut claims: Vec<ObjectKey> = Vec::new();
         loop {
-            let page = self.store.list(&prefix, claims.last(), NAMES_AT_ONCE).await?;
+            let page = self
+                .store
+                .list(&prefix, claims.last(), NAMES_AT_ONCE)
+                .await?;
             let mut newest = Listing {
                 more: page.more,
                 ..Listing::default()
@@ -54,7 +57,11 @@ impl Volume {
     }
 
     /// Proves a claim, once: those of one replaced writer cut off any number of commits.
-    pub(super) async fn prove(&self, listed: &Listed, claim: &ClaimName) -> Result<(), Error> {
+    pub(in crate::repo) async fn prove(
+        &self,
+        listed: &Listed,
+        claim: &ClaimName,
+    ) -> Result<(), Error> {
         if !listed.proven.lock().contains(claim) {
             self.claims.read(claim).await?;
             listed.proven.lock().insert(*claim);
