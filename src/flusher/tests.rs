@@ -295,6 +295,56 @@ async fn a_restart_goes_on_uploading_and_captures_nothing_twice() {
     assert!(stopped.published && stopped.status.spool_bytes == 0);
 }
 
+/// When one block of many failed all of them were sent again, be it a terabyte, and so they were after a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_store_has_of_a_commit_is_not_sent_again() {
+    /// Ten blocks, the tree and the commit.
+    const OBJECTS: u64 = 12;
+    /// What is on its way when one fails is given up: three, in each of two attempts.
+    const ON_ITS_WAY: u64 = 6;
+    for restarts in [false, true] {
+        let world = World::new().await;
+        let mut writer = world.start().await;
+        let puts =
+            |of: fn(crate::store::metered::Usage) -> u64| of(world.meter.usage(Operation::PutIf));
+        let succeeded = |usage: crate::store::metered::Usage| usage.requests - usage.failures;
+        let before = puts(succeeded);
+        world.plan.add(Rule {
+            on: Some(Operation::PutIf),
+            skip: 8,
+            times: if restarts { u64::MAX } else { 1 },
+            fault: Fault::FailBefore(Kind::Retry),
+        });
+        writer.create("large", &noise(12, 40 << 20));
+        let waiting = tokio::spawn({
+            let handle = writer.handle.clone();
+            async move { handle.sync().await }
+        });
+        while puts(|usage| usage.failures) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let mut claims = 0;
+        if restarts {
+            writer.handle.stop(std::time::Duration::ZERO).await.unwrap();
+            assert!(waiting.await.unwrap().is_err());
+            drop(writer);
+            world.plan.clear();
+            let before = puts(succeeded);
+            writer = world.start().await;
+            claims = puts(succeeded) - before;
+        } else {
+            waiting.await.unwrap().unwrap();
+        }
+        writer.sync().await;
+        let sent = puts(succeeded) - before - claims;
+        assert!(
+            (OBJECTS..=OBJECTS + ON_ITS_WAY).contains(&sent),
+            "{sent} sent, restarts: {restarts}"
+        );
+        writer.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn captured_epochs_can_be_read_before_they_are_uploaded() {
     let world = World::new().await;

@@ -192,7 +192,7 @@ pub(crate) struct Uploader {
     pub(crate) right: Arc<Right>,
     pub(crate) forgetting: Arc<Forgetting>,
     pub(crate) clock: Arc<dyn Clock>,
-    /// Blocks uploaded ahead of their commit by this process.
+    /// Blocks that the store has and whose commit it has not: copied ahead, or uploaded by an attempt that failed later.
     pub(crate) ahead: HashSet<ObjectKey>,
 }
 
@@ -261,24 +261,25 @@ impl Uploader {
                 Job::Commit(_) => None,
             })
             .collect();
-        self.put_all(objects.clone()).await?;
+        self.put_all(&objects, Earlier::Never).await?;
         failpoint::reach(Point::UploadAhead);
-        for object in objects {
-            self.to.spool.remove(&object)?;
-            self.ahead.insert(object.key);
+        for object in &objects {
+            self.to.spool.remove(object)?;
         }
         Ok(())
     }
 
     async fn commit(&mut self, manifest: &Manifest) -> Result<(), Error> {
         let (commit, blocks) = manifest.objects.split_last().expect("checked when made");
-        let owed = blocks
-            .iter()
-            .filter(|object| !self.ahead.contains(&object.key));
-        self.put_all(owed.cloned().collect()).await?;
+        let (name, tag) = manifest.name.parse().expect("checked when made or read");
+        let earlier = match name.session == self.right.writership().await.session() {
+            true => Earlier::Never,
+            false => Earlier::Perhaps,
+        };
+        self.put_all(blocks, earlier).await?;
         self.right.prove().await?;
         failpoint::reach(Point::CommitPut);
-        self.to.clone().put(commit.clone()).await?;
+        self.to.clone().put(commit.clone(), Earlier::Never).await?;
         failpoint::reach(Point::Committed);
         if self.to.store.head(&commit.key).await? != Some(commit.len) {
             return Err(not_there(&commit.key));
@@ -289,7 +290,6 @@ impl Uploader {
         for object in blocks {
             self.ahead.remove(&object.key);
         }
-        let (name, tag) = manifest.name.parse().expect("checked when made or read");
         self.volume.note_published_best_effort(name, tag);
         self.to.progress.published(CommitMark {
             name,
@@ -310,16 +310,31 @@ impl Uploader {
         Ok(())
     }
 
-    async fn put_all(&self, objects: Vec<SpooledObject>) -> Result<(), Error> {
-        let puts = objects
-            .into_iter()
-            .map(|object| self.to.clone().put(object));
+    /// Puts what the store is not known to have, and remembers each that got there, so that the next attempt need not.
+    async fn put_all(&mut self, objects: &[SpooledObject], earlier: Earlier) -> Result<(), Error> {
+        let owed = objects
+            .iter()
+            .filter(|object| !self.ahead.contains(&object.key));
+        let puts = owed.cloned().map(|object| {
+            let (to, key) = (self.to.clone(), object.key.clone());
+            async move { to.put(object, earlier).await.map(|()| key) }
+        });
         // Collected, since the compiler cannot see that a lazy iterator over borrowed parts may change threads.
-        stream::iter(puts.collect::<Vec<_>>())
-            .buffer_unordered(UPLOADS)
-            .try_collect()
-            .await
+        let mut puts = stream::iter(puts.collect::<Vec<_>>()).buffer_unordered(UPLOADS);
+        while let Some(key) = puts.try_next().await? {
+            self.ahead.insert(key);
+        }
+        Ok(())
     }
+}
+
+/// Whether a process before this one may have uploaded an object already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Earlier {
+    /// It is this one's own.
+    Never,
+    /// Asked of the store before all of it is sent again.
+    Perhaps,
 }
 
 /// Where objects come from and go to.
@@ -333,9 +348,12 @@ pub(crate) struct Route {
 
 impl Route {
     /// Puts one object. An attempt of ours whose answer was lost has made it already: then its length tells.
-    async fn put(self, object: SpooledObject) -> Result<(), Error> {
+    async fn put(self, object: SpooledObject, earlier: Earlier) -> Result<(), Error> {
         let path = self.spool.path(&object.key);
         let len = object.len;
+        if earlier == Earlier::Perhaps && self.store.head(&object.key).await? == Some(len) {
+            return Ok(());
+        }
         failpoint::reach(Point::UploadBlock);
         let outcome = match path.exists() {
             true => {

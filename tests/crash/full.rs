@@ -103,7 +103,7 @@ fn a_full_state_directory_makes_snapshots_coarser_and_no_write_fails() {
         // As soon as it is taken up, so that many epochs want their place in the spool.
         let told = Instant::now();
         while status(&world)["dirty_bytes"] != 0 && told.elapsed() < Duration::from_millis(300) {
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::park_timeout(Duration::from_millis(20));
         }
     }
     let free = || {
@@ -125,7 +125,7 @@ fn a_full_state_directory_makes_snapshots_coarser_and_no_write_fails() {
     proof.check(&world, "the repository is back");
     while !status(&world)["last_error"].is_null() {
         assert!(began.elapsed() < TOLD_MAX, "{}", status(&world));
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::park_timeout(Duration::from_millis(100));
     }
     life.kill();
     let mut life = Life::begin(&world, OFTEN, None);

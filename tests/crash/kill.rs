@@ -69,7 +69,7 @@ impl Victim {
         }
         self.proof.after_death(&self.world, &what);
         self.deaths += 1;
-        if asked_for().is_some() || self.deaths % THOROUGH_EVERY == 0 {
+        if asked_for().is_some() || self.deaths.is_multiple_of(THOROUGH_EVERY) {
             self.prove_all(&what);
         }
         // Killed as well, so that the next life, too, begins after a death.
@@ -84,7 +84,7 @@ impl Victim {
     fn at_any_instant(&mut self) {
         let after = self.random.random_range(Duration::ZERO..LIFE_MAX);
         let end = |_: &mut Self, life: &mut Life, load: Load| {
-            std::thread::sleep(after);
+            std::thread::park_timeout(after);
             life.kill();
             load.end()
         };

@@ -41,7 +41,7 @@ impl Life {
         let until = Instant::now() + START_MAX;
         while !ready() && life.ended().is_none() {
             assert!(Instant::now() < until, "the mount does not come to be");
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::park_timeout(LOOK_EVERY);
         }
         if failpoint.is_none() {
             let told = String::from_utf8(std::fs::read(&told).unwrap()).unwrap();
@@ -62,7 +62,7 @@ impl Life {
             if let Some(status) = self.ended() {
                 return Some(status);
             }
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::park_timeout(LOOK_EVERY);
         }
         None
     }
@@ -92,7 +92,7 @@ impl Life {
         let until = Instant::now() + START_MAX;
         while !std::fs::read_dir(&tasks).unwrap().flatten().all(is_so) {
             assert!(Instant::now() < until, "it does not stop");
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::park_timeout(LOOK_EVERY);
         }
     }
 
