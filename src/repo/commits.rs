@@ -85,10 +85,11 @@ impl Volume {
     /// The newest commit of the valid chain, an incomplete one too; `None` for a volume without any. [`Error::RolledBack`] if this
     /// machine has seen a newer one.
     pub async fn head(&self) -> Result<Option<Found>, Error> {
+        let seen = self.seen_before();
         let listed = self.list_commits().await?;
         let newest = Stamp(u64::MAX);
         let looked = self.newest_from(&listed, None, newest).await?;
-        self.compare_with_seen(&listed, looked.found.as_ref(), newest)
+        self.compare_with_seen(&listed, seen, looked.found.as_ref(), newest)
             .await?;
         Ok(looked.found)
     }

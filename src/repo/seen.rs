@@ -50,19 +50,25 @@ impl Volume {
         }
     }
 
+    /// What this machine has seen of the volume. To be asked before the store is: another process of ours may publish, and remember it, right
+    /// after a listing.
+    pub(super) fn seen_before(&self) -> Option<Seen> {
+        self.witness.as_ref()?.newest(self.info.id)
+    }
+
     /// That `found`, the newest commit not later than `latest`, is no older than what this machine has seen: [`Error::RolledBack`].
     /// What is newer is remembered. Costs nothing where `found` is the one remembered or a time before it was asked for, else
     /// the page of history in which that stands.
     pub(super) async fn compare_with_seen(
         &self,
         listed: &Listed,
+        seen: Option<Seen>,
         found: Option<&Found>,
         latest: Stamp,
     ) -> Result<(), Error> {
         let Some(witness) = &self.witness else {
             return Ok(());
         };
-        let seen = witness.newest(self.info.id);
         let is_new = match (&seen, found) {
             (None, found) => found.is_some(),
             // Says nothing about a time before it.

@@ -78,9 +78,10 @@ impl Volume {
     /// The newest commit whose time is not later than `at`. Newest by era first: where the clock was set back and two eras
     /// have commits before `at`, the later era has it.
     async fn find_at(&self, at: Stamp) -> Result<Found, Error> {
+        let seen = self.seen_before();
         let listed = self.list_commits().await?;
         let looked = self.newest_from(&listed, None, at).await?;
-        self.compare_with_seen(&listed, looked.found.as_ref(), at)
+        self.compare_with_seen(&listed, seen, looked.found.as_ref(), at)
             .await?;
         let Some(found) = &looked.found else {
             return Err(self.none_at(&listed, at).await?);
