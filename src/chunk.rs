@@ -4,7 +4,6 @@
 //! cuts along, and the chunks behind it are found again by their content ids. Somebody without the key cannot tell where a known file
 //! would be cut. Used by the flusher for new and rewritten files; ids are [`VolumeKeys::content_id`](crate::crypto::VolumeKeys::content_id)'s.
 
-use bytes::{Bytes, BytesMut};
 use fastcdc::v2020::{Normalization, cut_gear, select_masks};
 
 use crate::format::frame::FRAME_PLAIN_MAX;
@@ -54,58 +53,6 @@ impl Gear {
             &*self.shifted,
         );
         len
-    }
-}
-
-/// A stretch of a file, cut by content.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Chunk {
-    /// Where it begins in the stream, in bytes.
-    pub offset: u64,
-    /// What it holds.
-    pub bytes: Bytes,
-}
-
-/// Cuts a stream that arrives in pieces of any size. Holds less than [`CHUNK_LEN_MAX`] bytes and the last piece.
-pub struct Chunker<'a> {
-    gear: &'a Gear,
-    waiting: BytesMut,
-    offset: u64,
-}
-
-impl<'a> Chunker<'a> {
-    /// At the beginning of a file.
-    pub fn new(gear: &'a Gear) -> Self {
-        Self {
-            gear,
-            waiting: BytesMut::new(),
-            offset: 0,
-        }
-    }
-
-    /// Takes the next bytes. Then ask [`Self::next_chunk`] until there is none.
-    pub fn feed(&mut self, piece: &[u8]) {
-        self.waiting.extend_from_slice(piece);
-    }
-
-    /// The next chunk, if enough has been fed to know where it ends. It shares its memory with what was fed.
-    pub fn next_chunk(&mut self) -> Option<Chunk> {
-        (self.waiting.len() >= CHUNK_LEN_MAX).then(|| self.split())
-    }
-
-    /// What is left at the end of the file, chunk by chunk.
-    pub fn finish(mut self) -> impl Iterator<Item = Chunk> + use<'a> {
-        std::iter::from_fn(move || (!self.waiting.is_empty()).then(|| self.split()))
-    }
-
-    fn split(&mut self) -> Chunk {
-        let len = self.gear.cut(&self.waiting);
-        let chunk = Chunk {
-            offset: self.offset,
-            bytes: self.waiting.split_to(len).freeze(),
-        };
-        self.offset += len as u64;
-        chunk
     }
 }
 

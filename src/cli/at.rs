@@ -7,7 +7,7 @@ use super::context::{Context, here};
 use super::time;
 use crate::config::dirs::absolute;
 use crate::config::select::Selected;
-use crate::daemon::opening::Opening;
+use crate::daemon::opening::{self, Opening};
 use crate::format::entry::Inode;
 use crate::id::FileId;
 use crate::path::RepoPath;
@@ -65,8 +65,25 @@ impl Opened {
         point: &Point,
     ) -> anyhow::Result<Self> {
         let volume = opening.volume(&selected.volume).await?;
-        let found = volume.find(point).await?;
+        let found = opening::find(&volume, point).await?;
         Ok(Self { volume, found })
+    }
+
+    /// The same; but where the latest was asked for and is damaged or gone, the newest that can be read, and what is wrong.
+    pub(crate) async fn open_readable(
+        opening: &Opening,
+        selected: &Selected,
+        point: &Point,
+    ) -> anyhow::Result<(Self, Option<repo::Error>)> {
+        let volume = opening.volume(&selected.volume).await?;
+        let (found, damage) = match volume.find(point).await {
+            Err(damage) if damage.is_damage() && *point == Point::Latest => {
+                let readable = volume.latest_readable().await?;
+                (readable.ok_or_else(|| damage.clone())?, Some(damage))
+            }
+            found => (found?, None),
+        };
+        Ok((Self { volume, found }, damage))
     }
 
     /// Its tree.

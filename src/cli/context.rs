@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use jiff::Zoned;
@@ -12,6 +13,7 @@ use crate::cache;
 use crate::config::dirs::{self, Dirs};
 use crate::config::file::File;
 use crate::config::secret::{SecretEnvironment, SecretSource};
+use crate::config::seen::SeenHere;
 use crate::config::select::{Selected, Wanted};
 use crate::config::state::{Known, State};
 use crate::daemon::opening::{self, Opening};
@@ -122,8 +124,10 @@ impl Context {
     pub(crate) fn opening_with(&self, location: Location, password: Zeroizing<String>) -> Opening {
         let repo = location.to_string();
         let here = self.known.iter().filter(|known| known.record.repo == repo);
+        let spools = here.map(|known| known.state.spool()).collect();
         Opening {
-            spools: here.map(|known| known.state.spool()).collect(),
+            spools,
+            witness: Arc::new(SeenHere::new(self.state.clone(), repo)),
             location,
             secret: opening::secret(password),
             cache: self.cache_options(),

@@ -128,6 +128,7 @@ impl Exit {
             repo::Error::NewerFormat { .. } => Self::NewerFormat,
             repo::Error::Damaged { .. }
             | repo::Error::Missing { .. }
+            | repo::Error::RolledBack { .. }
             | repo::Error::SlotTooCostly { .. }
             | repo::Error::TooManySlots { .. }
             | repo::Error::Tree(_) => Self::Damage,

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use super::context::Context;
 use super::output;
 use crate::config::dirs::{absolute, canonical};
+use crate::config::shown::Shown;
 use crate::config::state::{Known, VolumeState};
 use crate::daemon::control::{Answer, Client, Request};
 use crate::daemon::status::Status;
@@ -25,6 +26,8 @@ pub(crate) struct LiveMount {
     pub(crate) state: VolumeState,
     /// Where it is mounted.
     pub(crate) mountpoint: PathBuf,
+    /// What is wrong with it.
+    pub(crate) trouble: Option<String>,
 }
 
 /// Both readings of a path: as its text says, and as the kernel resolves it (which a dead mount may prevent).
@@ -43,13 +46,23 @@ pub(crate) fn known<'a>(context: &'a Context, path: &Path) -> Option<&'a Known> 
         .or_else(|| known.find(|known| is(&known.record.source)))
 }
 
+/// The snapshot that is mounted on `path`.
+pub(crate) fn shown<'a>(shown: &'a [Shown], path: &Path) -> Option<&'a Shown> {
+    let readings = readings(path);
+    shown
+        .iter()
+        .find(|shown| readings.contains(&shown.mountpoint))
+}
+
 /// The live mount on `path`.
 pub(crate) fn find(context: &Context, path: &Path) -> anyhow::Result<LiveMount> {
     let not_mounted = || daemon::Error::NotMounted(path.to_owned());
     let known = known(context, path).ok_or_else(not_mounted)?;
     let mut client = Client::connect(known.state.dir()).map_err(|_| not_mounted())?;
-    match client.status()?.mounted {
+    let status = client.status()?;
+    match status.mounted {
         true => Ok(LiveMount {
+            trouble: status.last_error,
             state: known.state.clone(),
             mountpoint: known.record.mountpoint.clone(),
         }),
@@ -109,7 +122,7 @@ pub(crate) fn owed(status: &Status) -> String {
         parts.push(format!("{} to upload", output::size(status.spool_bytes)));
     }
     match parts.is_empty() {
-        true => "nothing owed".into(),
+        true => "nothing".into(),
         false => parts.join(", "),
     }
 }

@@ -94,7 +94,7 @@ impl Args {
         let policy = Policy::resolve(self.policy.given(), context.file.policy.clone())?;
         let place = Place::of(context, &self)?;
         check_layout(context, &place)?;
-        let (opening, create) = open_or_create(context, &place.location)?;
+        let (opening, create) = open_or_create(context, &place)?;
         let mount = LiveMount {
             opening,
             create,
@@ -273,10 +273,13 @@ fn check_layout(context: &Context, place: &Place) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What opens the repository, and whether it must be made first: only the embedded default makes itself.
-fn open_or_create(context: &Context, location: &Location) -> anyhow::Result<(Opening, bool)> {
+/// What opens the repository, and whether it must be made first: only the embedded default makes itself, and never in place of one that
+/// a volume has been mounted from.
+fn open_or_create(context: &Context, place: &Place) -> anyhow::Result<(Opening, bool)> {
+    let location = &place.location;
     let is_default = *location == context.default_location();
-    if !is_default || context.dirs.default_repository.exists() {
+    let is_known = matches!(place.volume, VolumeRef::Id(_));
+    if !is_default || is_known || context.dirs.default_repository.exists() {
         return Ok((context.opening(&location.to_string())?, false));
     }
     if let SecretSource::Prompt = context.secret_source(location)? {

@@ -27,7 +27,8 @@ const SHOW_EVERY: Duration = Duration::from_millis(200);
 Owner, mode, times to the nanosecond, xattrs, ACLs, hard links, symlinks, holes and special files come back. What is there
 already with the same size and time is kept, so that an interrupted restore is simply run again.
 Each PATH keeps its whole path below the target. One inside a directory that is (or was) mounted live means the file there;
-any other is taken from the volume's root. Exit code 3 means that something could not be restored; it has been named.
+any other is taken from the volume's root. Exit code 3 means that something could not be restored; it has been named. Exit code 4
+means that the latest snapshot is damaged or gone: the newest that can be read has been restored instead, or nothing if there is none.
 
 Examples:
   rewindfs restore --target /mnt/new                                  everything, as it is now
@@ -55,12 +56,21 @@ impl Args {
         let target = canonical(&self.target);
         let opening = context.opening(&selected.repo)?;
         block_on(async {
-            let snapshot = Opened::open(&opening, &selected, &point).await?;
-            context.echo(&snapshot.found);
-            match self.dry_run {
-                true => print_plan(&snapshot, &paths).await,
-                false => write(&snapshot, &paths, target).await,
+            let (snapshot, damage) = Opened::open_readable(&opening, &selected, &point).await?;
+            if let Some(damage) = &damage {
+                output::warning(&format!(
+                    "{damage}; the newest snapshot that can be read is restored instead"
+                ));
             }
+            context.echo(&snapshot.found);
+            let exit = match self.dry_run {
+                true => print_plan(&snapshot, &paths).await?,
+                false => write(&snapshot, &paths, target).await?,
+            };
+            Ok(match damage {
+                Some(_) => Exit::Damage,
+                None => exit,
+            })
         })
     }
 

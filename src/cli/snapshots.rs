@@ -9,7 +9,7 @@ use crate::config::select::VolumeRef;
 use crate::daemon::opening::{Opening, choose};
 use crate::daemon::status::ratio;
 use crate::format::entry::HistoryEntry;
-use crate::repo::Volume;
+use crate::repo::{Error, Volume};
 
 /// List every point in time that can be gone back to
 #[derive(clap::Args, Debug)]
@@ -48,51 +48,64 @@ impl Args {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let selected = context.select(self.volume.as_deref())?;
         let opening = context.opening(&selected.repo)?;
-        let kept = block_on(kept(&opening, self.volume))?;
+        let (kept, exit) = block_on(kept(&opening, self.volume))?;
         if self.json {
             let rows: Vec<Row> = kept
                 .iter()
                 .map(|(volume, entry)| row(volume, entry))
                 .collect();
             output::json(&rows)?;
-            return Ok(Exit::Done);
+            return Ok(exit);
         }
         if kept.is_empty() {
             output::note("no snapshots yet");
-            return Ok(Exit::Done);
+            return Ok(exit);
         }
         print(context, &kept)?;
-        Ok(Exit::Done)
+        Ok(exit)
     }
 }
 
-/// The kept snapshots of one volume or of all, each with its volume's name.
+/// The kept snapshots of one volume or of all, each with its volume's name; and whether newer ones are damaged or gone, which has been
+/// said then.
 async fn kept(
     opening: &Opening,
     volume: Option<String>,
-) -> anyhow::Result<Vec<(String, HistoryEntry)>> {
+) -> anyhow::Result<(Vec<(String, HistoryEntry)>, Exit)> {
     let repository = opening.repository_with_spools().await?;
     let all = repository.volumes().await?;
     let volumes = match volume {
         Some(name) => vec![choose(&all, &VolumeRef::Name(name))?.clone()],
         None => all,
     };
-    let mut kept = Vec::new();
+    let (mut kept, mut exit) = (Vec::new(), Exit::Done);
     for info in volumes {
         let volume = repository.volume(info.id).await?;
-        let history = history(&volume).await?;
+        let (history, damage) = history(&volume).await?;
+        if let Some(damage) = damage {
+            output::warning(&format!(
+                "{}: {damage}; older snapshots that can be read are listed",
+                info.name
+            ));
+            exit = Exit::Damage;
+        }
         kept.extend(history.into_iter().map(|entry| (info.name.clone(), entry)));
     }
-    Ok(kept)
+    Ok((kept, exit))
 }
 
-async fn history(volume: &Volume) -> anyhow::Result<Vec<HistoryEntry>> {
-    let Some(head) = volume.head().await? else {
-        return Ok(Vec::new());
+/// The kept snapshots that can be read, and what is wrong with newer ones.
+async fn history(volume: &Volume) -> Result<(Vec<HistoryEntry>, Option<Error>), Error> {
+    let (head, damage) = match volume.head().await {
+        Err(damage) if damage.is_damage() => (volume.newest_readable().await?.0, Some(damage)),
+        head => (head?, None),
     };
-    let mut history = volume.history(&head).await?;
+    let mut history = match head {
+        Some(head) => volume.history(&head).await?,
+        None => Vec::new(),
+    };
     history.retain(|entry| entry.forgotten.is_none());
-    Ok(history)
+    Ok((history, damage))
 }
 
 fn row(volume: &str, entry: &HistoryEntry) -> Row {

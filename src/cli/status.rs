@@ -1,20 +1,23 @@
-//! `rewindfs status`: how live mounts stand.
+//! `rewindfs status`: how live mounts stand, and which snapshots are mounted.
 
 use std::path::PathBuf;
 
 use super::context::Context;
 use super::exit::Exit;
 use super::{live, output};
+use crate::config::dirs::is_dead_mount;
+use crate::config::shown::Shown;
 use crate::config::state::Known;
 use crate::daemon::control::Client;
-use crate::daemon::status::{Phase, Status};
+use crate::daemon::status::{Moment, Phase, Status};
 use crate::daemon::{self};
 use crate::fuse::mountinfo::{self, Entry};
 
-/// Show how live mounts stand: what is in the repository and what is not
+/// Show what is mounted, and of live mounts what is in the repository and what is not
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Without MOUNTPOINT all volumes are shown that have been mounted live on this machine; with --json as a list.
+Without MOUNTPOINT all volumes are shown that have been mounted live on this machine, and then the snapshots that are mounted;
+with --json as a list.
 
 Examples:
   rewindfs status
@@ -30,17 +33,23 @@ pub(crate) struct Args {
 impl Args {
     /// Prints one status, or all.
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let shown = context.state.shown()?;
         if let Some(path) = &self.mountpoint {
-            let known = live::known(context, path)
-                .ok_or_else(|| daemon::Error::NotMounted(path.clone()))?;
-            let status = status(known);
+            // What is mounted there now comes before what usually is.
+            let status = match live::shown(&shown, path) {
+                Some(shown) => moment(shown),
+                None => live::known(context, path)
+                    .map(status)
+                    .ok_or_else(|| daemon::Error::NotMounted(path.clone()))?,
+            };
             match self.json {
                 true => output::json(&status)?,
                 false => print(&status)?,
             }
             return Ok(Exit::Done);
         }
-        let all: Vec<Status> = context.known.iter().map(status).collect();
+        let live = context.known.iter().map(status);
+        let all: Vec<Status> = live.chain(shown.iter().map(moment)).collect();
         if self.json {
             output::json(&all)?;
             return Ok(Exit::Done);
@@ -49,7 +58,7 @@ impl Args {
             print(status)?;
         }
         if all.is_empty() {
-            output::note("nothing has been mounted live here yet; begin with `rewindfs mount DIR`");
+            output::note("nothing has been mounted here yet; begin with `rewindfs mount DIR`");
         }
         Ok(Exit::Done)
     }
@@ -73,9 +82,58 @@ fn status(known: &Known) -> Status {
     })
 }
 
+/// A mounted snapshot. Its process has nothing to tell but that it is there.
+fn moment(shown: &Shown) -> Status {
+    let dead = mountinfo::look(&shown.mountpoint).is_err_and(|error| is_dead_mount(&error));
+    let place = shown.mountpoint.display();
+    Status {
+        pid: if dead { 0 } else { shown.pid },
+        volume: shown.volume.clone(),
+        repo: shown.repo.clone(),
+        mountpoint: place.to_string(),
+        mounted: true,
+        mode: "snapshot".into(),
+        phase: if dead { Phase::Stopped } else { Phase::Idle },
+        snapshot: Some(Moment {
+            seq: shown.seq,
+            time: shown.time.clone(),
+            id: shown.id.clone(),
+            name: shown.name.clone(),
+        }),
+        last_error: dead
+            .then(|| format!("its process has died; `rewindfs umount {place}` takes it off")),
+        ..Status::default()
+    }
+}
+
+fn print_moment(status: &Status, moment: &Moment) -> anyhow::Result<()> {
+    let text = |text: &str| output::printable(text.as_bytes());
+    let name = match moment.name.as_str() {
+        "" => String::new(),
+        name => format!(" ({})", text(name)),
+    };
+    let time = &moment.time;
+    output::line(&format!(
+        "  snapshot     {}{name} of {time}, read-only",
+        moment.id
+    ))?;
+    output::line(&format!(
+        "  repository   {}, volume {}",
+        text(&status.repo),
+        text(&status.volume)
+    ))?;
+    if let Some(error) = &status.last_error {
+        output::line(&format!("  last error   {}", text(error)))?;
+    }
+    Ok(())
+}
+
 fn print(status: &Status) -> anyhow::Result<()> {
     let text = |text: &str| output::printable(text.as_bytes());
     output::line(&text(&status.mountpoint))?;
+    if let Some(moment) = &status.snapshot {
+        return print_moment(status, moment);
+    }
     output::line(&format!("  state        {}", state(status)))?;
     output::line(&format!("  source       {}", text(&status.source)))?;
     output::line(&format!(
@@ -87,11 +145,11 @@ fn print(status: &Status) -> anyhow::Result<()> {
         output::line(&format!("  last commit  {} (@{})", last.time, last.seq))?;
     }
     if status.phase != Phase::Stopped {
-        output::line(&format!(
-            "  owed         {}; the oldest change waits for {}",
-            live::owed(status),
-            output::seconds(status.lag_seconds as u64)
-        ))?;
+        let waits = match status.lag_seconds as u64 {
+            0 => String::new(),
+            lag => format!("; the oldest change waits for {}", output::seconds(lag)),
+        };
+        output::line(&format!("  owed         {}{waits}", live::owed(status)))?;
         output::line(&format!(
             "  ratios       C {} (compressed / original), E {} (encrypted / compressed)",
             output::ratio(status.ratios.c),
@@ -105,7 +163,11 @@ fn print(status: &Status) -> anyhow::Result<()> {
         ))?;
     }
     if let Some(error) = &status.last_error {
-        output::line(&format!("  last error   {}", text(error)))?;
+        let since = match &status.last_error_since {
+            Some(since) => format!(" (since {since})"),
+            None => String::new(),
+        };
+        output::line(&format!("  last error   {}{since}", text(error)))?;
     }
     Ok(())
 }
@@ -118,6 +180,8 @@ fn state(status: &Status) -> String {
         Phase::Publishing => "publishing",
         Phase::Draining => "unmounted, uploading the rest",
         Phase::Failing => "publishing fails, trying again",
+        Phase::Waiting => "waiting for the repository; changes are kept on this machine",
+        Phase::Halted => "not backed up any more",
     };
     format!("{doing} (process {}, {})", status.pid, status.mode)
 }

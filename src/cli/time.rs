@@ -8,6 +8,7 @@ use jiff::civil::DateTime;
 use jiff::{Span, Timestamp, Zoned};
 
 use crate::clock::Stamp;
+use crate::daemon::opening::MOMENTS;
 use crate::id::Seq;
 use crate::repo::commits::Point;
 
@@ -31,10 +32,7 @@ const NAME_LEN_MAX: usize = 128;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
     /// It means nothing.
-    #[error(
-        "`{0}` is not a moment; write 10m, '5 minutes ago', 'yesterday 14:00', '2026-11-21 10:00', \
-         2026-11-21T09:00:00Z, latest, latest~3, @17, or a snapshot's name or id"
-    )]
+    #[error("`{0}` is not a moment; write {MOMENTS}")]
     Meaningless(String),
     /// It lies before 1970 or beyond what a calendar holds.
     #[error("`{0}` lies outside the calendar that snapshots can have")]

@@ -31,7 +31,10 @@ pub(crate) struct Args {
 impl Args {
     /// Unmounts a live mount or a snapshot.
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        let Ok(mount) = live::find(context, &self.mountpoint) else {
+        // A snapshot on the source of a volume that is mounted live elsewhere is still a snapshot.
+        let shown = live::shown(&context.state.shown()?, &self.mountpoint).is_some();
+        let live = (!shown).then(|| live::find(context, &self.mountpoint));
+        let Some(Ok(mount)) = live else {
             return match session::unmount_at(&self.mountpoint)? {
                 true => Ok(Exit::Done),
                 false => Err(daemon::Error::NotMounted(self.mountpoint).into()),
@@ -39,6 +42,11 @@ impl Args {
         };
         mount.hand_over_writes()?;
         let publish = !self.no_wait;
+        if let Some(trouble) = mount.trouble.as_ref().filter(|_| publish) {
+            output::note(&format!(
+                "waiting until everything is in the repository, but: {trouble} (--no-wait unmounts at once, and the next mount goes on)"
+            ));
+        }
         mount.ask(Request::Stop { publish }, "publish and unmount")?;
         if publish {
             // The process ends right after its answer. Who unmounts and then removes the state must not race with it.

@@ -16,6 +16,10 @@ pub mod secret;
 
 pub mod state;
 
+pub mod shown;
+
+pub mod seen;
+
 pub mod select;
 
 pub mod layout;

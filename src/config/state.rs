@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::Error;
 use super::dirs::create_private;
 use crate::clock::Stamp;
-use crate::id::VolumeId;
+use crate::id::{SessionId, VolumeId};
 
 /// The version of `mount.json` that this program writes.
 const RECORD_VERSION: u32 = 1;
@@ -38,6 +38,9 @@ pub struct MountRecord {
     pub mountpoint: PathBuf,
     /// When it was mounted last, milliseconds since 1970.
     pub mounted_at: u64,
+    /// The session under which this machine claimed the volume last, hexadecimal; absent before it was heard of.
+    #[serde(default)]
+    pub session: Option<String>,
 }
 
 impl MountRecord {
@@ -56,6 +59,7 @@ impl MountRecord {
             source,
             mountpoint,
             mounted_at: now.0,
+            session: None,
         }
     }
 }
@@ -101,24 +105,31 @@ impl State {
     /// All volumes that have been mounted live here, the last mounted first. A record that cannot be read is an error
     /// that names it: leaving it out could mount a directory as a new volume.
     pub fn known(&self) -> Result<Vec<Known>, Error> {
-        let entries = match std::fs::read_dir(&self.volumes) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(Error::io("list", &self.volumes)(error)),
-        };
         let mut known = Vec::new();
-        for entry in entries {
-            let name = entry.map_err(Error::io("list", &self.volumes))?.file_name();
-            let Some(id) = name.to_str().and_then(VolumeId::from_hex) else {
-                continue;
-            };
-            let state = self.volume(id);
+        for state in self.volumes()? {
             if let Some(record) = state.record()? {
                 known.push(Known { state, record });
             }
         }
         known.sort_by_key(|known| (std::cmp::Reverse(known.record.mounted_at), known.state.id.0));
         Ok(known)
+    }
+
+    /// All volumes that this machine has anything of.
+    pub(super) fn volumes(&self) -> Result<Vec<VolumeState>, Error> {
+        let entries = match std::fs::read_dir(&self.volumes) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Error::io("list", &self.volumes)(error)),
+        };
+        let mut volumes = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(Error::io("list", &self.volumes))?.file_name();
+            if let Some(id) = name.to_str().and_then(VolumeId::from_hex) {
+                volumes.push(self.volume(id));
+            }
+        }
+        Ok(volumes)
     }
 }
 
@@ -143,6 +154,10 @@ impl VolumeState {
     pub fn identity(&self) -> PathBuf {
         self.dir.join("identity")
     }
+    /// Copies of the repository's key objects, encrypted as they lie there: what a mount without the repository is opened with.
+    pub fn keys(&self) -> PathBuf {
+        self.dir.join("keys")
+    }
     /// The spool's directory.
     pub fn spool(&self) -> PathBuf {
         self.dir.join("spool")
@@ -158,6 +173,10 @@ impl VolumeState {
     /// The same of snapshot mounts.
     pub fn snapshot_log(&self) -> PathBuf {
         self.dir.join("snapshot.log")
+    }
+    /// Where snapshot mounts are written down.
+    pub fn snapshots(&self) -> PathBuf {
+        self.dir.join("snapshots")
     }
 
     /// What is remembered of the last live mount; `None` if there was none.
@@ -184,6 +203,15 @@ impl VolumeState {
         Ok(Some(record))
     }
 
+    /// Adds to what is remembered under which session the volume was claimed. Nothing if nothing is remembered yet.
+    pub fn remember_session(&self, session: SessionId) -> Result<(), Error> {
+        let Some(mut record) = self.record()? else {
+            return Ok(());
+        };
+        record.session = Some(session.to_string());
+        self.remember(&record)
+    }
+
     /// Remembers a live mount, so that a power cut leaves either the old record or the new one.
     pub fn remember(&self, record: &MountRecord) -> Result<(), Error> {
         self.create()?;
@@ -205,7 +233,7 @@ impl VolumeState {
 }
 
 /// Paths are bytes: text where they are UTF-8, else a list of numbers.
-mod path_text {
+pub(super) mod path_text {
     use super::*;
 
     #[derive(Serialize, Deserialize)]
@@ -215,7 +243,10 @@ mod path_text {
         Bytes(Vec<u8>),
     }
 
-    pub(super) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::config) fn serialize<S: Serializer>(
+        path: &Path,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         match path.to_str() {
             Some(text) => Form::Text(text.to_owned()),
             None => Form::Bytes(path.as_os_str().as_bytes().to_vec()),
@@ -223,7 +254,9 @@ mod path_text {
         .serialize(to)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<PathBuf, D::Error> {
         Ok(match Form::deserialize(from)? {
             Form::Text(text) => PathBuf::from(text),
             Form::Bytes(bytes) => PathBuf::from(OsString::from_vec(bytes)),
@@ -273,6 +306,25 @@ mod tests {
         odd.source = PathBuf::from(OsString::from_vec(vec![b'/', 0xff, b'\n']));
         state.remember(&odd).unwrap();
         assert_eq!(state.record().unwrap(), Some(odd));
+    }
+
+    #[test]
+    fn the_session_is_added_to_what_is_remembered_and_alone_is_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::new(dir.path()).volume(VolumeId([1; 16]));
+        let session = SessionId([5; 8]);
+        state.remember_session(session).unwrap();
+        assert_eq!(state.record().unwrap(), None);
+        // As an earlier version wrote it.
+        let before = record("/a", 1);
+        state.remember(&before).unwrap();
+        let path = state.dir().join("mount.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace(",\n  \"session\": null", "")).unwrap();
+        assert_eq!(state.record().unwrap(), Some(before));
+        state.remember_session(session).unwrap();
+        let text = state.record().unwrap().unwrap().session.unwrap();
+        assert_eq!(SessionId::from_hex(&text), Some(session));
     }
 
     #[test]

@@ -9,12 +9,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Error;
 use super::control::{Answer, Live, Request};
-use super::scanning::Sight;
+use super::link::Stage;
 use super::status::{LastCommit, Phase, Progress, Ratios, Status, ratio};
 use super::writing::Writing;
-use crate::config::policy::{Mode, Policy};
+use crate::clock::Stamp;
 use crate::config::state::MountRecord;
-use crate::epoch::Epochs;
 use crate::flusher;
 use crate::reconcile;
 use crate::repo::commits::snapshot_id;
@@ -83,11 +82,8 @@ impl Ending {
 /// Answers for one live mount.
 pub(super) struct Desk {
     record: MountRecord,
-    mode: Mode,
     mounted: AtomicBool,
-    flusher: flusher::Handle,
-    epochs: Arc<Epochs>,
-    scan: Sight,
+    writing: Arc<Writing>,
     wishes: mpsc::Sender<Wish>,
     describe: fn(&anyhow::Error) -> (String, u8),
 }
@@ -95,20 +91,15 @@ pub(super) struct Desk {
 impl Desk {
     /// A desk, and where the wishes arrive that it cannot grant itself.
     pub(super) fn new(
-        writing: &Writing,
-        scan: Sight,
+        writing: Arc<Writing>,
         record: MountRecord,
-        policy: &Policy,
         describe: fn(&anyhow::Error) -> (String, u8),
     ) -> (Self, mpsc::Receiver<Wish>) {
         let (wishes, arriving) = mpsc::channel(WISHES_MAX);
         let desk = Self {
             record,
-            mode: policy.mode,
             mounted: AtomicBool::new(true),
-            flusher: writing.flusher().clone(),
-            epochs: writing.epochs().clone(),
-            scan,
+            writing,
             wishes,
             describe,
         };
@@ -121,15 +112,25 @@ impl Desk {
     }
 
     fn status(&self) -> Status {
-        let flusher = self.flusher.status();
+        let (flusher, stage) = (self.writing.status(), self.writing.link().stage());
+        let local = self.writing.local();
         let mounted = self.mounted.load(Ordering::Relaxed);
-        let progress = scan_progress(&self.scan.progress);
-        let phase = match () {
-            () if !mounted => Phase::Draining,
-            () if flusher.last_error.is_some() || flusher.fenced => Phase::Failing,
-            () if progress.is_some() => Phase::Reconcile,
-            () if flusher.spool_commits > 0 || is_capturing(flusher.phase) => Phase::Publishing,
-            () => Phase::Idle,
+        let connected = matches!(stage, Stage::Publishing(_));
+        let progress = scan_progress(&self.writing.sight().progress).filter(|_| connected);
+        let error = last_error(&flusher).or_else(|| {
+            let trouble = self.writing.sight().trouble();
+            trouble.map(|message| (message, None))
+        });
+        let (last_error, since) = error.unzip();
+        let phase = match stage {
+            _ if !mounted => Phase::Draining,
+            Stage::Waiting(_) => Phase::Waiting,
+            Stage::Halted(_) => Phase::Halted,
+            _ if flusher.fenced => Phase::Halted,
+            _ if flusher.last_error.is_some() => Phase::Failing,
+            _ if progress.is_some() => Phase::Reconcile,
+            _ if flusher.spool_commits > 0 || is_capturing(flusher.phase) => Phase::Publishing,
+            _ => Phase::Idle,
         };
         let text = |path: &std::path::Path| path.display().to_string();
         Status {
@@ -139,7 +140,8 @@ impl Desk {
             source: text(&self.record.source),
             mountpoint: text(&self.record.mountpoint),
             mounted,
-            mode: self.mode.as_str().to_owned(),
+            mode: local.settings.policy.mode.as_str().to_owned(),
+            snapshot: None,
             phase,
             progress,
             lag_seconds: flusher.lag.as_secs_f64(),
@@ -149,8 +151,9 @@ impl Desk {
                 seq: mark.name.seq.0,
                 time: mark.wall.to_rfc3339(),
             }),
-            last_error: last_error(&flusher).or_else(|| self.scan.trouble()),
-            folds: self.epochs.counters().folds,
+            last_error,
+            last_error_since: since.flatten().map(|since: Stamp| since.to_rfc3339()),
+            folds: local.epochs.counters().folds,
             ratios: Ratios {
                 c: ratio(flusher.contents.compressed, flusher.contents.plain),
                 e: ratio(flusher.contents.encrypted, flusher.contents.compressed),
@@ -159,7 +162,7 @@ impl Desk {
     }
 
     async fn sync(&self, timeout: Option<Duration>) -> anyhow::Result<Answer> {
-        let synced = self.flusher.sync();
+        let synced = self.writing.link().sync();
         match timeout {
             None => synced.await?,
             Some(timeout) => match tokio::time::timeout(timeout, synced).await {
@@ -185,8 +188,8 @@ impl Desk {
             Request::Sync { timeout_ms } => self.sync(timeout_ms.map(Duration::from_millis)).await,
             Request::Snapshot { name } => {
                 let mark = match name.is_empty() {
-                    true => self.flusher.sync().await?,
-                    false => Some(self.flusher.snapshot(name).await?),
+                    true => self.writing.link().sync().await?,
+                    false => Some(self.writing.link().snapshot(name).await?),
                 };
                 let mark =
                     mark.ok_or_else(|| Error::Failed("there is nothing to snapshot".into()))?;
@@ -230,18 +233,29 @@ fn is_capturing(phase: flusher::Phase) -> bool {
     )
 }
 
-fn last_error(flusher: &flusher::Status) -> Option<String> {
+/// What is wrong, and since when where that is known.
+fn last_error(flusher: &flusher::Status) -> Option<(String, Option<Stamp>)> {
     if flusher.fenced {
-        return Some("another writer has taken the volume; mount again to go on here".into());
+        let since = flusher.last_error.as_ref().map(|(_, since)| *since);
+        return Some((
+            "another writer has taken the volume; nothing is backed up here until you unmount (`rewindfs umount --no-wait`) and \
+             mount again"
+                .into(),
+            since,
+        ));
     }
-    if let Some((message, _)) = &flusher.last_error {
-        return Some(message.clone());
+    if let Some((message, since)) = &flusher.last_error {
+        return Some((message.clone(), Some(*since)));
     }
     match flusher.refused.len() {
         0 => None,
-        1 => Some("one file cannot be read and is not backed up; the log names it".into()),
-        several => Some(format!(
-            "{several} files cannot be read and are not backed up; the log names them"
+        1 => Some((
+            "one file cannot be read and is not backed up; the log names it".into(),
+            None,
+        )),
+        several => Some((
+            format!("{several} files cannot be read and are not backed up; the log names them"),
+            None,
         )),
     }
 }

@@ -1,5 +1,6 @@
-//! A live mount, from start to end. Start order: repository, lock, dead mount, spool, journal, source, claim, epochs,
-//! flusher, mount, control socket, reconcile. Stop order: mount, reconcile, flusher, journal, control socket, lock.
+//! A live mount, from start to end. Start order: repository or what is kept of it, lock, dead mount, spool, source, journal, epochs, claim,
+//! flusher, mount, reconcile, control socket. Where the repository does not answer, claim and flusher come after the mount, whenever
+//! it does. Stop order: mount, reconcile, flusher, journal, control socket, lock.
 //!
 //! Whatever happens, nothing is lost: what the flusher has captured lies in the spool, and what it has not stands in the
 //! journal, for the next mount.
@@ -11,26 +12,36 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
-use zeroize::Zeroizing;
 
 use super::background::Reporter;
 use super::control::Server;
+use super::covering::Uncovered;
 use super::desk::{Desk, Ending, Reply, Wish};
+use super::link::Trouble;
+use super::local::{Machine, Place, Settings};
 use super::lock::{HANDOVER_MAX, VolumeLock};
-use super::opening::{self, CONFIG_DEFAULT, Opening};
+use super::opening::Opening;
 use super::signals::{Signals, until_unmounted};
-use super::writing::{End as Stop, Machine, PUBLISH_PATIENCE, Place, Writing};
+use super::writing::{End as Stop, PUBLISH_PATIENCE, Writing};
 use super::{Error, log, runtime};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, Stamp, SystemClock};
 use crate::config::policy::Policy;
 use crate::config::select::VolumeRef;
-use crate::config::state::{MountRecord, State};
+use crate::config::state::{MountRecord, State, VolumeState};
+use crate::flusher;
 use crate::fuse::session::{self, Session};
-use crate::repo::{Repository, Secret, VolumeInfo};
+use crate::id::SessionId;
+use crate::repo::VolumeInfo;
 
 /// After a signal programs have this long to finish the request they are in, so that a mount which nobody uses ends as
 /// cleanly as after an unmount. Whoever still has a file open then is cut off by the end of the process.
 const LAST_REQUESTS_MAX: Duration = Duration::from_secs(1);
+
+/// Once nothing is mounted, a process to which the repository does not answer for this long ends: long enough for a way home
+/// or a server's repair, and too short for a process that a person finds weeks later and wonders about.
+const IN_VAIN_MAX: Duration = Duration::from_secs(3600);
+/// How often it looks whether that is so.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Everything that is decided before a directory is mounted live.
 pub struct LiveMount {
@@ -75,56 +86,40 @@ impl LiveMount {
         in_front: bool,
     ) -> anyhow::Result<()> {
         let mut signals = runtime.block_on(async { Signals::catch() })?;
-        let repository = runtime.block_on(self.repository(reporter))?;
-        let info = runtime.block_on(self.choose_volume(&repository))?;
+        let found = runtime.block_on(self.find(reporter))?;
+        let info = found.volume.clone();
         let state = self.state.volume(info.id);
         state.create()?;
         log::start(&state.log(), in_front)?;
         VolumeLock::take(&state, HANDOVER_MAX)?.keep_until_exit();
 
-        session::remove_dead(&self.mountpoint)?;
-        let writing = runtime.block_on(Writing::start(
-            &repository,
-            &info,
-            &state,
-            self.place(),
-            &self.policy,
-            self.spool_bytes,
-        ))?;
+        let uncovered = Uncovered::take_off(&self.mountpoint)?;
+        let (location, settings) = (self.opening.location.clone(), self.settings(&state));
+        let (writing, session_id) =
+            runtime.block_on(Writing::start(found, location, settings, uncovered))?;
+        let writing = Arc::new(writing);
         let front = {
             let _inside = runtime.enter();
-            writing.front(&self.policy)
+            writing.front()
         };
         let session = Arc::new(session::mount(
             front,
             &self.mountpoint,
-            &session::Options::new(info.name.as_str()),
+            &session::Options::new(writing.local().mark.name(&info.name)),
         )?);
         std::fs::metadata(&self.mountpoint)
             .with_context(|| format!("look at the new mount {}", self.mountpoint.display()))?;
-        state.remember(&self.record(&info))?;
-        let scan = {
-            let _inside = runtime.enter();
-            writing.start_scan()?
-        };
-        let (desk, mut wishes) = Desk::new(
-            &writing,
-            scan,
-            self.record(&info),
-            &self.policy,
-            self.describe,
-        );
+        let record = self.record(&info, session_id);
+        state.remember(&record)?;
+        let (desk, mut wishes) = Desk::new(writing.clone(), record, self.describe);
         let desk = Arc::new(desk);
         let (ending, ended) = oneshot::channel();
         let serving = {
             let _inside = runtime.enter();
+            writing.begin()?;
             runtime.spawn(Server::bind(state.dir())?.serve(desk.clone(), ended))
         };
-        reporter.note_best_effort(&format!(
-            "{path} backs itself up into {repo} now; `rewindfs status {path}` tells more",
-            path = self.mountpoint.display(),
-            repo = self.repo,
-        ));
+        self.announce(reporter, writing.link().trouble());
         reporter.ready();
         tracing::info!(volume = info.name, at = %self.mountpoint.display(), "mounted");
 
@@ -139,82 +134,47 @@ impl LiveMount {
         })
     }
 
-    /// Opens the repository, or makes the embedded default and shows its recovery key this once.
-    async fn repository(&self, reporter: &mut Reporter) -> anyhow::Result<Repository> {
-        if self.create {
-            let (Secret::Password(text) | Secret::Recovery(text)) = &self.opening.secret;
-            let password = Zeroizing::new(text.to_string());
-            let (_, recovery) =
-                opening::create(&self.opening.location, password, CONFIG_DEFAULT).await?;
-            let line = Zeroizing::new(format!("recovery key, shown this once: {}", *recovery));
-            reporter.note_best_effort(&line);
-        }
-        Ok(self.opening.repository().await?)
-    }
-
-    /// The volume to write into: the one that is remembered or named, the one that this directory had before, or a new one.
-    async fn choose_volume(&self, repository: &Repository) -> anyhow::Result<VolumeInfo> {
-        let volumes = repository.volumes().await?;
-        let name = match &self.volume {
-            VolumeRef::Id(_) => return Ok(opening::choose(&volumes, &self.volume)?.clone()),
-            VolumeRef::Name(name) => name.clone(),
-            VolumeRef::Only => self.usual_name(),
-        };
-        let Some(found) = volumes.iter().find(|volume| volume.name == name) else {
-            return Ok(repository.create_volume(&name, SystemClock.now()).await?);
-        };
-        if self.volume == VolumeRef::Only {
-            self.must_be_ours(repository, found).await?;
-        }
-        Ok(found.clone())
-    }
-
-    /// The directory's own name.
-    fn usual_name(&self) -> String {
-        let name = self.source.file_name().unwrap_or("root".as_ref());
-        name.to_string_lossy().into_owned()
-    }
-
-    /// A volume that merely has the same name must not be gone on with unasked: its next commit would hold this
-    /// directory's files instead of its own.
-    async fn must_be_ours(
-        &self,
-        repository: &Repository,
-        volume: &VolumeInfo,
-    ) -> anyhow::Result<()> {
-        let head = repository.volume(volume.id).await?.head().await?;
-        let Some(head) = head else {
-            return Ok(());
-        };
-        let ours = self.place();
-        if head.commit.host == ours.machine.host && head.commit.source == ours.source_bytes() {
-            return Ok(());
-        }
-        Err(crate::config::Error::Usage(format!(
-            "the repository's volume {name} protects {source} on {host}; give --volume {name} to go on with it from \
-             here, or --volume with another name to begin a new one",
-            name = volume.name,
-            source = String::from_utf8_lossy(&head.commit.source).escape_debug(),
-            host = head.commit.host,
-        ))
-        .into())
-    }
-
-    fn place(&self) -> Place {
-        Place {
-            source: self.source.clone(),
-            machine: Machine::this(),
+    /// Tells the person that the mount answers, and what it lacks.
+    fn announce(&self, reporter: &mut Reporter, trouble: Option<Trouble>) {
+        let path = self.mountpoint.display();
+        match trouble {
+            None => reporter.note_best_effort(&format!(
+                "{path} backs itself up into {repo} now; `rewindfs status {path}` tells more",
+                repo = self.repo,
+            )),
+            Some(trouble) => {
+                reporter.note_best_effort(&format!("{path} is mounted, but {}", trouble.message));
+                reporter.note_best_effort(&format!(
+                    "{path} backs itself up as soon as the repository answers, without being mounted again; \
+                     `rewindfs status {path}` tells when"
+                ));
+            }
         }
     }
 
-    fn record(&self, info: &VolumeInfo) -> MountRecord {
-        MountRecord::new(
+    fn settings(&self, state: &VolumeState) -> Settings {
+        Settings {
+            state: state.clone(),
+            place: Place {
+                source: self.source.clone(),
+                mountpoint: self.mountpoint.clone(),
+                machine: Machine::this(),
+            },
+            policy: self.policy.clone(),
+            spool_bytes: self.spool_bytes,
+        }
+    }
+
+    fn record(&self, info: &VolumeInfo, session: Option<SessionId>) -> MountRecord {
+        let mut record = MountRecord::new(
             self.repo.clone(),
             info.name.clone(),
             self.source.clone(),
             self.mountpoint.clone(),
             SystemClock.now(),
-        )
+        );
+        record.session = session.map(|session| session.to_string());
+        record
     }
 }
 
@@ -251,13 +211,13 @@ async fn serve(
         };
         if ending.publish {
             let published = tokio::select! {
-                published = writing.flusher().sync() => published,
+                published = writing.link().sync() => published,
                 signal = signals.next() => return End::Signal(signal),
                 // The person has given up: then the mount stays.
                 () = ending.reply_closed() => continue,
             };
             if let Err(error) = published {
-                ending.fail(error.into());
+                ending.fail(error);
                 continue;
             }
         }
@@ -353,10 +313,18 @@ async fn upload(
     if !writing.stop_scan().await {
         return Interrupted::Not;
     }
-    let synced = tokio::time::timeout(patience, writing.flusher().sync());
+    let synced = tokio::time::timeout(patience, writing.link().sync());
     tokio::pin!(synced);
+    let mut looks = tokio::time::interval(LOOK_EVERY);
     loop {
         tokio::select! {
+            _ = looks.tick() => if let Some(error) = in_vain(&writing.status(), SystemClock.now()) {
+                tracing::warn!(
+                    "nothing could be put into the repository for {} minutes ({error}); ending, and the next mount goes on",
+                    IN_VAIN_MAX.as_secs() / 60
+                );
+                return Interrupted::Not;
+            },
             synced = &mut synced => {
                 if let Ok(Err(error)) = synced {
                     tracing::warn!("not everything is in the repository: {error}; the next mount goes on");
@@ -370,6 +338,13 @@ async fn upload(
             signal = signals.next() => return Interrupted::Signalled(signal),
         }
     }
+}
+
+/// Why there is no use in trying any longer once nothing is mounted: it has failed all the time. What is owed is in the spool.
+fn in_vain(status: &flusher::Status, now: Stamp) -> Option<&str> {
+    let (error, since) = status.last_error.as_ref()?;
+    let failing = Duration::from_millis(now.0.saturating_sub(since.0));
+    (failing >= IN_VAIN_MAX).then_some(error)
 }
 
 /// Goes on uploading in the background after an unmount that did not wait.
@@ -391,5 +366,27 @@ async fn drain(
             stopped
         }
         Interrupted::Signalled(signal) => stopped.and(Err(signal.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unmounted_process_gives_up_when_it_has_failed_all_the_time_and_not_before() {
+        let begun = Stamp(1_000_000);
+        let after = |time: Duration| Stamp(begun.0 + time.as_millis() as u64);
+        let failing = flusher::Status {
+            last_error: Some(("no folder".into(), begun)),
+            ..flusher::Status::default()
+        };
+        assert_eq!(in_vain(&failing, after(Duration::ZERO)), None);
+        assert_eq!(in_vain(&failing, after(IN_VAIN_MAX / 2)), None);
+        assert_eq!(in_vain(&failing, after(IN_VAIN_MAX)), Some("no folder"));
+        // A clock that was set back gives more time, never less.
+        assert_eq!(in_vain(&failing, Stamp(0)), None);
+        let well = flusher::Status::default();
+        assert_eq!(in_vain(&well, after(IN_VAIN_MAX * 9)), None);
     }
 }

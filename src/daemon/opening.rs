@@ -11,6 +11,8 @@ use crate::compress::Compression;
 use crate::config::dirs::create_private;
 use crate::config::select::VolumeRef;
 use crate::crypto::{AesKeyLen, RecoveryKey};
+use crate::repo::commits::{Found, Point};
+use crate::repo::seen::Witness;
 use crate::repo::{self, Repository, RepositoryConfig, Secret, Volume, VolumeInfo};
 use crate::store::{self, overlay::Overlay, url::Location};
 
@@ -25,24 +27,38 @@ pub struct Opening {
     /// Spools on this machine of volumes in it: a snapshot that waits for upload there can be looked at already. Empty where
     /// only what is in the store counts.
     pub spools: Vec<PathBuf>,
+    /// Remembers what has been seen in it.
+    pub witness: Arc<dyn Witness>,
 }
 
 impl Opening {
     /// Opens it.
     pub async fn repository(&self) -> Result<Repository, repo::Error> {
-        let store = store::open(&self.location).await.map_err(|error| {
+        self.repository_in(&self.location).await
+    }
+
+    /// Opens it in another place that holds it, or its keys alone.
+    pub(super) async fn repository_in(
+        &self,
+        location: &Location,
+    ) -> Result<Repository, repo::Error> {
+        let store = store::open(location).await.map_err(|error| {
             // A folder that does not exist holds no repository.
             match error.kind {
-                store::Kind::Missing => repo::Error::NoRepository(self.location.to_string()),
+                store::Kind::Missing => repo::Error::NoRepository(location.to_string()),
                 _ => error.into(),
             }
         })?;
-        Repository::open(store, self.open_cache(), &self.secret).await
+        let repository = Repository::open(store, self.open_cache(), &self.secret).await?;
+        Ok(repository.with_witness(self.witness.clone()))
     }
 
     /// Opens it, and shows what waits for upload on this machine as if it were stored already. To be read only.
     pub async fn repository_with_spools(&self) -> Result<Repository, repo::Error> {
         let repository = self.repository().await?;
+        if self.spools.is_empty() {
+            return Ok(repository);
+        }
         let store = repository.store().clone();
         Ok(
             repository.through(self.spools.iter().fold(store, |store, spool| {
@@ -73,6 +89,20 @@ impl Opening {
                 tracing::warn!("disk cache not used: {error}");
                 Cache::in_memory(self.cache.memory_bytes)
             })
+    }
+}
+
+/// The forms in which a person may name a moment, for whoever has to be told.
+pub const MOMENTS: &str = "10m, '5 minutes ago', 'yesterday 14:00', '2026-11-21 10:00', 2026-11-21T09:00:00Z, latest, latest~3, @17, or a \
+     snapshot's name or id";
+
+/// The snapshot that `point` means. Who has named one that there is not may have meant a moment, and is told how to write that.
+pub async fn find(volume: &Volume, point: &Point) -> Result<Found, repo::Error> {
+    match (volume.find(point).await, point) {
+        (Err(repo::Error::NotFound(why)), Point::Named(_)) => Err(repo::Error::NotFound(format!(
+            "{why}; a moment is written as {MOMENTS}"
+        ))),
+        (found, _) => found,
     }
 }
 

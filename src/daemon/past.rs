@@ -6,14 +6,15 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::background::Reporter;
-use super::opening::Opening;
+use super::opening::{Opening, find};
 use super::signals::{Signals, until_unmounted};
 use super::{log, runtime};
 use crate::config::select::VolumeRef;
+use crate::config::shown::Shown;
 use crate::config::state::State;
 use crate::fuse::bridge::{Bridge, IN_FLIGHT_MAX};
 use crate::fuse::session;
-use crate::repo::commits::{Found, Point};
+use crate::repo::commits::{Found, Point, snapshot_id};
 use crate::snapshot::Snapshot;
 use crate::snapshot::tree_fs::TreeFs;
 
@@ -43,7 +44,7 @@ impl PastMount {
         let mut signals = runtime.block_on(async { Signals::catch() })?;
         let (volume, found) = runtime.block_on(async {
             let volume = self.opening.volume(&self.volume).await?;
-            let found = volume.find(&self.point).await?;
+            let found = find(&volume, &self.point).await?;
             anyhow::Ok((volume, found))
         })?;
         let state = self.state.volume(volume.info().id);
@@ -55,13 +56,15 @@ impl PastMount {
 
         let fs = Arc::new(TreeFs::new(&volume, &found.commit));
         let front = Snapshot::new(fs, Bridge::new(runtime.handle().clone(), IN_FLIGHT_MAX));
+        let shown = self.shown(&volume.info().name, &found);
         let options = session::Options {
             read_only: true,
-            ..session::Options::new(format!("{}@{}", volume.info().name, found.commit.name.seq))
+            ..session::Options::new(&shown.mounted_as)
         };
         let session = Arc::new(session::mount(front, &self.mountpoint, &options)?);
         std::fs::metadata(&self.mountpoint)
             .with_context(|| format!("look at the new mount {}", self.mountpoint.display()))?;
+        let _registered = shown.register(&state)?;
         tracing::info!(seq = %found.commit.name.seq, at = %self.mountpoint.display(), "mounted");
         reporter.note_best_effort(&format!(
             "mounted read-only on {path}; `rewindfs umount {path}` ends it",
@@ -78,5 +81,20 @@ impl PastMount {
         }
         tracing::info!("unmounted");
         Ok(())
+    }
+
+    fn shown(&self, volume: &str, found: &Found) -> Shown {
+        let (commit, seq) = (&found.commit, found.commit.name.seq);
+        Shown {
+            pid: std::process::id(),
+            repo: self.opening.location.to_string(),
+            volume: volume.to_owned(),
+            mountpoint: self.mountpoint.clone(),
+            mounted_as: session::shown_name(&format!("{volume}@{seq}")),
+            seq: seq.0,
+            id: snapshot_id(&found.tag),
+            name: commit.label.clone(),
+            time: commit.wall.to_rfc3339(),
+        }
     }
 }

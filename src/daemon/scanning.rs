@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::runtime::Handle as Runtime;
 
+use crate::epoch::{Debt, Epochs};
 use crate::flusher;
 use crate::reconcile::{self, Parts, Progress, Summary};
 use crate::repo::tree::Pages;
@@ -30,51 +31,64 @@ impl Sight {
     pub(super) fn trouble(&self) -> Option<String> {
         self.trouble.lock().clone()
     }
+
+    /// Says why it does not get on.
+    pub(super) fn fail(&self, why: String) {
+        *self.trouble.lock() = Some(why);
+    }
 }
 
-/// A scan under way, or ended.
+/// A scan under way, or ended; then what has come to be owed meanwhile is looked at again.
 pub(super) struct Scanning {
     sight: Sight,
+    epochs: Arc<Epochs>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
+/// What everything is compared with from now on: called on the scan's own thread, may wait for the store.
+pub(super) type Renew<P> = Box<dyn Fn() -> anyhow::Result<Parts<P>> + Send>;
+
 impl Scanning {
-    /// Starts it. The flusher has been told to hold; it is let go when the scan has ended well.
+    /// Starts it. The flusher has been told to hold; it is let go when the scan has ended well. `through` is called before that if
+    /// nothing had to be passed over.
     pub(super) fn start<P: Pages + Clone + 'static>(
         parts: Parts<P>,
+        renew: Renew<P>,
         flusher: flusher::Handle,
         expected: u64,
+        sight: Sight,
+        through: Box<dyn FnOnce() + Send>,
     ) -> std::io::Result<Self> {
-        let sight = Sight::default();
+        let epochs = parts.epochs.clone();
         sight.progress.expected.store(expected, Ordering::Relaxed);
         let stop = Arc::new(AtomicBool::new(false));
         let thread = {
             let (sight, stop) = (sight.clone(), stop.clone());
             std::thread::Builder::new()
                 .name("reconcile".to_owned())
-                .spawn(move || scan(&parts, &flusher, &sight, &stop))?
+                .spawn(move || {
+                    scan(&parts, &flusher, &sight, &stop, through);
+                    pay(parts, &renew, &sight, &stop);
+                })?
         };
         Ok(Self {
             sight,
+            epochs,
             stop,
             thread,
         })
     }
 
-    /// What can be seen of it.
-    pub(super) fn sight(&self) -> Sight {
-        self.sight.clone()
-    }
-
-    /// Ends it where it stands. What it has not looked at is looked at by the next mount. Returns whether it had been through.
+    /// Ends it where it stands. What it has not looked at is looked at by the next mount. Returns whether it had been
+    /// through, and nothing is owed.
     pub(super) fn stop(self) -> bool {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.thread().unpark();
         if self.thread.join().is_err() {
             tracing::error!("the scan panicked; the next mount scans again");
         }
-        self.sight.progress.ended.load(Ordering::Relaxed)
+        self.sight.progress.ended.load(Ordering::Relaxed) && !self.epochs.is_owing()
     }
 }
 
@@ -83,9 +97,13 @@ fn scan<P: Pages + Clone>(
     flusher: &flusher::Handle,
     sight: &Sight,
     stop: &AtomicBool,
+    through: Box<dyn FnOnce() + Send>,
 ) {
     let progress = &*sight.progress;
     let mut pause = PAUSE_MIN;
+    // What came to be owed while the repository was awaited is paid by this scan: nothing has been published yet. Later debts are not,
+    // even where it is tried again.
+    parts.epochs.begin_rescan();
     while !stop.load(Ordering::Relaxed) {
         progress.scanned.store(0, Ordering::Relaxed);
         match reconcile::run(parts, progress, stop) {
@@ -97,6 +115,9 @@ fn scan<P: Pages + Clone>(
                     "compared with the newest snapshot"
                 );
                 *sight.trouble.lock() = unreadable(&summary);
+                if summary.unreadable.is_empty() {
+                    through();
+                }
                 release(&parts.runtime, flusher);
                 progress.ended.store(true, Ordering::Relaxed);
                 return;
@@ -110,6 +131,51 @@ fn scan<P: Pages + Clone>(
             }
         }
     }
+}
+
+/// For as long as the mount lives: looks again at what could not be noted, and at everything when the changes of an epoch had
+/// to be forgotten.
+fn pay<P: Pages + Clone>(mut parts: Parts<P>, renew: &Renew<P>, sight: &Sight, stop: &AtomicBool) {
+    let mut pause = PAUSE_MIN;
+    while !stop.load(Ordering::Relaxed) {
+        let paid = match parts.epochs.debt() {
+            // Unparked when something is owed; the time limit is for nothing but a notice that got lost.
+            None => {
+                std::thread::park_timeout(PAUSE_MAX);
+                continue;
+            }
+            Some(Debt::Names(names)) => {
+                reconcile::pay_names(&parts.source, &parts.epochs, &names).map_err(Into::into)
+            }
+            Some(Debt::Everything) => pay_everything(&mut parts, renew, sight, stop),
+        };
+        match paid {
+            Ok(()) => {
+                pause = PAUSE_MIN;
+                *sight.trouble.lock() = None;
+            }
+            Err(error) => {
+                *sight.trouble.lock() = Some(error.to_string());
+                std::thread::park_timeout(pause);
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+}
+
+fn pay_everything<P: Pages + Clone>(
+    parts: &mut Parts<P>,
+    renew: &Renew<P>,
+    sight: &Sight,
+    stop: &AtomicBool,
+) -> anyhow::Result<()> {
+    sight.progress.ended.store(false, Ordering::Relaxed);
+    parts.epochs.begin_rescan();
+    *parts = renew()?;
+    sight.progress.scanned.store(0, Ordering::Relaxed);
+    reconcile::run(parts, &sight.progress, stop)?;
+    sight.progress.ended.store(true, Ordering::Relaxed);
+    Ok(())
 }
 
 /// Says what a scan could not look at.

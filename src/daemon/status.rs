@@ -19,6 +19,10 @@ pub enum Phase {
     Draining,
     /// Publishing fails; it is tried again.
     Failing,
+    /// The repository has not answered since the mount; changes are kept on this machine until it does.
+    Waiting,
+    /// Nothing is published any more by this process: another writer has taken the volume.
+    Halted,
 }
 
 /// How far a reconcile has come.
@@ -41,6 +45,19 @@ pub struct LastCommit {
     pub time: String,
 }
 
+/// The snapshot that is mounted in a place.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Moment {
+    /// Its sequence number.
+    pub seq: u64,
+    /// RFC 3339, UTC.
+    pub time: String,
+    /// Its id.
+    pub id: String,
+    /// Its name; empty for none.
+    pub name: String,
+}
+
 /// How small things have become: of everything that this process has published.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -51,7 +68,7 @@ pub struct Ratios {
     pub e: Option<f64>,
 }
 
-/// One live mount.
+/// One mount, live or of a snapshot.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Status {
     /// Its background process; 0 if none is running.
@@ -66,8 +83,10 @@ pub struct Status {
     pub mountpoint: String,
     /// Whether the mount is there, as far as its process knows.
     pub mounted: bool,
-    /// `hot`, `warm` or `cold`; empty if no process is running.
+    /// `hot`, `warm` or `cold`; empty if no process is running; `snapshot` for the mount of one.
     pub mode: String,
+    /// The snapshot that is mounted; absent for a live mount. Its other numbers mean nothing then.
+    pub snapshot: Option<Moment>,
     /// What it is doing.
     pub phase: Phase,
     /// How far that has come, while [`Phase::Reconcile`].
@@ -82,6 +101,8 @@ pub struct Status {
     pub last_commit: Option<LastCommit>,
     /// The last thing that went wrong and has not been mended since.
     pub last_error: Option<String>,
+    /// Since when that has been so; RFC 3339, UTC. Absent where it is not known.
+    pub last_error_since: Option<String>,
     /// Epochs folded into the next.
     pub folds: u64,
     /// The two ratios.

@@ -1,85 +1,37 @@
-//! The parts of a live mount, put together: spool, journal, source, claim, epochs, flusher, reconcile.
+//! The parts of a live mount, put together: what lies on this machine, the way to the repository, and the scan that brings both
+//! to agreement.
 
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
+use tokio::task::JoinHandle;
 
 use super::Error;
-use super::scanning::{Scanning, Sight};
+use super::away::{self, PATIENCE};
+use super::connecting::{After, Connected, Standing, connect};
+use super::covering::Uncovered;
+use super::finding::{Found, within};
+use super::link::{Link, Stage};
+use super::local::{Left, Local, Settings};
+use super::scanning::{Renew, Scanning, Sight};
 use super::spilling::Spilling;
-use crate::clock::{Clock, SystemClock};
-use crate::config::policy::{Mode, Policy, SealOn};
-use crate::config::state::VolumeState;
-use crate::epoch::{self, Epochs};
-use crate::flusher::{self, Flusher, Manifest, Resume, Spool};
+use super::waiting::Awaited;
+use crate::clock::{Clock, Stamp, SystemClock};
+use crate::config::policy::Mode;
+use crate::flusher;
 use crate::id::{FileId, SessionId};
-use crate::journal::Journal;
+use crate::journal::{Cover, Journal};
 use crate::mount;
 use crate::reconcile::{self, Trust};
+use crate::repo::Volume;
 use crate::repo::blocks::Blocks;
-use crate::repo::commits::Found;
-use crate::repo::{Repository, VolumeInfo};
-use crate::source::Source;
-use crate::store::overlay::Overlay;
+use crate::store::url::Location;
 
-/// Finished objects on the local disk that may wait for upload: a working day of a slow line.
-const SPOOL_BYTES_DEFAULT: u64 = 8 << 30;
-/// Epochs with more dirty bytes are copied while they are still open, so that what is left at the seal is small.
-const COPY_AHEAD_BYTES: u64 = 64 << 20;
-/// Old bytes that writers may preserve: a quarter of what a live mount may use of memory.
-const PRESERVE_BYTES: usize = 64 << 20;
-/// Unlinked files kept open for a sealed epoch: well under the usual limit of open files.
-const KEPT_FILES: usize = 512;
-/// During a first backup something is published this often, so that not all is lost if the machine is.
-const INCOMPLETE_INTERVAL: Duration = Duration::from_secs(600);
-/// Renewed at a third of it, that is once in 100 s: three dollars a year on S3, and no longer to wait after a crash of
-/// another machine than to look for what went wrong.
-const LEASE: Duration = Duration::from_secs(300);
 /// How long `umount` waits for the repository at the end, after everything up to then has been published: only what was
 /// written in between is left.
 pub(super) const PUBLISH_PATIENCE: Duration = Duration::from_secs(3600);
-
-/// This machine, as commits and leases name it.
-pub(super) struct Machine {
-    /// The host's name.
-    pub(super) host: String,
-}
-
-impl Machine {
-    /// This one.
-    pub(super) fn this() -> Self {
-        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let host = match name.trim() {
-            "" => "unknown host".to_owned(),
-            name => name.to_owned(),
-        };
-        Self { host }
-    }
-
-    /// Owner of a lease: who comes back with the same state directory takes it over at once.
-    fn owner(&self, state: &VolumeState) -> String {
-        format!("{} ({})", self.host, state.dir().display())
-    }
-}
-
-/// What is protected, and where.
-pub(super) struct Place {
-    /// The source; canonical.
-    pub(super) source: PathBuf,
-    /// The machine.
-    pub(super) machine: Machine,
-}
-
-impl Place {
-    /// The source as commits name it.
-    pub(super) fn source_bytes(&self) -> &[u8] {
-        self.source.as_os_str().as_bytes()
-    }
-}
 
 /// How the mount has ended, when the parts are stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,206 +44,272 @@ pub(super) enum End {
 
 /// The running parts.
 pub(super) struct Writing {
-    epochs: Arc<Epochs>,
-    source: Arc<Source>,
-    journal: Arc<Journal>,
+    local: Local,
+    link: Link,
+    sight: Sight,
+    /// Since when the open epoch has changes, while the repository is awaited.
+    owed_since: Mutex<Option<Stamp>>,
     spilling: Mutex<Option<Spilling>>,
-    flusher: flusher::Handle,
-    scan: Mutex<Option<Scan>>,
+    next: Mutex<Option<Next>>,
 }
 
-/// What a scan compares with, until it is started; then the scan.
-enum Scan {
-    Ready {
-        parts: reconcile::Parts<Arc<Blocks>>,
-        expected: u64,
-    },
-    Running(Scanning),
+/// What happens beside the mount: until it has begun, what is to happen.
+enum Next {
+    /// To be scanned as soon as the mount is there.
+    Scan(Box<Connected>),
+    /// To be waited for as soon as the mount is there.
+    Wait(Box<Awaited>),
+    Scanning(Scanning),
+    Waiting(JoinHandle<()>),
 }
 
 impl Writing {
-    /// Starts everything but the mount. The caller holds the volume's lock, and has taken off a dead mount.
+    /// Starts everything but the mount. The caller holds the volume's lock. Also returns the
+    /// session under which the volume has been claimed, if the repository has answered.
     pub(super) async fn start(
-        repository: &Repository,
-        info: &VolumeInfo,
-        state: &VolumeState,
-        place: Place,
-        policy: &Policy,
-        spool_bytes: Option<u64>,
-    ) -> anyhow::Result<Self> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let stored = repository.volume(info.id).await?;
-        let (spool, manifests) = Spool::open(&state.spool())?;
-        let head = stored.head().await?;
-        let resumed = resume(&spool, manifests, head.as_ref())?;
-
-        let overlay = Overlay::new(stored.store().clone(), state.spool());
-        let volume = repository
-            .through(Arc::new(overlay))
-            .volume(info.id)
-            .await?;
-        let base = match resumed.is_empty() {
-            true => head,
-            false => volume.head().await?,
-        };
-        let next_id = base.as_ref().map_or(FileId(FileId::ROOT.0 + 1), |base| {
-            FileId(base.commit.next_file_id)
-        });
-        let (journal, last_stop) = Journal::open(&state.journal())
-            .with_context(|| format!("open the journal {}", state.journal().display()))?;
-        let journal = Arc::new(journal);
-        let source = Arc::new(Source::open(&place.source, &state.identity(), next_id)?);
-        tracing::info!(?last_stop, resumed = resumed.len(), "opened");
-        let tree = base.as_ref().map(|base| volume.tree(&base.commit));
-        if let Some(tree) = &tree {
-            let adopted = reconcile::adopt_numbers(&source, tree).await?;
-            if adopted > 0 {
-                tracing::info!(adopted, "took the file numbers from the newest snapshot");
+        found: Found,
+        location: Location,
+        settings: Settings,
+        uncovered: Uncovered,
+    ) -> anyhow::Result<(Self, Option<SessionId>)> {
+        let left = Left::open(&settings.state)?;
+        let can_wait = settings.can_wait();
+        let standing = match &found.away {
+            Some(why) => Err(why.clone()),
+            None => {
+                let (repository, id) = (&found.repository, found.volume.id);
+                let standing = async {
+                    away::keep_keys_best_effort(repository, id, &settings.state).await;
+                    Standing::find(repository, id, &settings, &left, After::Anybody).await
+                };
+                in_time(can_wait, &location, standing).await?
             }
-        }
-        // What was published during a scan that never ended says little of what it had not come to yet.
-        let trust = match base.as_ref().is_some_and(|base| base.commit.incomplete) {
-            true => Trust::Nothing,
-            false => Trust::after(&last_stop),
         };
-        let expected = base.as_ref().map_or(0, |base| base.commit.totals.files);
+        let next_id = standing
+            .as_ref()
+            .map_or(FileId(FileId::ROOT.0 + 1), Standing::next_id);
+        let local = Local::open(settings, left, uncovered, next_id)?;
+        let connected = match standing {
+            Ok(standing) => in_time(can_wait, &location, connect(&local, standing, None)).await?,
+            Err(why) => Err(why),
+        };
 
-        let writership = stored
-            .claim(
-                SessionId::random(),
-                &place.machine.owner(state),
-                base.as_ref(),
-                &flusher::heads(&resumed),
-                LEASE,
-                clock.as_ref(),
-            )
-            .await?;
-        let epochs = Epochs::new(
-            source.clone(),
-            journal.clone(),
-            epoch::Options {
-                preserve_bytes: PRESERVE_BYTES,
-                kept_files: KEPT_FILES,
-            },
-        );
-        let options = flusher::Options {
-            policy: flusher_policy(policy),
-            spool_bytes: spool_bytes.unwrap_or(SPOOL_BYTES_DEFAULT),
-            copy_ahead_bytes: COPY_AHEAD_BYTES,
-            incomplete_interval: INCOMPLETE_INTERVAL,
-            // Until the scan has ended.
-            held: true,
-            lease: LEASE,
-            owner: place.machine.owner(state),
-            host: place.machine.host.clone(),
-            source_path: place.source_bytes().to_vec(),
-            index_dir: state.dir().join("index"),
-        };
-        let parts = flusher::Parts {
-            volume,
-            store: stored.store().clone(),
-            writership,
-            epochs: epochs.clone(),
-            source: source.clone(),
-            journal: journal.clone(),
-            spool,
-            resumed,
-            base,
-            clock,
-            runtime: tokio::runtime::Handle::current(),
-        };
-        let flusher = Flusher::start(parts, options)?;
-        let parts = reconcile::Parts {
-            source: source.clone(),
-            epochs: epochs.clone(),
-            tree,
-            intents: journal.records()?.into_iter().collect(),
-            trust,
-            runtime: tokio::runtime::Handle::current(),
-        };
+        let link = Link::new();
         let spilling = {
-            let flusher = flusher.clone();
-            Spilling::start(journal.clone(), move |synced| {
-                flusher.journal_synced(synced)
+            let link = link.clone();
+            Spilling::start(local.journal.clone(), move |synced| {
+                link.journal_synced(synced);
             })
             .context("start to sync the journal")?
         };
-        Ok(Self {
-            epochs,
-            source,
-            journal,
-            spilling: Mutex::new(Some(spilling)),
-            flusher,
-            scan: Mutex::new(Some(Scan::Ready { parts, expected })),
-        })
-    }
-
-    /// Begins to compare the source with the newest commit, once the mount is there. Until that has ended nothing is published
-    /// but incomplete commits.
-    pub(super) fn start_scan(&self) -> anyhow::Result<Sight> {
-        let mut scan = self.scan.lock();
-        let scanning = match scan.take() {
-            Some(Scan::Ready { parts, expected }) => {
-                Scanning::start(parts, self.flusher.clone(), expected)
-                    .context("start the scan of the source")?
+        let (next, session) = match connected {
+            Ok(connected) => {
+                link.established(connected.flusher.clone());
+                let session = connected.session;
+                (Next::Scan(Box::new(connected)), Some(session))
             }
-            Some(Scan::Running(scanning)) => scanning,
-            None => anyhow::bail!("the scan has been stopped already"),
+            Err(why) => {
+                tracing::warn!("{why}");
+                link.failed(why);
+                let awaited = Awaited {
+                    repository: found.repository,
+                    location,
+                    volume: found.volume.id,
+                };
+                (Next::Wait(Box::new(awaited)), None)
+            }
         };
-        let sight = scanning.sight();
-        *scan = Some(Scan::Running(scanning));
-        Ok(sight)
+        let writing = Self {
+            local,
+            link,
+            sight: Sight::default(),
+            owed_since: Mutex::default(),
+            spilling: Mutex::new(Some(spilling)),
+            next: Mutex::new(Some(next)),
+        };
+        Ok((writing, session))
     }
 
-    /// Ends the scan where it stands. Returns whether it had been through; if not, the flusher goes on holding back.
+    /// Begins what happens beside the mount, once that is there: compares the source with the newest commit, or waits for the
+    /// repository to do that. Until it has been done nothing is published but incomplete commits. Within the runtime.
+    pub(super) fn begin(self: &Arc<Self>) -> anyhow::Result<()> {
+        let mut next = self.next.lock();
+        *next = match next.take() {
+            Some(Next::Scan(connected)) => {
+                let scanning = self.scan(*connected);
+                Some(Next::Scanning(
+                    scanning.context("start the scan of the source")?,
+                ))
+            }
+            Some(Next::Wait(awaited)) => {
+                let waiting = tokio::spawn(self.clone().wait_for(*awaited));
+                Some(Next::Waiting(waiting))
+            }
+            begun => begun,
+        };
+        Ok(())
+    }
+
+    /// The repository has answered behind the mount's back: publishes from now on.
+    pub(super) fn go_on_with(&self, connected: Connected) {
+        if let Err(error) = self
+            .local
+            .settings
+            .state
+            .remember_session(connected.session)
+        {
+            tracing::warn!(%error, "the session was not remembered");
+        }
+        // Held throughout: whoever stops everything finds either the wait or the scan.
+        let mut next = self.next.lock();
+        self.link.established(connected.flusher.clone());
+        match self.scan(connected) {
+            Ok(scanning) => *next = Some(Next::Scanning(scanning)),
+            Err(error) => {
+                let why = format!("start the scan of the source: {error}; mount again");
+                tracing::error!("{why}");
+                self.sight.fail(why);
+            }
+        }
+    }
+
+    /// Starts the scan; the mount is there.
+    fn scan(&self, connected: Connected) -> std::io::Result<Scanning> {
+        let local = &self.local;
+        let mut parts = connected.scan;
+        if !local.uncovered.clock_is_steady() && matches!(parts.trust, Trust::Covered { .. }) {
+            parts.trust = Trust::Stat;
+        }
+        let (journal, mark) = (local.journal.clone(), local.mark.clone());
+        let covered = local.settings.place.is_covered_by_mount();
+        let compared = connected.compared.filter(|_| covered);
+        let through = move || {
+            let Some(commit) = compared else { return };
+            let mount = mark.as_str().to_owned();
+            // Without it, large files are compared as a whole if this process is killed.
+            if let Err(error) = journal.give_cover(Cover { mount, commit }) {
+                tracing::info!(%error, "the journal cannot vouch for this mount");
+            }
+        };
+        let renew = renew(
+            &parts,
+            connected.volume,
+            connected.flusher.clone(),
+            local.journal.clone(),
+            connected.session,
+        );
+        let (flusher, expected) = (connected.flusher, connected.expected);
+        Scanning::start(
+            parts,
+            renew,
+            flusher,
+            expected,
+            self.sight.clone(),
+            Box::new(through),
+        )
+    }
+
+    /// Ends the scan where it stands. Returns whether it had been through; if not, the flusher goes on holding back. A repository
+    /// that is awaited is awaited no longer.
     pub(super) async fn stop_scan(&self) -> bool {
-        let Some(Scan::Running(scanning)) = self.scan.lock().take() else {
-            return false;
-        };
-        // Waits for one entry at most. Only a panic could make it fail.
-        let stopping = tokio::task::spawn_blocking(move || scanning.stop());
-        stopping.await.unwrap_or(false)
+        let next = self.next.lock().take();
+        match next {
+            Some(Next::Scanning(scanning)) => {
+                // Waits for one entry at most. Only a panic could make it fail.
+                let stopping = tokio::task::spawn_blocking(move || scanning.stop());
+                stopping.await.unwrap_or(false)
+            }
+            Some(Next::Waiting(waiting)) => {
+                waiting.abort();
+                // It ends where it waits, or has just connected: then there is a scan to be stopped.
+                let _ = waiting.await;
+                if let Some(Next::Scanning(scanning)) = self.next.lock().take() {
+                    scanning.stop();
+                }
+                false
+            }
+            Some(Next::Scan(_) | Next::Wait(_)) | None => false,
+        }
     }
 
-    /// The live mount's front, which tells the flusher what programs do.
-    pub(super) fn front(&self, policy: &Policy) -> mount::Live {
-        let flusher = self.flusher.clone();
+    /// The live mount's front, which tells the flusher what programs do. Within the runtime.
+    pub(super) fn front(&self) -> mount::Live {
+        let link = self.link.clone();
         let notice: mount::Notice = Arc::new(move |event| {
-            flusher.note(match event {
+            link.note(match event {
                 mount::Event::Fsync(_) => flusher::Event::Fsync,
                 mount::Event::Closed(_) => flusher::Event::Close,
             });
         });
+        let hot = self.local.settings.policy.mode == Mode::Hot;
         let options = mount::Options {
             notice: Some(notice),
-            on_fsync: (policy.mode == Mode::Hot).then(|| self.wait_for_store()),
+            on_fsync: hot.then(|| self.wait_for_store()),
             ..mount::Options::default()
         };
         mount::Live::new(
-            self.epochs.clone(),
-            self.source.clone(),
-            self.journal.clone(),
+            self.local.epochs.clone(),
+            self.local.source.clone(),
+            self.local.journal.clone(),
             options,
         )
     }
 
     /// Hot mode: what fsync waits for. Called on a FUSE thread, which may block.
     fn wait_for_store(&self) -> mount::FsyncHook {
-        let (flusher, runtime) = (self.flusher.clone(), tokio::runtime::Handle::current());
+        let (link, runtime) = (self.link.clone(), tokio::runtime::Handle::current());
         Arc::new(move |_| {
-            let synced = runtime.block_on(flusher.sync());
+            let synced = runtime.block_on(link.sync());
             synced.map(drop).map_err(std::io::Error::other)
         })
     }
 
-    /// The flusher.
-    pub(super) fn flusher(&self) -> &flusher::Handle {
-        &self.flusher
+    /// What lies on this machine.
+    pub(super) fn local(&self) -> &Local {
+        &self.local
     }
 
-    /// The live side's shared state.
-    pub(super) fn epochs(&self) -> &Arc<Epochs> {
-        &self.epochs
+    /// The way to the repository.
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// What can be seen of the scan, begun or not.
+    pub(super) fn sight(&self) -> &Sight {
+        &self.sight
+    }
+
+    /// Since when the open epoch has changes, as far as has been seen while the repository is awaited.
+    pub(super) fn owed_since(&self) -> Option<Stamp> {
+        *self.owed_since.lock()
+    }
+
+    /// The open epoch was seen `changed` at `now`. What is shed later stays owed.
+    pub(super) fn note_owed(&self, changed: bool, now: Stamp) {
+        if changed {
+            self.owed_since.lock().get_or_insert(now);
+        }
+    }
+
+    /// The numbers now; while the repository is awaited, those that are known without it.
+    pub(super) fn status(&self) -> flusher::Status {
+        if let Stage::Publishing(flusher) = self.link.stage() {
+            return flusher.status();
+        }
+        let local = &self.local;
+        let manifests = local.left.manifests.lock();
+        let spooled = manifests.first().map(|manifest| Stamp(manifest.wall));
+        let oldest = spooled.into_iter().chain(self.owed_since()).min();
+        let age = |since: Stamp| SystemClock.now().0.saturating_sub(since.0);
+        let trouble = self.link.trouble();
+        flusher::Status {
+            lag: oldest.map_or(Duration::ZERO, |since| Duration::from_millis(age(since))),
+            open: local.epochs.open_size(),
+            spool_bytes: local.left.spool.used_bytes(),
+            spool_commits: manifests.len(),
+            last_error: trouble.map(|trouble| (trouble.message, trouble.since)),
+            ..flusher::Status::default()
+        }
     }
 
     /// Seals and captures what is left, and ends; what is not uploaded stays in the spool. To be called when nothing is mounted.
@@ -301,8 +319,7 @@ impl Writing {
 
     /// The same, and everything is in the repository within `patience`; an error if it is not.
     pub(super) async fn stop_published(&self, patience: Duration) -> anyhow::Result<()> {
-        let stopped = self.stop(patience, End::Clean).await?;
-        match stopped.published {
+        match self.stop(patience, End::Clean).await? {
             true => Ok(()),
             false => Err(Error::NotYetRemote(
                 "unmounted, but not everything is in the repository; the next mount goes on".into(),
@@ -311,10 +328,14 @@ impl Writing {
         }
     }
 
-    async fn stop(&self, patience: Duration, end: End) -> anyhow::Result<flusher::Stopped> {
+    /// Whether everything is in the repository.
+    async fn stop(&self, patience: Duration, end: End) -> anyhow::Result<bool> {
         self.stop_scan().await;
-        let stopped = self.flusher.stop(patience).await?;
-        let (journal, spilling) = (self.journal.clone(), self.spilling.lock().take());
+        let stopped = match self.link.flusher() {
+            Some(flusher) => Some(flusher.stop(patience).await?),
+            None => None,
+        };
+        let (journal, spilling) = (self.local.journal.clone(), self.spilling.lock().take());
         let close = move || {
             drop(spilling);
             match end {
@@ -326,52 +347,61 @@ impl Writing {
             .await
             .context("close the journal")?
             .context("close the journal")?;
-        tracing::info!(
-            published = stopped.published,
-            captured = stopped.captured,
-            "stopped"
-        );
-        Ok(stopped)
+        match &stopped {
+            Some(stopped) => tracing::info!(
+                published = stopped.published,
+                captured = stopped.captured,
+                "stopped"
+            ),
+            None => tracing::info!(
+                "stopped before the repository could be reached; the next mount compares"
+            ),
+        }
+        Ok(stopped.is_some_and(|stopped| stopped.published))
     }
 }
 
-/// Sorts out what an earlier process has left in the spool: what the store has already is removed, what it lacks is returned,
-/// and what another writer has overtaken is set aside.
-fn resume(
-    spool: &Spool,
-    mut manifests: Vec<Manifest>,
-    head: Option<&Found>,
-) -> anyhow::Result<Vec<Manifest>> {
-    let head = head.map(|head| (head.commit.name, head.tag));
-    match flusher::resume(&manifests, head) {
-        Resume::Continue { from } => {
-            for published in manifests.drain(..from) {
-                published.remove(spool)?;
-            }
-            Ok(manifests)
-        }
-        Resume::Foreign => {
-            let aside = spool.set_aside(&manifests)?;
-            tracing::warn!(
-                "another writer has gone on with this volume; what waited for upload here was set aside in {}, and the \
-                 files are compared anew",
-                aside.display()
-            );
-            Ok(Vec::new())
-        }
+/// What `work` comes to; why it is not waited for any longer, where that `can_wait` and the repository does not answer.
+async fn in_time<T>(
+    can_wait: bool,
+    location: &Location,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<Result<T, String>> {
+    if !can_wait {
+        return work.await.map(Ok);
+    }
+    match within(PATIENCE, work).await {
+        Some(Ok(done)) => Ok(Ok(done)),
+        Some(Err(error)) if away::is_away(&error) => Ok(Err(away::sentence(location, &error))),
+        Some(Err(error)) => Err(error),
+        None => Ok(Err(away::no_answer(location))),
     }
 }
 
-fn flusher_policy(policy: &Policy) -> flusher::Policy {
-    flusher::Policy {
-        interval: policy.interval,
-        dirty_bytes_max: Some(policy.max_dirty_bytes),
-        on_fsync: policy.seal_on.contains(&SealOn::Fsync),
-        on_close: policy.seal_on.contains(&SealOn::Close),
-        mode: match policy.mode {
-            Mode::Hot => flusher::Mode::Hot,
-            Mode::Warm => flusher::Mode::Warm,
-            Mode::Cold => flusher::Mode::Cold,
-        },
-    }
+/// What a later scan compares with: the newest commit then, and what the journal owes then.
+fn renew(
+    first: &reconcile::Parts<Arc<Blocks>>,
+    volume: Arc<Volume>,
+    flusher: flusher::Handle,
+    journal: Arc<Journal>,
+    session: SessionId,
+) -> Renew<Arc<Blocks>> {
+    let (source, epochs) = (first.source.clone(), first.epochs.clone());
+    let (trust, runtime) = (first.trust, first.runtime.clone());
+    Box::new(move || {
+        let newest = runtime.block_on(flusher.newest())?;
+        // Once there has been an exact moment of its own, this process has seen every change since; before that, it knows no more than at
+        // its start.
+        let exact = newest
+            .as_ref()
+            .is_some_and(|found| !found.commit.incomplete && found.commit.name.session == session);
+        Ok(reconcile::Parts {
+            source: source.clone(),
+            epochs: epochs.clone(),
+            tree: newest.map(|found| volume.tree(&found.commit)),
+            intents: journal.records()?.into_iter().collect(),
+            trust: if exact { Trust::Stat } else { trust },
+            runtime: runtime.clone(),
+        })
+    })
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::epoch::changes::{ChangeSet, CopiedAhead, Record};
@@ -32,7 +31,8 @@ pub struct CopyAhead {
     /// What to copy.
     pub inode: SealedInode,
     epochs: Arc<Epochs>,
-    contents: Arc<dyn Contents>,
+    /// Present until closed.
+    contents: Option<Arc<dyn Contents>>,
     /// Whether what is given back is to be copied ahead once more.
     once_more: bool,
     /// Pages not read yet.
@@ -98,7 +98,7 @@ impl Epochs {
                 dirty: ranges.iter().map(bytes_of).collect(),
             },
             epochs: self.me.upgrade()?,
-            contents,
+            contents: Some(contents),
             once_more: false,
             left: Mutex::new(left),
         })
@@ -146,19 +146,18 @@ impl ChangeSet {
 }
 
 impl CopyAhead {
-    /// The bytes of `range` as they are now, perhaps torn by a concurrent write, which then has marked them again. Shorter
-    /// where the file ends.
-    pub fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
-        let mut buffer = vec![0; (range.end - range.start) as usize];
-        let read = self.contents.read_at(&mut buffer, range.start)?;
-        buffer.truncate(read);
+    /// Fills `buffer` with the bytes from `offset` on as they are now, perhaps torn by a concurrent write, which then has marked
+    /// them again. Says how many there were: fewer only where the file ends.
+    pub fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let range = offset..offset + buffer.len() as u64;
+        let read = self.contents()?.read_at(buffer, offset)?;
         self.left.lock().remove(&pages_touched(&range));
-        Ok(buffer.into())
+        Ok(read)
     }
 
     /// The stretches of `range` that are not holes; the holes need not be read.
     pub fn data_ranges(&self, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
-        let data = self.contents.data_ranges(range.clone())?;
+        let data = self.contents()?.data_ranges(range.clone())?;
         let mut left = self.left.lock();
         let mut at = range.start;
         for stretch in &data {
@@ -171,7 +170,17 @@ impl CopyAhead {
 
     /// The file's size now.
     pub fn size(&self) -> io::Result<u64> {
-        self.contents.size()
+        self.contents()?.size()
+    }
+
+    /// Everything has been read. It can still be given back, and costs no descriptor any more.
+    pub fn close(&mut self) {
+        self.contents = None;
+    }
+
+    fn contents(&self) -> io::Result<&dyn Contents> {
+        let closed = || io::Error::other("read after it was closed");
+        self.contents.as_deref().ok_or_else(closed)
     }
 
     /// Bytes to copy, page-rounded.

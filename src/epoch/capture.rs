@@ -1,5 +1,6 @@
 //! The flusher's side of a sealed epoch: what changed, and the bytes and attributes as they stood at the seal.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ const PLAN_PATIENCE: Duration = Duration::from_millis(20);
 pub struct Sealed {
     epochs: Arc<Epochs>,
     epoch: EpochNo,
+    exact: bool,
 }
 
 /// The epoch was folded into the open one: stop capturing, nothing of it is needed any more.
@@ -72,8 +74,29 @@ struct Taking {
 }
 
 impl Sealed {
-    pub(super) fn new(epochs: Arc<Epochs>, epoch: EpochNo) -> Self {
-        Self { epochs, epoch }
+    pub(super) fn new(epochs: Arc<Epochs>, epoch: EpochNo, exact: bool) -> Self {
+        Self {
+            epochs,
+            epoch,
+            exact,
+        }
+    }
+
+    /// Whether it holds all that happened in it. If not, only an incomplete commit may be made of it.
+    pub fn is_exact(&self) -> bool {
+        self.exact
+    }
+
+    /// Whether a file has been changed while a scan is under way that has not looked at it yet: then nothing is known of what
+    /// has not been changed, and the file must stay as the last commit has it. Never true of what was made in this epoch.
+    pub fn is_doubted(&self, id: FileId) -> bool {
+        let scan = self.epochs.scan.lock();
+        let Some(scan) = &*scan else { return false };
+        if scan.seen.contains(id) || self.set().seen().contains(id) {
+            return false;
+        }
+        let made = |record: &mut Record| record.created || record.fresh;
+        self.set().with(id, made) == Some(false)
     }
 
     /// Its number.
@@ -241,12 +264,25 @@ impl Sealed {
     /// Everything is captured: what was preserved is freed and the next seal may come. Fails if a writer has given the epoch up
     /// meanwhile: then what was captured must be thrown away. After success it can no longer be folded.
     pub fn finish(self) -> Result<(), Folded> {
+        self.finish_without(&BTreeSet::new())
+    }
+
+    /// The same, but for some inodes that were left out: they, and the names given to them, go on into the open epoch.
+    pub fn finish_without(self, left_out: &BTreeSet<FileId>) -> Result<(), Folded> {
         let set = self.set();
         // The stage in between keeps everybody away until the set is empty.
         if !set.advance(self.epoch, Stage::Sealed, Stage::Folded) {
             return Err(Folded);
         }
-        set.drain(drop);
+        let open = self.epochs.set(EpochNo(self.epoch.0 + 1));
+        set.drain(|shard| match left_out.is_empty() {
+            true => drop(shard),
+            false => open.absorb(shard.only(left_out)),
+        });
+        let seen = std::mem::take(&mut *set.seen());
+        if let Some(scan) = &mut *self.epochs.scan.lock() {
+            scan.seen.unite(seen);
+        }
         self.epochs.readers.clear();
         self.epochs.tally.folds_in_a_row.store(0, Ordering::SeqCst);
         set.rest();
@@ -295,6 +331,7 @@ impl Sealed {
         };
         self.set()
             .with(id, |record| record.need.attributes = resolved);
+        self.epochs.tally.taken.fetch_add(1, Ordering::Relaxed);
         Ok(found)
     }
 
@@ -337,6 +374,7 @@ impl Sealed {
         if run.start < run.end {
             let set = self.set();
             set.with(id, |record| record.taken(&run, set.detail()));
+            self.epochs.tally.taken.fetch_add(1, Ordering::Relaxed);
             self.epochs.buffer.nudge();
         }
     }

@@ -5,22 +5,27 @@
 
 use std::collections::btree_map;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::epoch::ChangeSize;
 use crate::epoch::need::Need;
-use crate::epoch::pages::{Detail, PAGE_LEN, Pages, Run};
+use crate::epoch::pages::{Detail, PAGE_LEN, Pages, Run, pages_in};
+use crate::epoch::scan::IdSet;
 use crate::format::entry::NameEntry;
 use crate::id::{EpochNo, FileId};
 use crate::source::Node;
 
 /// Shards of a set: more than there will be FUSE threads.
 const SHARDS: usize = 64;
-/// Bitmaps of partly dirty logical blocks in one set before whole ones are marked instead: 48 MiB of memory.
-const BITMAPS_MAX: u64 = 24 * 1024;
+/// Memory of lists and bitmaps of dirty pages in one set before whole logical blocks are marked instead.
+const PAGES_BYTES_MAX: u64 = 48 << 20;
+/// About what a record takes, its handle and its place in a map that is three quarters full included.
+const RECORD_BYTES: u64 = 256;
+/// About what a name takes beside its own bytes.
+const NAME_BYTES: u64 = 96;
 
 /// Where a change set stands in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,7 +49,15 @@ pub(crate) struct ChangeSet {
     bytes: AtomicU64,
     inodes: AtomicU64,
     names: AtomicU64,
-    bitmaps: AtomicU64,
+    /// About how many bytes of memory lists and bitmaps of pages take, and names.
+    pages_memory: AtomicU64,
+    names_memory: AtomicU64,
+    /// Bitmaps have been given up.
+    coarse: AtomicBool,
+    /// What it held was dropped, so that it says nothing of what was touched before.
+    forgetful: AtomicBool,
+    /// What a scan has looked at in this epoch.
+    seen: Mutex<IdSet>,
     /// Files with dirty data, in the order in which they became dirty: for copying ahead.
     queue: Mutex<VecDeque<FileId>>,
 }
@@ -55,6 +68,19 @@ pub(crate) struct Shard {
     /// Boxed, since a table that is half empty after it has grown should be a small one.
     pub(crate) inodes: HashMap<FileId, Box<Record>>,
     pub(crate) names: HashMap<FileId, BTreeMap<Box<[u8]>, NameRecord>>,
+}
+
+impl Shard {
+    /// What it says of some inodes, and of names that point to them. Such a name is said again: what it was before may stand in a
+    /// commit by now.
+    pub(crate) fn only(mut self, ids: &BTreeSet<FileId>) -> Self {
+        self.inodes.retain(|id, _| ids.contains(id));
+        for within in self.names.values_mut() {
+            within.retain(|_, name| name.entry.is_some_and(|entry| ids.contains(&entry.id)));
+            within.values_mut().for_each(|name| name.born = false);
+        }
+        self
+    }
 }
 
 /// What an epoch says of one inode.
@@ -118,7 +144,11 @@ impl ChangeSet {
             bytes: AtomicU64::new(0),
             inodes: AtomicU64::new(0),
             names: AtomicU64::new(0),
-            bitmaps: AtomicU64::new(0),
+            pages_memory: AtomicU64::new(0),
+            names_memory: AtomicU64::new(0),
+            coarse: AtomicBool::new(false),
+            forgetful: AtomicBool::new(false),
+            seen: Mutex::default(),
             queue: Mutex::default(),
         }
     }
@@ -172,9 +202,76 @@ impl ChangeSet {
             .map(|record| look(record))
     }
 
-    /// Whether it says anything of an inode.
+    /// Whether it says anything of an inode, or may have.
     pub(crate) fn has(&self, id: FileId) -> bool {
-        self.shard(id).inodes.contains_key(&id)
+        self.forgetful.load(Ordering::SeqCst) || self.shard(id).inodes.contains_key(&id)
+    }
+
+    /// What a scan has looked at in this epoch.
+    pub(crate) fn seen(&self) -> MutexGuard<'_, IdSet> {
+        self.seen.lock()
+    }
+
+    /// About how many bytes of memory it takes.
+    pub(crate) fn memory(&self) -> u64 {
+        let records = self.inodes.load(Ordering::Relaxed) * RECORD_BYTES;
+        let names = self.names_memory.load(Ordering::Relaxed);
+        records + names + self.pages_memory.load(Ordering::Relaxed)
+    }
+
+    /// Whether bitmaps have been given up.
+    pub(crate) fn is_coarse(&self) -> bool {
+        self.coarse.load(Ordering::Relaxed)
+    }
+
+    /// Gives up bitmaps for whole logical blocks, and what is known of files that are written again and again. Only while it is
+    /// open, and stays so.
+    pub(crate) fn coarsen(&self) {
+        self.coarse.store(true, Ordering::Relaxed);
+        for mut shard in self.shards() {
+            for record in shard.inodes.values_mut() {
+                record.ahead = None;
+                let before = record.dirty.memory();
+                let added = record.dirty.coarsen();
+                self.bytes.fetch_add(added * PAGE_LEN, Ordering::SeqCst);
+                self.weigh(before, record.dirty.memory());
+            }
+        }
+    }
+
+    /// Drops all that it holds. Only while it is open, and stays so.
+    pub(crate) fn forget(&self) {
+        self.forgetful.store(true, Ordering::SeqCst);
+        for shard in &self.shards {
+            let dropped = std::mem::take(&mut *shard.lock());
+            self.uncount(&dropped);
+        }
+    }
+
+    /// What is in a shard is not in the set any more. By its own numbers, since requests go on recording.
+    fn uncount(&self, shard: &Shard) {
+        for record in shard.inodes.values() {
+            let bytes = pages_in(&record.dirty.runs()) * PAGE_LEN;
+            self.bytes.fetch_sub(bytes, Ordering::SeqCst);
+            self.weigh(record.dirty.memory(), 0);
+        }
+        let inodes = shard.inodes.len() as u64;
+        self.inodes.fetch_sub(inodes, Ordering::SeqCst);
+        for name in shard.names.values().flat_map(BTreeMap::keys) {
+            self.count_name(name, -1);
+        }
+    }
+
+    fn weigh(&self, before: u64, after: u64) {
+        self.pages_memory
+            .fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+    }
+
+    /// A name was added, or taken away.
+    fn count_name(&self, name: &[u8], by: i64) {
+        let bytes = (NAME_BYTES + name.len() as u64) as i64 * by;
+        self.names.fetch_add(by as u64, Ordering::SeqCst);
+        self.names_memory.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Changes a record, making it if there is none.
@@ -206,11 +303,10 @@ impl ChangeSet {
         if let Some(ahead) = &mut record.ahead {
             ahead.again += ahead.pages.remove(run);
         }
-        let bitmaps = record.dirty.bitmaps() as u64;
+        let before = record.dirty.memory();
         let added = record.dirty.insert(run, self.detail());
         self.bytes.fetch_add(added * PAGE_LEN, Ordering::SeqCst);
-        let grown = (record.dirty.bitmaps() as u64).wrapping_sub(bitmaps);
-        self.bitmaps.fetch_add(grown, Ordering::Relaxed);
+        self.weigh(before, record.dirty.memory());
         if !record.queued {
             record.queued = true;
             self.queue.lock().push_back(record.node.id);
@@ -219,20 +315,20 @@ impl ChangeSet {
 
     /// Takes dirty pages off a record of this set, whose shard the caller has locked.
     pub(crate) fn unmark_record(&self, record: &mut Record, run: &Run) -> u64 {
-        let bitmaps = record.dirty.bitmaps() as u64;
+        let before = record.dirty.memory();
         let removed = record.dirty.remove(run);
         self.bytes.fetch_sub(removed * PAGE_LEN, Ordering::SeqCst);
-        let grown = (record.dirty.bitmaps() as u64).wrapping_sub(bitmaps);
-        self.bitmaps.fetch_add(grown, Ordering::Relaxed);
+        self.weigh(before, record.dirty.memory());
         removed
     }
 
     /// Whether there is memory for more bitmaps.
     pub(crate) fn detail(&self) -> Detail {
-        if self.bitmaps.load(Ordering::Relaxed) < BITMAPS_MAX {
-            Detail::Pages
-        } else {
+        let much = self.pages_memory.load(Ordering::Relaxed) >= PAGES_BYTES_MAX;
+        if much || self.is_coarse() {
             Detail::Blocks
+        } else {
+            Detail::Pages
         }
     }
 
@@ -269,11 +365,11 @@ impl ChangeSet {
                     entry,
                     born: born && entry.is_some(),
                 });
-                self.names.fetch_add(1, Ordering::SeqCst);
+                self.count_name(name, 1);
             }
             btree_map::Entry::Occupied(slot) if entry.is_none() && slot.get().born => {
                 slot.remove();
-                self.names.fetch_sub(1, Ordering::SeqCst);
+                self.count_name(name, -1);
             }
             btree_map::Entry::Occupied(mut slot) => slot.get_mut().entry = entry,
         }
@@ -316,8 +412,15 @@ impl ChangeSet {
             each(taken);
         }
         self.queue.lock().clear();
-        for count in [&self.bytes, &self.inodes, &self.names, &self.bitmaps] {
+        let memory = [&self.pages_memory, &self.names_memory];
+        for count in [&self.bytes, &self.inodes, &self.names]
+            .into_iter()
+            .chain(memory)
+        {
             count.store(0, Ordering::SeqCst);
+        }
+        for flag in [&self.coarse, &self.forgetful] {
+            flag.store(false, Ordering::SeqCst);
         }
     }
 
@@ -356,14 +459,14 @@ impl ChangeSet {
         let names = shard.names.entry(dir).or_default();
         match names.entry(name) {
             btree_map::Entry::Vacant(slot) => {
+                self.count_name(slot.key(), 1);
                 slot.insert(old);
-                self.names.fetch_add(1, Ordering::SeqCst);
             }
             btree_map::Entry::Occupied(mut slot) => {
                 slot.get_mut().born = old.born;
                 if old.born && slot.get().entry.is_none() {
+                    self.count_name(slot.key(), -1);
                     slot.remove();
-                    self.names.fetch_sub(1, Ordering::SeqCst);
                 }
             }
         }

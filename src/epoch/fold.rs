@@ -10,20 +10,22 @@ use std::sync::atomic::Ordering;
 
 use crate::epoch::Epochs;
 use crate::epoch::changes::Stage;
+use crate::epoch::patience::Patience;
 use crate::epoch::seal::parity;
 use crate::id::EpochNo;
 
-/// Folds that writers may cause in a row; after that they wait, so that a commit is made at last.
+/// Folds that writers may cause in a row; after that they wait longer ([`Patience`]), so that a commit is made at last.
 const FOLDS_IN_A_ROW_MAX: u64 = 3;
 
 impl Epochs {
     /// For a writer of `epoch` that would have to wait too long: gives up the epoch sealed before. False if that has happened
-    /// too often in a row, true if there is no need to wait any more.
-    pub(super) fn fold_for_writer(&self, epoch: EpochNo) -> bool {
+    /// too often in a row and the writer has patience left, true if there is no need to wait any more.
+    pub(super) fn fold_for_writer(&self, epoch: EpochNo, patience: &mut Patience) -> bool {
         if self.sealed_before(epoch).is_none() {
             return true;
         }
-        if self.tally.folds_in_a_row.load(Ordering::SeqCst) >= FOLDS_IN_A_ROW_MAX {
+        let often = self.tally.folds_in_a_row.load(Ordering::SeqCst) >= FOLDS_IN_A_ROW_MAX;
+        if often && !patience.is_spent(self) {
             return false;
         }
         if self.flag_folded(EpochNo(epoch.0 - 1)) {
@@ -54,6 +56,8 @@ impl Epochs {
         let older = &self.sets[parity(sealed)];
         let open = &self.sets[parity(EpochNo(sealed.0 + 1))];
         older.drain(|shard| open.absorb(shard));
+        let seen = std::mem::take(&mut *older.seen());
+        open.seen().unite(seen);
         self.readers.clear();
         older.rest();
         self.buffer.nudge();

@@ -3,7 +3,7 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::Ordering;
 
 use parking_lot::{RwLockReadGuard, RwLockUpgradableReadGuard, RwLockWriteGuard};
 
@@ -11,10 +11,11 @@ use crate::epoch::Epochs;
 use crate::epoch::changes::ChangeSet;
 use crate::epoch::inodes::LiveInode;
 use crate::epoch::pages::{PAGE_LEN, pages_touched};
-use crate::epoch::preserve::{CUT_COPY_MAX, PATIENCE, Preserved};
+use crate::epoch::patience::Patience;
+use crate::epoch::preserve::{CUT_COPY_MAX, Preserved};
 use crate::epoch::seal::{Pin, parity};
 use crate::failpoint::{self, Point};
-use crate::format::entry::NameEntry;
+use crate::format::entry::{Kind, NameEntry};
 use crate::id::{EpochNo, FileId};
 use crate::source::Node;
 
@@ -42,12 +43,14 @@ pub struct Guard<'a> {
     created: Vec<FileId>,
     /// Inodes whose last name goes under this guard.
     unlinking: Vec<FileId>,
+    /// How often the open set had been dropped when the guard was made.
+    drops: u64,
 }
 
 impl Epochs {
     /// For a plain write of `range` into `inode` (also punch-hole, zero-range within the file): shared with other writes. What the
     /// sealed epoch needs of the range is preserved first; where there is no room for that the caller waits at most 100 ms (longer
-    /// only after three epochs in a row were folded because of such waits).
+    /// only after three epochs in a row were folded because of such waits, and never for what the flusher itself waits for).
     /// On return the range is marked dirty, and recorded in the journal where the file existed before. Perform the system call,
     /// then drop the guard.
     pub fn write<'a>(
@@ -56,17 +59,19 @@ impl Epochs {
         range: Range<u64>,
     ) -> io::Result<Guard<'a>> {
         let lock = inode.shared(&self.tally.waits);
+        let drops = self.drops.load(Ordering::SeqCst);
         let pin = self.pins.pin();
         if inode.is_in(pin.epoch()) && !self.sealed_needs(inode, &range, pin.epoch()) {
             self.mark(inode, &range, pin.epoch());
-            return Ok(Guard::of_write(self, pin, inode, lock));
+            return Ok(Guard::of_write(self, pin, drops, inode, lock));
         }
         drop(pin);
         drop(lock);
-        let began = Instant::now();
+        let mut patience = Patience::begin(self);
         loop {
             // Alone, so that no write of an older epoch is under way.
             let lock = inode.exclusive(&self.tally.waits);
+            let drops = self.drops.load(Ordering::SeqCst);
             let pin = self.pins.pin();
             let epoch = pin.epoch();
             self.turn_over(inode, epoch);
@@ -74,11 +79,11 @@ impl Epochs {
                 // Marked before others may come in, so that the flusher never takes it for unchanged.
                 self.mark(inode, &range, epoch);
                 let lock = RwLockWriteGuard::downgrade(lock);
-                return Ok(Guard::of_write(self, pin, inode, lock));
+                return Ok(Guard::of_write(self, pin, drops, inode, lock));
             }
             drop(pin);
             drop(lock);
-            self.await_room(inode, &range, epoch, began);
+            self.await_room(inode, &range, epoch, &mut patience);
         }
     }
 
@@ -93,6 +98,7 @@ impl Epochs {
             let lock = Lock::Exclusive(inode.exclusive(&self.tally.waits));
             held.push(Held { inode, lock });
         }
+        let drops = self.drops.load(Ordering::SeqCst);
         let pin = self.pins.pin();
         let set = self.set(pin.epoch());
         for each in &held {
@@ -100,7 +106,7 @@ impl Epochs {
             set.edit(each.inode.node(), |_touched| ());
         }
         self.alarm.changed(set.size().bytes);
-        Ok(Guard::new(self, pin, None, held))
+        Ok(Guard::new(self, pin, drops, None, held))
     }
 
     /// Marks bytes dirty in the open epoch, and owes the journal an intent for them.
@@ -122,14 +128,22 @@ impl<'a> Guard<'a> {
     fn of_write(
         epochs: &'a Epochs,
         pin: Pin<'a>,
+        drops: u64,
         inode: &'a Arc<LiveInode>,
         lock: RwLockReadGuard<'a, ()>,
     ) -> Self {
         let lock = Lock::Shared(lock);
-        Self::new(epochs, pin, Some(Held { inode, lock }), Vec::new())
+        Self::new(epochs, pin, drops, Some(Held { inode, lock }), Vec::new())
     }
 
-    fn new(epochs: &'a Epochs, pin: Pin<'a>, first: Option<Held<'a>>, more: Vec<Held<'a>>) -> Self {
+    fn new(
+        epochs: &'a Epochs,
+        pin: Pin<'a>,
+        drops: u64,
+        first: Option<Held<'a>>,
+        more: Vec<Held<'a>>,
+    ) -> Self {
+        epochs.relieve(pin.epoch());
         Self {
             epochs,
             pin,
@@ -137,6 +151,7 @@ impl<'a> Guard<'a> {
             more,
             created: Vec::new(),
             unlinking: Vec::new(),
+            drops,
         }
     }
 
@@ -250,6 +265,25 @@ impl<'a> Guard<'a> {
         first
     }
 
+    /// A request has been carried out that could not be noted: what `name` of `dir` points to is not known. No commit is exact until
+    /// it has been looked at again.
+    pub fn owe(&mut self, dir: &Arc<LiveInode>, name: &[u8], why: &io::Error) {
+        let why = format!("a change of the source could not be noted: {why}");
+        let owed = &self.epochs.owed;
+        owed.owe_name(dir.node(), name, self.epoch(), &why);
+    }
+
+    /// What was owed of a name has been said under this guard. For reconcile.
+    pub fn paid(&mut self, dir: &Arc<LiveInode>, name: &[u8]) {
+        let owed = &self.epochs.owed;
+        owed.paid_name(dir.id(), name, self.epoch());
+    }
+
+    /// A scan has looked at an inode and has said under this guard, or had no need to say, how it differs from the last commit.
+    pub fn seen(&mut self, node: &Node) {
+        self.set().seen().insert(node.id);
+    }
+
     /// The last commit has this name, so that removing it must leave a trace even if the epoch believes that it made it.
     /// For reconcile.
     pub fn known_name(&mut self, dir: &Arc<LiveInode>, name: &[u8]) {
@@ -257,10 +291,11 @@ impl<'a> Guard<'a> {
     }
 
     fn note_moved(&self, id: FileId) {
-        if let Some(moved) = self.epochs.moved.lock().as_mut() {
+        if let Some(scan) = self.epochs.scan.lock().as_mut() {
             let held = self.first.iter().chain(&self.more);
             let nodes = held.filter(|held| held.inode.id() == id);
-            moved.extend(nodes.map(|held| held.inode.node().clone()));
+            scan.moved
+                .extend(nodes.map(|held| held.inode.node().clone()));
         }
     }
 
@@ -268,8 +303,8 @@ impl<'a> Guard<'a> {
         self.epochs.set(self.pin.epoch())
     }
 
-    /// Preserves what `range` of an inode is needed for. Without room it waits a little, then folds, and when that is not
-    /// allowed waits until the flusher has taken it. While it waits it lends its locks to the flusher.
+    /// Preserves what `range` of an inode is needed for. Without room it waits a little, then folds, and when that has
+    /// happened too often waits until the flusher has taken it or gets no further itself. While it waits it lends its locks to the flusher.
     fn settle(
         &mut self,
         inode: &Arc<LiveInode>,
@@ -284,16 +319,16 @@ impl<'a> Guard<'a> {
             Lock::Exclusive(lock) => Lock::Lent(RwLockWriteGuard::downgrade_to_upgradable(lock)),
             other => other,
         });
-        let until = Instant::now() + PATIENCE;
+        let mut patience = Patience::begin(epochs);
         loop {
             let events = epochs.buffer.events();
             let patient = match attempt(epochs, epoch) {
                 Preserved::Done => break,
-                Preserved::NoRoom => epochs.buffer.wait(events, until),
+                Preserved::NoRoom => epochs.buffer.wait(events, patience.until()),
                 Preserved::TooMuch => false,
             };
-            if !patient && !epochs.fold_for_writer(epoch) {
-                epochs.await_taken(inode, range, epoch);
+            if !patient && !epochs.fold_for_writer(epoch, &mut patience) {
+                epochs.await_taken(inode, range, epoch, &mut patience);
             }
         }
         self.each_lock(|lock| match lock {
@@ -311,5 +346,23 @@ impl<'a> Guard<'a> {
             })
             .collect();
         self.more = held;
+    }
+}
+
+impl Drop for Guard<'_> {
+    /// The open set may have been dropped since, and a scan gone by before the system call: then what was touched is said again.
+    fn drop(&mut self) {
+        if self.epochs.drops.load(Ordering::SeqCst) == self.drops {
+            return;
+        }
+        for held in self.first.iter().chain(&self.more) {
+            let node = held.inode.node();
+            let stat = self.epochs.origin.stat(node);
+            let size = stat.map_or(0, |stat| match stat.kind {
+                Kind::File => stat.size,
+                _ => 0,
+            });
+            self.set().mark(node, &pages_touched(&(0..size)));
+        }
     }
 }

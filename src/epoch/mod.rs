@@ -44,6 +44,14 @@ mod readers;
 
 mod fold;
 
+mod patience;
+
+mod scan;
+
+mod owed;
+
+mod relief;
+
 mod ahead;
 
 mod alarm;
@@ -59,13 +67,16 @@ pub use ahead::CopyAhead;
 pub use capture::{CaptureError, Folded, Sealed, SealedInode};
 pub use guard::Guard;
 pub use inodes::LiveInode;
+pub use owed::Debt;
 
 use alarm::Alarm;
 use buffer::Buffer;
 use changes::{ChangeSet, Stage};
 use inodes::{InodeTable, LongestWait};
 use origin::Origin;
+use owed::Owed;
 use readers::Readers;
+use scan::Scan;
 use seal::{Pins, parity};
 
 /// How large things may become.
@@ -75,6 +86,8 @@ pub struct Options {
     pub preserve_bytes: usize,
     /// Unlinked files kept open for the sealed epoch.
     pub kept_files: usize,
+    /// What is remembered of the open epoch's changes; beyond it they are forgotten and everything is scanned.
+    pub changes_bytes: u64,
 }
 
 /// The live side's shared state.
@@ -94,8 +107,12 @@ pub struct Epochs {
     sealing: Mutex<()>,
     /// Copies ahead under way; no seal while there are any.
     copies: AtomicU64,
-    /// What was given a name while a scan runs; `None` while none does.
-    moved: Mutex<Option<Vec<Node>>>,
+    /// The scan under way; `None` while there is none.
+    scan: Mutex<Option<Scan>>,
+    owed: Owed,
+    changes_bytes: u64,
+    /// How often the open change set has been dropped.
+    drops: AtomicU64,
     origin: Arc<dyn Origin>,
     journal: Arc<Journal>,
 }
@@ -105,6 +122,8 @@ struct Tally {
     folds: AtomicU64,
     folds_in_a_row: AtomicU64,
     preserved: AtomicU64,
+    /// How often the flusher has captured something: whether it gets on.
+    taken: AtomicU64,
     waits: LongestWait,
     capture_waits: LongestWait,
 }
@@ -175,7 +194,10 @@ impl Epochs {
             tally: Tally::default(),
             sealing: Mutex::new(()),
             copies: AtomicU64::new(0),
-            moved: Mutex::new(None),
+            scan: Mutex::new(None),
+            owed: Owed::default(),
+            changes_bytes: options.changes_bytes,
+            drops: AtomicU64::new(0),
             origin,
             journal,
         })
@@ -239,30 +261,12 @@ impl Epochs {
     /// Waits for the requests of the sealed epoch: only then is its set final.
     fn end_seal(&self, epoch: EpochNo) -> Sealed {
         self.pins.wait_drained(epoch);
+        let exact = self.owed.is_exact(epoch);
         let me = self
             .me
             .upgrade()
             .expect("a method runs, so somebody holds it");
-        Sealed::new(me, epoch)
-    }
-
-    /// From now on every inode that is given a name is remembered for [`Self::take_moved`]: a scan could have passed its new
-    /// place already and never come to its old one.
-    pub fn watch_moves(&self) {
-        *self.moved.lock() = Some(Vec::new());
-    }
-
-    /// What was given a name since the last call, `None` if nothing was. `last`: the scan ends if there is nothing.
-    pub fn take_moved(&self, last: bool) -> Option<Vec<Node>> {
-        let mut moved = self.moved.lock();
-        let taken = moved
-            .as_mut()
-            .map(std::mem::take)
-            .filter(|taken| !taken.is_empty());
-        if taken.is_none() && last {
-            *moved = None;
-        }
-        taken
+        Sealed::new(me, epoch, exact)
     }
 
     /// What `status` shows.

@@ -32,15 +32,15 @@ pub(crate) trait Contents: Send + Sync {
 
 impl Origin for Arc<Source> {
     fn stat(&self, node: &Node) -> io::Result<Stat> {
-        Source::stat(self, node)
+        Source::stat(self, node).map_err(|error| not_gone(self, node, error))
     }
 
     fn xattrs(&self, node: &Node) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        Source::xattrs(self, node)
+        Source::xattrs(self, node).map_err(|error| not_gone(self, node, error))
     }
 
     fn read_link(&self, node: &Node) -> io::Result<Vec<u8>> {
-        Source::read_link(self, node)
+        Source::read_link(self, node).map_err(|error| not_gone(self, node, error))
     }
 
     fn open(&self, node: &Node) -> io::Result<Arc<dyn Contents>> {
@@ -48,15 +48,26 @@ impl Origin for Arc<Source> {
         let file = match quiet {
             // Only the owner (or root) may ask not to move the access time.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                self.open_node(node, libc::O_RDONLY)?
+                self.open_node(node, libc::O_RDONLY)
             }
-            other => other?,
+            other => other,
         };
+        let file = file.map_err(|error| not_gone(self, node, error))?;
         Ok(Arc::new(SourceFile {
             file,
             source: Arc::clone(self),
         }))
     }
+}
+
+/// Where inodes are found by name, one that is not where it was seen last is not gone: it stays in snapshots as it was, like
+/// one that may not be read, until it is seen again.
+fn not_gone(source: &Source, node: &Node, error: io::Error) -> io::Error {
+    if error.raw_os_error() == Some(libc::ESTALE) && source.may_be_elsewhere(node) {
+        let why = "not found under any name that it had; the next scan finds it";
+        return io::Error::new(io::ErrorKind::PermissionDenied, why);
+    }
+    error
 }
 
 struct SourceFile {

@@ -16,6 +16,9 @@ const WORDS: usize = (BLOCK_PAGES / 64) as usize;
 /// Runs in a list before bitmaps are cheaper: 64 runs take half as many bytes as one bitmap.
 const RUNS_MAX: usize = 64;
 
+/// What a bitmap costs, with its place in the map.
+const BITMAP_BYTES: usize = WORDS * 8 + 64;
+
 /// A run of pages, by number, end exclusive.
 pub(crate) type Run = Range<u64>;
 
@@ -120,12 +123,28 @@ impl Pages {
         self.count == 0
     }
 
-    /// Bitmaps in use, 2 KiB each.
-    pub(crate) fn bitmaps(&self) -> usize {
-        match &self.form {
-            Form::One(_) | Form::Runs(_) => 0,
-            Form::Blocks(blocks) => blocks.parts.len(),
-        }
+    /// About how many bytes of memory it takes beyond its own.
+    pub(crate) fn memory(&self) -> u64 {
+        let bytes = match &self.form {
+            Form::One(_) => 0,
+            Form::Runs(runs) => runs.len() * size_of::<Run>(),
+            Form::Blocks(blocks) => {
+                blocks.parts.len() * BITMAP_BYTES + blocks.whole.len() * size_of::<Run>()
+            }
+        };
+        bytes as u64
+    }
+
+    /// Marks whole logical blocks where there are bitmaps now; returns how many pages that adds.
+    pub(crate) fn coarsen(&mut self) -> u64 {
+        let Form::Blocks(blocks) = &mut self.form else {
+            return 0;
+        };
+        let numbers: Vec<u64> = blocks.parts.keys().copied().collect();
+        let whole = |number| blocks.insert_whole(&(number..number + 1));
+        let added = numbers.into_iter().map(whole).sum();
+        self.count += added;
+        added
     }
 
     /// Adds pages and returns how many were new. With [`Detail::Blocks`] it may add more than asked for.

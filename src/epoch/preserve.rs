@@ -10,7 +10,7 @@ use std::io;
 use std::ops::Range;
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -20,6 +20,7 @@ use crate::epoch::inodes::LiveInode;
 use crate::epoch::need::{KeptFile, Piece, Resolved};
 use crate::epoch::origin::{Contents, Origin};
 use crate::epoch::pages::{bytes_of, pages_touched};
+use crate::epoch::patience::{PATIENCE, Patience};
 use crate::epoch::seal::parity;
 use crate::epoch::{Attributes, Epochs};
 use crate::failpoint::{self, Point};
@@ -27,8 +28,6 @@ use crate::format::entry::Kind;
 use crate::id::EpochNo;
 use crate::source::Node;
 
-/// The longest that a request waits for room before the sealed epoch is folded.
-pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 /// Bytes that one truncate may preserve; more than this takes longer than anybody should wait for a truncate.
 pub(super) const CUT_COPY_MAX: u64 = 16 << 20;
 /// Bytes of an unlinked file that are copied when no descriptor is left for it.
@@ -162,32 +161,38 @@ impl Epochs {
     }
 
     /// Waits, holding no lock, until `preserve` may go better: there is room, or the flusher has taken the pages; when
-    /// patience (counted from `began`) is over the sealed epoch is folded, unless that has happened too often.
+    /// patience is over the sealed epoch is folded, unless that has happened too often.
     pub(super) fn await_room(
         &self,
         inode: &LiveInode,
         range: &Range<u64>,
         epoch: EpochNo,
-        began: Instant,
+        patience: &mut Patience,
     ) {
         let events = self.buffer.events();
         if !self.sealed_needs(inode, range, epoch) {
             return;
         }
-        let until = began + PATIENCE;
-        if !self.buffer.wait(events, until) && !self.fold_for_writer(epoch) {
+        let went_on = self.buffer.wait(events, patience.until());
+        if !went_on && !self.fold_for_writer(epoch, patience) {
             self.buffer.wait(events, Instant::now() + PATIENCE);
         }
     }
 
-    /// Waits until the sealed epoch needs nothing of `range` any more, whatever has become of it.
-    pub(super) fn await_taken(&self, inode: &LiveInode, range: &Range<u64>, epoch: EpochNo) {
+    /// Waits until the sealed epoch needs nothing of `range` any more, whatever has become of it, or patience is spent.
+    pub(super) fn await_taken(
+        &self,
+        inode: &LiveInode,
+        range: &Range<u64>,
+        epoch: EpochNo,
+        patience: &mut Patience,
+    ) {
         loop {
             let events = self.buffer.events();
-            if !self.sealed_needs(inode, range, epoch) {
+            if !self.sealed_needs(inode, range, epoch) || patience.is_spent(self) {
                 return;
             }
-            // The time limit is only for a notice that got lost; there should be none.
+            // The time limit is for a flusher that does nothing at all.
             self.buffer.wait(events, Instant::now() + PATIENCE);
         }
     }

@@ -13,4 +13,8 @@ mod interleavings;
 
 mod steps;
 
+mod waiting;
+
+mod owing;
+
 mod threads;

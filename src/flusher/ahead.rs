@@ -4,13 +4,13 @@
 //! seal captures is laid over the copy. So copies need no version and no lock: later extents hide earlier ones.
 //! An epoch that is folded keeps its copies for the next.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::ops::Range;
 
 use crate::epoch::{ChangeSize, CopyAhead};
 use crate::failpoint::{self, Point};
-use crate::flusher::capture::{AheadReader, ContentPlan};
+use crate::flusher::capture::{AheadReader, ContentPlan, SPARSE_SLACK};
 use crate::flusher::consolidate::{clip, union};
 use crate::flusher::cut::{Cutter, Laid, Piece, Recent};
 use crate::flusher::error::Error;
@@ -18,25 +18,26 @@ use crate::flusher::flow::Flow;
 use crate::flusher::manifest::SpooledObject;
 use crate::flusher::pack::{Packed, Packer};
 use crate::flusher::progress::Phase;
-use crate::flusher::spool::FrameBytes;
+use crate::flusher::spool::{FrameBytes, SpooledBlock};
 use crate::flusher::upload::Job;
 use crate::format::entry::Inode;
 use crate::id::FileId;
 
 /// Copied extents that wait for their seal: at most about 100 MiB of memory. Beyond it nothing more is copied ahead.
 const EXTENTS_MAX: usize = 500_000;
-/// One round copies at most this much, so that its blocks can be uploaded while the next is copied.
-const ROUND_BYTES: u64 = 256 << 20;
+/// One round copies at most this much: no seal can come before its end, and what it copied is not known to the next commit.
+const ROUND_BYTES: u64 = 2 << 30;
 /// Taken from one file at once: a logical block, so that a fully dirty one stays whole.
 const COPY_BYTES: u64 = crate::journal::LOGICAL_BLOCK_LEN;
-/// Each copy holds its file open until its round is safe in the spool, so that it could be given back.
-const ROUND_FILES: usize = 512;
+/// One round copies at most this many files: each is remembered until the round is safe in the spool, so that it could be given
+/// back.
+const ROUND_FILES: usize = 50_000;
 /// Files taken from the open epoch at once.
 const BATCH_FILES: usize = 64;
 /// What is dirty is known by pages of this many bytes.
 const PAGE_LEN: u64 = 4096;
 /// While a scan runs, copying ahead begins here. Small trees are left to the seal, which packs them better.
-const HELD_COPY_BYTES: u64 = 256 << 20;
+const HELD_COPY_BYTES: u64 = 64 << 20;
 
 /// What has been copied and waits for its seal.
 #[derive(Default)]
@@ -82,12 +83,18 @@ impl Ahead {
         self.bytes
     }
 
-    /// Everything copied is in a captured epoch.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+    /// Everything copied is in a captured epoch, but for what was left out of it: that goes into the next one.
+    pub(crate) fn keep_only(&mut self, left_out: &BTreeSet<FileId>) {
+        self.extents.retain(|id, _| left_out.contains(id));
+        self.count = self.extents.values().map(Vec::len).sum();
+        self.bytes = FrameBytes::default();
+        if self.extents.is_empty() {
+            *self = Self::default();
+        }
     }
 
-    /// Remembers a finished round; returns its blocks for upload. Its chunks may be reused by what comes.
+    /// Remembers a finished round; returns those of its blocks that are not on their way yet. Its chunks may be reused by what
+    /// comes.
     pub(crate) fn add(
         &mut self,
         mut packed: Packed,
@@ -109,23 +116,20 @@ impl Ahead {
             };
             self.extents.entry(id).or_default().push((range, piece));
         }
-        let objects: Vec<SpooledObject> = packed
+        let objects = packed.blocks.iter().map(|block| block.object.clone());
+        self.blocks.extend(objects);
+        packed
             .blocks
             .iter_mut()
-            .map(|block| {
-                block.keep();
-                block.object.clone()
-            })
-            .collect();
-        self.blocks.extend(objects.iter().cloned());
-        objects
+            .filter_map(SpooledBlock::keep)
+            .collect()
     }
 }
 
 impl Flow {
     /// Copies the open epoch ahead as long as it holds more than it should at its seal.
     pub(super) fn copy_ahead_if_large(&mut self, mut open: ChangeSize) -> Result<(), Error> {
-        let limit = match self.held {
+        let limit = match self.is_held() {
             true => HELD_COPY_BYTES.min(self.options.copy_ahead_bytes),
             false => self.options.copy_ahead_bytes,
         };
@@ -172,8 +176,14 @@ impl Flow {
         let mut packer = Packer::for_epoch(&self.session, self.pipeline.clone(), block_len);
         let mut batch = Vec::new().into_iter();
         let mut failed = 0;
+        let mut seen = HashSet::new();
         while packer.plain_len() < ROUND_BYTES && copies.len() + failed < ROUND_FILES {
-            let Some(copy) = batch.next() else {
+            let Some(mut copy) = batch.next() else {
+                let safe = packer.take_safe().into_iter().map(Job::Block);
+                safe.for_each(|job| self.queue.push(job));
+                if !self.has_room() {
+                    break;
+                }
                 let more = self.epochs.copy_ahead_batch(BATCH_FILES, COPY_BYTES);
                 if more.is_empty() {
                     break;
@@ -189,17 +199,18 @@ impl Flow {
                 prove: &|id, end, content| {
                     Ok(runtime.block_on(parent.holds_chunk(id, end, content))?)
                 },
+                window: &mut self.window,
                 recent: &mut self.recent,
                 packer: &mut packer,
                 laid: &mut laid,
             };
             let old = runtime.block_on(parent.inode(copy.inode.node.id));
             let id = copy.inode.node.id;
-            let again = self.ahead.has(id) || copies.iter().any(|c| c.inode.node.id == id);
-            let copied = old
+            let again = !seen.insert(id) || self.ahead.has(id);
+            let done = old
                 .map_err(Error::from)
                 .and_then(|old| copy_one(&copy, old.as_ref(), again, &mut cutter));
-            match copied {
+            match done {
                 // One file that cannot be copied is no reason to copy nothing else, nor to put off a seal.
                 Err(Error::Source { source, .. }) => {
                     laid.truncate(before);
@@ -210,9 +221,10 @@ impl Flow {
                         _ => copy.give_back(),
                     }
                 }
-                copied => {
+                done => {
+                    copy.close();
                     copies.push(copy);
-                    copied?;
+                    done?;
                 }
             }
         }
@@ -237,8 +249,8 @@ fn copy_one(
         cut_off: false,
         ranges: clip(&union(copy.inode.dirty.clone()), 0..size),
         covers: true,
-        // Asking for holes costs nothing beside copying this much.
-        sparse: true,
+        // Asking a large one for holes costs nothing beside copying it.
+        sparse: size > SPARSE_SLACK,
     };
     cutter.file(&plan, Vec::new(), &AheadReader { copy })?;
     if let Some(tail) = cut_off_tail(&plan).filter(|_| old.is_some() || again) {

@@ -7,8 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 
-use bytes::Bytes;
-
 use crate::epoch::{Attributes, CaptureError, CopyAhead, Sealed};
 use crate::failpoint::{self, Point};
 use crate::flusher::consolidate::{clip, union};
@@ -19,8 +17,8 @@ use crate::id::FileId;
 
 /// The longest stretch asked for at once: what [`Sealed::take`] gives.
 pub(crate) const READ_LEN: u64 = 1 << 20;
-/// Files that use less of the disk than their size says by more than this are looked at for holes.
-const SPARSE_SLACK: u64 = 64 << 10;
+/// Files that use less of the disk than their size says by more than this are looked at for holes; smaller ones never.
+pub(crate) const SPARSE_SLACK: u64 = 64 << 10;
 
 /// A sealed epoch with its attributes resolved.
 #[derive(Default)]
@@ -33,32 +31,48 @@ pub(crate) struct Captured {
     pub(crate) refused: Vec<FileId>,
     /// Inodes that were refused before and can be read now: they are captured as a whole.
     pub(crate) readable: Vec<FileId>,
+    /// Files that a scan under way has not looked at yet: left out, and captured when it has.
+    pub(crate) doubted: BTreeSet<FileId>,
 }
 
 /// Resolves attributes of everything that the epoch touched. What is already known to be refused is tried again as a whole, but
-/// for the `hopeless`.
+/// for the `hopeless`. `inexact`: a scan is under way or owed, and what it has not looked at is left out.
 pub(crate) fn capture(
     sealed: &Sealed,
     known: &BTreeSet<FileId>,
     hopeless: &BTreeSet<FileId>,
+    inexact: bool,
 ) -> Result<Captured, Error> {
     let mut inodes = BTreeMap::new();
-    let (mut refused, mut readable) = (Vec::new(), Vec::new());
+    let (mut refused, mut readable, mut doubted) = (Vec::new(), Vec::new(), BTreeSet::new());
     for inode in sealed.inodes() {
         let id = inode.node.id;
         let mut dirty = union(inode.dirty);
+        let mut left_out = false;
         let attributes = match sealed.attributes(id) {
             Err(CaptureError::Folded) => return Err(Error::Folded),
-            _ if hopeless.contains(&id) => None,
+            _ if hopeless.contains(&id) => {
+                left_out = true;
+                None
+            }
+            Ok(found) if inexact && is_file(found.as_ref()) && sealed.is_doubted(id) => {
+                doubted.insert(id);
+                left_out = true;
+                None
+            }
             Ok(found) if known.contains(&id) && needs_whole(sealed, id, found.as_ref()) => {
                 readable.push(id);
                 let size = found.as_ref().map_or(0, |found| found.stat.size);
                 dirty = Vec::from_iter((size > 0).then_some(0..size));
                 found
             }
-            _ if known.contains(&id) => None,
+            _ if known.contains(&id) => {
+                left_out = true;
+                None
+            }
             Err(CaptureError::Io { source, .. }) if is_refusal(&source) => {
                 refused.push(id);
+                left_out = true;
                 None
             }
             attributes => attributes?,
@@ -68,6 +82,7 @@ pub(crate) fn capture(
             fresh: inode.fresh,
             dirty,
             attributes,
+            left_out,
         };
         inodes.insert(id, touched);
     }
@@ -76,7 +91,12 @@ pub(crate) fn capture(
         names: sealed.names(),
         refused,
         readable,
+        doubted,
     })
+}
+
+fn is_file(found: Option<&Attributes>) -> bool {
+    found.is_some_and(|found| found.stat.kind == Kind::File)
 }
 
 /// Asks for all of a file that was refused, not only for what has changed of it; false if it still cannot be read, or has been
@@ -156,8 +176,8 @@ pub(crate) fn plan(
 
 /// Where the bytes of one file come from.
 pub(crate) trait Reader {
-    /// The bytes of `range`, at most [`READ_LEN`]; shorter where the file ends.
-    fn read(&self, range: Range<u64>) -> Result<Bytes, Error>;
+    /// Fills `buffer`, at most [`READ_LEN`], with the bytes from `offset` on; says how many, fewer only where the file ends.
+    fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Error>;
     /// Where data may lie at or after the beginning of `range`; its end if there is none in it. The hole before that
     /// need not be read.
     fn skip_hole(&self, range: Range<u64>) -> Result<u64, Error>;
@@ -172,9 +192,12 @@ pub(crate) struct SealedReader<'a> {
 }
 
 impl Reader for SealedReader<'_> {
-    fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
+    fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Error> {
         failpoint::reach(Point::Capture);
-        Ok(self.sealed.take(self.id, range)?)
+        let range = offset..offset + buffer.len() as u64;
+        let bytes = self.sealed.take(self.id, range)?;
+        buffer[..bytes.len()].copy_from_slice(&bytes);
+        Ok(bytes.len())
     }
 
     fn skip_hole(&self, range: Range<u64>) -> Result<u64, Error> {
@@ -196,8 +219,9 @@ impl AheadReader<'_> {
 }
 
 impl Reader for AheadReader<'_> {
-    fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
-        self.copy.read(range).map_err(|source| self.failed(source))
+    fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Error> {
+        let read = self.copy.read(buffer, offset);
+        read.map_err(|source| self.failed(source))
     }
 
     fn skip_hole(&self, range: Range<u64>) -> Result<u64, Error> {

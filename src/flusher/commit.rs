@@ -95,7 +95,7 @@ impl CommitWriter<'_> {
         let small: Vec<Envelope> = packed
             .small
             .iter()
-            .map(|plain| Envelope::pack(plain, self.parts.compression))
+            .map(|plain| Envelope::pack(plain.bytes(), self.parts.compression))
             .collect();
         let lengths: Vec<FrameBytes> = small.iter().map(FrameBytes::of).collect();
         let mut bytes = packed.bytes();

@@ -13,6 +13,7 @@ use crate::flusher::capture::{ContentPlan, READ_LEN, Reader};
 use crate::flusher::dedup::DedupIndex;
 use crate::flusher::error::Error;
 use crate::flusher::pack::{FrameSize, Packer, SHARED_FRAME_LEN, Spot};
+use crate::flusher::window::Window;
 use crate::format::entry::{Contents, Extent, Place};
 use crate::id::{ContentId, FileId};
 use crate::journal::LOGICAL_BLOCK_LEN;
@@ -81,6 +82,8 @@ pub(crate) struct Cutter<'a, 'p> {
     pub(crate) index: &'a DedupIndex,
     /// Proof of hints.
     pub(crate) prove: &'a Prove<'a>,
+    /// Where contents are read to.
+    pub(crate) window: &'a mut Window,
     /// What this epoch has packed.
     pub(crate) recent: &'a mut Recent,
     /// Where pieces go.
@@ -143,45 +146,40 @@ impl Cutter<'_, '_> {
         stretch: Range<u64>,
         reader: &dyn Reader,
     ) -> Result<u64, Error> {
-        if !plan.sparse && stretch.end - stretch.start <= READ_LEN {
-            // Most files: no window, no copy.
-            let bytes = read_exactly(plan.id, stretch.clone(), reader)?;
-            self.chunks(plan, stretch.start, &bytes, true)?;
-            return Ok(stretch.end);
-        }
-        let mut window: Vec<u8> = Vec::with_capacity(2 * READ_LEN as usize);
-        let mut window_at = stretch.start;
+        // Lent out, since cutting needs the rest of `self`; if that fails, the next file begins with a new one.
+        let mut window = std::mem::take(self.window);
+        window.clear();
         let mut at = stretch.start;
         loop {
             let end = (at + READ_LEN).min(stretch.end);
-            window.extend_from_slice(&read_exactly(plan.id, at..end, reader)?);
+            window.read(plan.id, at..end, reader)?;
             at = end;
             let last =
                 at == stretch.end || (plan.sparse && reader.skip_hole(at..stretch.end)? > at);
-            let used = self.chunks(plan, window_at, &window, last)?;
+            self.chunks(plan, at, &mut window, last)?;
             if last {
+                *self.window = window;
                 return Ok(at);
             }
-            window.drain(..used);
-            window_at += used as u64;
         }
     }
 
-    /// Cuts what can be cut off the front of `bytes`; the rest waits for more unless this is the `end`.
+    /// Cuts what can be cut off the front of `window`, which ends at `end`; the rest waits for more unless this is the `last`.
     fn chunks(
         &mut self,
         plan: &ContentPlan,
-        at: u64,
-        bytes: &[u8],
-        end: bool,
-    ) -> Result<usize, Error> {
-        let mut used = 0;
-        while used < bytes.len() && (end || bytes.len() - used >= CHUNK_LEN_MAX) {
-            let len = self.gear.cut(&bytes[used..]);
-            self.chunk(plan, at + used as u64, &bytes[used..used + len])?;
-            used += len;
+        end: u64,
+        window: &mut Window,
+        last: bool,
+    ) -> Result<(), Error> {
+        let least = if last { 1 } else { CHUNK_LEN_MAX };
+        while window.bytes().len() >= least {
+            let bytes = window.bytes();
+            let len = self.gear.cut(bytes);
+            self.chunk(plan, end - bytes.len() as u64, &bytes[..len])?;
+            window.advance(len);
         }
-        Ok(used)
+        Ok(())
     }
 
     fn chunk(&mut self, plan: &ContentPlan, at: u64, bytes: &[u8]) -> Result<(), Error> {
@@ -273,11 +271,13 @@ impl Cutter<'_, '_> {
             }
             // Aligned, so that later increments hide whole pieces where they can.
             let end = ((at / piece_len + 1) * piece_len).min(range.end);
-            let bytes = read_exactly(plan.id, at..end, reader)?;
-            let piece = match is_zero(&bytes) {
+            self.window.clear();
+            self.window.read(plan.id, at..end, reader)?;
+            let bytes = self.window.bytes();
+            let piece = match is_zero(bytes) {
                 true => Piece::Hole,
                 false => Piece::New {
-                    spot: self.packer.piece(&bytes, size)?,
+                    spot: self.packer.piece(bytes, size)?,
                     content: None,
                 },
             };
@@ -285,20 +285,6 @@ impl Cutter<'_, '_> {
             at = end;
         }
         Ok(())
-    }
-}
-
-/// A file that is shorter than at its seal was cut from outside the mount: never filled up with zeros; the epoch is
-/// folded and sealed again.
-fn read_exactly(id: FileId, range: Range<u64>, reader: &dyn Reader) -> Result<bytes::Bytes, Error> {
-    let len = (range.end - range.start) as usize;
-    let bytes = reader.read(range)?;
-    match bytes.len() == len {
-        true => Ok(bytes),
-        false => Err(Error::Source {
-            id,
-            source: std::io::ErrorKind::UnexpectedEof.into(),
-        }),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::compress::Compression;
 use crate::crypto::{Ciphertext, VolumeKeys};
 use crate::flusher::spool::FrameBytes;
-use crate::format::frame::{Envelope, FrameKind};
+use crate::format::frame::{Envelope, FrameKind, Plaintext};
 use crate::id::{BlockId, FrameNo};
 
 /// Frames encrypted by one call: the lanes that the cipher runs side by side.
@@ -18,7 +18,7 @@ pub(crate) struct Batch {
     /// Number of the first frame.
     pub(crate) first: FrameNo,
     /// At most [`BATCH_FRAMES`]; may be empty when it only ends its block.
-    pub(crate) frames: Vec<Vec<u8>>,
+    pub(crate) frames: Vec<Plaintext>,
     /// Whether the block ends here.
     pub(crate) last: bool,
 }
@@ -46,7 +46,7 @@ pub(crate) fn encrypt(batch: Batch, keys: &VolumeKeys, compression: Compression)
     } = batch;
     let envelopes: Vec<Envelope> = frames
         .into_iter()
-        .map(|plain| Envelope::pack(&plain, compression))
+        .map(|plain| Envelope::close(plain, compression))
         .collect();
     let lengths: Vec<FrameBytes> = envelopes.iter().map(FrameBytes::of).collect();
     let ciphertexts = match envelopes.is_empty() {

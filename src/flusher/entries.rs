@@ -31,8 +31,10 @@ pub(crate) struct Touched {
     pub(crate) fresh: bool,
     /// Dirty ranges, sorted and disjoint.
     pub(crate) dirty: Vec<Range<u64>>,
-    /// `None` if it was gone already at the seal.
+    /// `None` if it was gone already at the seal, or is left out.
     pub(crate) attributes: Option<Attributes>,
+    /// It lives, but this commit cannot say how it is: it stays as the last one has it, under the names that it has now.
+    pub(crate) left_out: bool,
 }
 
 /// A changed name and what it points to now.
@@ -93,8 +95,8 @@ impl<P: Pages + Clone> Links<'_, P> {
     /// Whether the new tree can have an inode of this number at all.
     async fn exists(&mut self, id: FileId) -> Result<bool, Error> {
         match self.touched.get(&id) {
-            Some(touched) => Ok(touched.attributes.is_some()),
-            None => Ok(self.old(id).await?.is_some()),
+            Some(touched) if !touched.left_out => Ok(touched.attributes.is_some()),
+            _ => Ok(self.old(id).await?.is_some()),
         }
     }
 

@@ -28,6 +28,7 @@ use crate::flusher::progress::{CommitMark, Phase, Progress, Published, Who};
 use crate::flusher::session::{Follows, Session};
 use crate::flusher::spool::{FrameBytes, Spool};
 use crate::flusher::upload::{Job, Queue, Right, Route, Uploader};
+use crate::flusher::window::Window;
 use crate::flusher::withheld::Withheld;
 use crate::id::{EpochNo, FileId};
 use crate::journal::Journal;
@@ -72,6 +73,8 @@ pub struct Parts {
     pub resumed: Vec<Manifest>,
     /// The newest commit: the last of `resumed`, else the head of the store; `None` for a new volume.
     pub base: Option<Found>,
+    /// Since when the open epoch has changes, if it has had any before the flusher was started.
+    pub owed_since: Option<Stamp>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Where the uploader runs and the flow waits for repository calls.
@@ -117,6 +120,9 @@ impl Flusher {
             .then_some(parts.base.as_ref())
             .flatten();
         let progress = Arc::new(Progress::new(published.map(mark)));
+        if let Some(since) = parts.owed_since {
+            progress.unsealed(since);
+        }
         let handle = Handle {
             inbox,
             progress: Arc::clone(&progress),
@@ -124,6 +130,9 @@ impl Flusher {
             clock: Arc::clone(&parts.clock),
             epochs: Arc::clone(&parts.epochs),
         };
+        if options.held {
+            parts.epochs.expect_scan();
+        }
         let flow = Flow::new(parts, options, progress, stop)?;
         let uploader = flow.uploader();
         let uploading = flow.runtime.spawn(uploader.run(stopped));
@@ -163,12 +172,16 @@ pub(super) struct Flow {
     pub(super) pipeline: PipelineParts,
     pub(super) gear: Gear,
     pub(super) index: DedupIndex,
+    pub(super) window: Window,
     pub(super) recent: Recent,
     pub(super) ahead: Ahead,
     pub(super) session: Session,
     pub(super) base: Option<Found>,
     pub(super) reserve: u32,
+    /// A scan is running, says the daemon.
     pub(super) held: bool,
+    /// The epoch that is being sealed is no exact moment.
+    pub(super) inexact: bool,
     pub(super) event: bool,
     pub(super) waiters: Vec<Waiter>,
     pub(super) last_seal: Instant,
@@ -216,12 +229,14 @@ impl Flow {
             },
             gear: Gear::new(keys.gear()),
             index: DedupIndex::open_best_effort(&options.index_dir),
+            window: Window::default(),
             recent: Recent::default(),
             ahead: Ahead::default(),
             forgetting: Arc::new(Forgetting::new(parts.journal)),
             right: Arc::new(right),
             last_seal: long_ago(options.policy.interval),
             held: options.held,
+            inexact: options.held,
             volume: parts.volume,
             store: parts.store,
             epochs: parts.epochs,
@@ -254,6 +269,7 @@ impl Flow {
                 spool: Arc::clone(&self.spool),
                 progress: Arc::clone(&self.progress),
             },
+            volume: Arc::clone(&self.volume),
             queue: Arc::clone(&self.queue),
             right: Arc::clone(&self.right),
             forgetting: Arc::clone(&self.forgetting),
@@ -275,6 +291,8 @@ impl Flow {
                     self.pause = None;
                 }
                 Ok(Some(Message::Hold(held))) => self.held = held,
+                // Who asks may have given up meanwhile.
+                Ok(Some(Message::Newest(reply))) => drop(reply.send(self.base.clone())),
                 Ok(Some(Message::Event(event))) => self.event |= self.options.policy.wants(event),
                 Err(_tick) => {}
             }
@@ -285,6 +303,7 @@ impl Flow {
     fn tick(&mut self) {
         let open = self.epochs.open_size();
         self.progress.open(open, self.clock.now());
+        self.tell_owed();
         if self.progress.is_fenced() {
             self.refuse_waiters();
             return;
@@ -300,7 +319,11 @@ impl Flow {
             });
         self.settle(done);
         self.sync_source_in_background();
-        let idle = if self.held { Phase::Held } else { Phase::Idle };
+        let idle = if self.is_held() {
+            Phase::Held
+        } else {
+            Phase::Idle
+        };
         self.progress.phase(idle);
     }
 
@@ -312,9 +335,10 @@ impl Flow {
             return false;
         }
         let since = self.last_seal.elapsed();
-        match self.held {
+        match self.is_held() {
             true => {
-                let large = open.inodes.saturating_add(open.names) >= HELD_CHANGES_MAX;
+                let many = open.inodes.saturating_add(open.names) >= HELD_CHANGES_MAX;
+                let large = many || self.epochs.is_crowded();
                 let due = large || since >= self.options.incomplete_interval;
                 due && open != ChangeSize::default()
             }
@@ -326,9 +350,23 @@ impl Flow {
         }
     }
 
+    /// Whether nothing that is sealed now can be an exact moment: a scan is running, or one is owed.
+    pub(super) fn is_held(&self) -> bool {
+        self.held || self.epochs.is_owing()
+    }
+
+    /// Says in the status what must be looked at again, and what cannot be noted.
+    fn tell_owed(&self) {
+        let trouble = self.epochs.why_owing().or_else(|| self.source.trouble());
+        match trouble {
+            Some(why) => self.progress.stands(Who::Notes, why, self.clock.now()),
+            None => self.progress.succeeded(Who::Notes),
+        }
+    }
+
     /// Whether the scan has ended and the newest commit is still one that was published while it ran.
     pub(super) fn owes_moment(&self) -> bool {
-        !self.held
+        !self.is_held()
             && self
                 .base
                 .as_ref()
@@ -339,7 +377,7 @@ impl Flow {
     /// what it would say, and the next mount finds it there.
     fn would_spoil(&self) -> bool {
         let exact = |base: &Found| !base.commit.incomplete;
-        self.held && self.base.as_ref().is_some_and(exact)
+        self.is_held() && self.base.as_ref().is_some_and(exact)
     }
 
     /// Whether the spool takes more. If not, the open epoch grows coarser until it does.
@@ -377,6 +415,7 @@ impl Flow {
             self.hopeless.insert(id);
         } else if is_refusal(error) || (is_damage(error) && self.struck == Some(id)) {
             self.progress.refuse(id);
+            self.forgetting.left_out();
             self.hopeless.insert(id);
         } else {
             self.struck = Some(id);
@@ -448,7 +487,12 @@ impl Flow {
                 break;
             }
             let sealed = self.seal();
+            let done = sealed.is_ok();
             self.settle(sealed);
+            if done && self.is_held() {
+                // What a scan has not looked at stays open, however often it is tried.
+                break;
+            }
         }
         let captured = self.epochs.open_size() == ChangeSize::default();
         let published = self.wait_published(deadline);

@@ -1,5 +1,6 @@
 //! One seal: a sealed epoch through all stages until it is CAPTURED.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,8 @@ impl Flow {
             self.begin_era(wall)?;
         }
         // While a scan runs nobody is served by what is sealed: it is not an exact moment.
-        let label = if self.held {
+        self.inexact = self.is_held();
+        let label = if self.inexact {
             String::new()
         } else {
             self.next_label()
@@ -50,6 +52,11 @@ impl Flow {
         let sealed = self.epochs.seal();
         if let Some(sealed) = &sealed {
             self.last_epoch = Some(sealed.epoch());
+            if !sealed.is_exact() && !self.inexact {
+                // Something has come to be owed just before the seal. Dropped, it is folded, and sealed again when that is paid.
+                self.progress.unsealed(since);
+                return Err(Error::Folded);
+            }
             failpoint::reach(Point::Seal);
         }
         if sealed.is_some() || !label.is_empty() || self.owes_moment() {
@@ -61,7 +68,7 @@ impl Flow {
             flushed?;
         }
         self.last_seal = Instant::now();
-        if !self.held {
+        if !self.inexact {
             self.answer_waiters(&label);
         }
         Ok(())
@@ -76,13 +83,19 @@ impl Flow {
         label: &str,
     ) -> Result<(), Error> {
         let mut captured = match &sealed {
-            Some(sealed) => capture(sealed, &self.progress.refused(), &self.hopeless)?,
+            Some(sealed) => {
+                let refused = self.progress.refused();
+                capture(sealed, &refused, &self.hopeless, self.inexact)?
+            }
             None => Captured::default(),
         };
         captured
             .refused
             .iter()
             .for_each(|&id| self.progress.refuse(id));
+        if !captured.refused.is_empty() {
+            self.forgetting.left_out();
+        }
         if let Some(sealed) = &sealed {
             self.owe_created(&captured, sealed.epoch());
         }
@@ -100,7 +113,7 @@ impl Flow {
         }
         let (packed, laid) = self.contents(&parent, sealed.as_ref(), &captured, &outcome)?;
         let written = self.write_commit(&parent, &outcome, &packed, &laid, wall, label)?;
-        self.make_captured(sealed, packed, written, since)?;
+        self.make_captured(sealed, &captured.doubted, packed, written, since)?;
         let readable = captured.readable.iter();
         readable.for_each(|&id| self.progress.forgive(id));
         self.struck = None;
@@ -168,6 +181,7 @@ impl Flow {
             fresh: false,
             dirty: Vec::new(),
             attributes: Some(attributes),
+            left_out: false,
         };
         captured.inodes.insert(FileId::ROOT, touched);
         Ok(())
@@ -246,6 +260,7 @@ impl Flow {
                 prove: &|id, end, content| {
                     Ok(runtime.block_on(parent.holds_chunk(id, end, content))?)
                 },
+                window: &mut self.window,
                 recent: &mut self.recent,
                 packer: &mut packer,
                 laid: &mut laid,
@@ -277,7 +292,7 @@ impl Flow {
             host: &self.options.host,
             source: &self.options.source_path,
             label,
-            incomplete: self.held,
+            incomplete: self.inexact,
             next_file_id: self.source.next_id().0,
             totals: Totals {
                 files: before.files.saturating_add_signed(outcome.files),
@@ -309,6 +324,7 @@ impl Flow {
     fn make_captured(
         &mut self,
         sealed: Option<Sealed>,
+        doubted: &BTreeSet<FileId>,
         mut packed: Packed,
         mut written: Written,
         since: Stamp,
@@ -327,14 +343,19 @@ impl Flow {
             wall: found.commit.wall.0,
             // What an earlier life owed is in no commit that was made while it was still being looked for. What an
             // incomplete commit holds is owed until the next complete one, even if nothing has changed between the two.
-            epoch: self.last_epoch.filter(|_| !self.held).map(|epoch| epoch.0),
+            epoch: self
+                .last_epoch
+                .filter(|_| !self.inexact)
+                .map(|epoch| epoch.0),
         };
         let prepared = manifest.prepare(&self.spool)?;
         failpoint::reach(Point::ManifestPrepared);
         if let Some(sealed) = sealed {
-            sealed.finish().map_err(|_| Error::Folded)?;
+            sealed.finish_without(doubted).map_err(|_| Error::Folded)?;
         }
-        own.into_iter().for_each(SpooledBlock::keep);
+        for block in own {
+            block.keep();
+        }
         self.insist(|spool| prepared.publish(spool));
         failpoint::reach(Point::Captured);
 
@@ -343,7 +364,7 @@ impl Flow {
         tracing::info!(seq = %found.commit.name.seq, objects = manifest.objects.len(), "captured");
         self.queue.push(Job::Commit(Box::new(manifest)));
         self.base = Some(found);
-        self.ahead.clear();
+        self.ahead.keep_only(doubted);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::failpoint::{self, Point};
-use crate::id::{EpochNo, FileId};
+use crate::id::{EpochNo, FileId, Seq};
 use crate::journal::{Journal, WHOLE_FILE};
 
 /// How far each condition holds.
@@ -20,6 +20,8 @@ pub(crate) struct Forgetting {
 #[derive(Default)]
 struct Upto {
     published: Option<EpochNo>,
+    /// The newest commit among those.
+    commit: Option<Seq>,
     synced: Option<EpochNo>,
     forgotten: Option<EpochNo>,
 }
@@ -37,9 +39,19 @@ impl Forgetting {
         let _latched = self.journal.record(id, WHOLE_FILE, epoch);
     }
 
-    /// All up to `epoch` are verified in the store.
-    pub(crate) fn published(&self, epoch: EpochNo) -> std::io::Result<()> {
-        self.advance(|upto| upto.published = upto.published.max(Some(epoch)))
+    /// A file is left out of commits, or held back as it was: what is forgotten of it is in none of them.
+    pub(crate) fn left_out(&self) {
+        if let Err(error) = self.journal.take_cover_back() {
+            tracing::error!(%error, "the journal's word about its mount could not be taken back");
+        }
+    }
+
+    /// All up to `epoch` are verified in the store, in commit `seq`.
+    pub(crate) fn published(&self, epoch: EpochNo, seq: Seq) -> std::io::Result<()> {
+        self.advance(|upto| {
+            upto.published = upto.published.max(Some(epoch));
+            upto.commit = upto.commit.max(Some(seq));
+        })
     }
 
     /// A `syncfs` begun after `epoch` had drained has returned.
@@ -53,6 +65,9 @@ impl Forgetting {
         let both = upto.published.min(upto.synced);
         if let Some(epoch) = both.filter(|_| both > upto.forgotten) {
             failpoint::reach(Point::Forget);
+            if let Some(commit) = upto.commit {
+                self.journal.raise_cover(commit)?;
+            }
             self.journal.forget(epoch)?;
             upto.forgotten = both;
         }

@@ -11,6 +11,7 @@ use crate::flusher::error::Error;
 use crate::flusher::policy::Event;
 use crate::flusher::progress::{CommitMark, Progress, Status, Who};
 use crate::flusher::spool::Spool;
+use crate::repo::commits::Found;
 
 /// Messages that wait for the flow. Events beyond it are dropped, since one of their kind is waiting already.
 pub(crate) const INBOX_LEN: usize = 64;
@@ -26,6 +27,8 @@ pub(crate) enum Message {
     },
     /// A scan begins or ends: while it runs only incomplete commits are sealed.
     Hold(bool),
+    /// The newest captured commit, once nothing is being captured.
+    Newest(oneshot::Sender<Option<Found>>),
     /// Something a program did.
     Event(Event),
     /// Seal, upload for at most so long, stop.
@@ -74,6 +77,14 @@ impl Handle {
     /// Says that a scan of the source begins (`true`) or has ended.
     pub async fn hold(&self, held: bool) -> Result<(), Error> {
         self.send(Message::Hold(held)).await
+    }
+
+    /// The newest captured commit; `None` for a volume without any. No epoch from before the call is made into a commit
+    /// afterwards, so this is what everything can be compared with.
+    pub async fn newest(&self) -> Result<Option<Found>, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Newest(reply)).await?;
+        answer.await.map_err(|_| gone())
     }
 
     /// Notes something a program did. Never waits; lost when the inbox is full, when a seal is due anyway.

@@ -30,6 +30,8 @@ mod entries;
 
 mod cut;
 
+mod window;
+
 mod dedup;
 
 mod pack;
@@ -37,6 +39,8 @@ mod pack;
 mod encrypt;
 
 mod pipeline;
+
+mod bulk_file;
 
 mod spool;
 

@@ -6,13 +6,14 @@
 //! beyond starts the threads of [`Pipeline`].
 
 use crate::flusher::error::Error;
+use crate::flusher::manifest::SpooledObject;
 use crate::flusher::pipeline::{Pipeline, PipelineParts};
 use crate::flusher::session::Session;
 use crate::flusher::spool::{FrameBytes, SpooledBlock};
 use crate::format::block::FramePlace;
 use crate::format::commit::SMALL_DATA_MAX;
 use crate::format::entry::{Address, CommitName, Hint, Place};
-use crate::format::frame::FRAME_PLAIN_MAX;
+use crate::format::frame::{FRAME_PLAIN_MAX, Plaintext};
 use crate::id::{BlockClass, BlockId, FrameNo};
 
 /// The most plaintext in a frame that is shared by small pieces: what a reader of one of them has to fetch.
@@ -37,7 +38,7 @@ pub(crate) struct Spot {
 /// A frame being filled.
 struct OpenFrame {
     serial: u32,
-    plain: Vec<u8>,
+    plain: Plaintext,
 }
 
 /// Where a closed frame went.
@@ -55,7 +56,7 @@ enum Seat {
 enum Hold {
     /// Here, until there are too many.
     Small {
-        frames: Vec<(u32, Vec<u8>)>,
+        frames: Vec<(u32, Plaintext)>,
         bytes: usize,
     },
     /// On their way to the spool.
@@ -77,7 +78,7 @@ pub(crate) struct Packer<'a> {
 /// Everything packed: what came of it and where each piece lies.
 pub(crate) struct Packed {
     /// Plaintext of the frames that are to ride in the commit, in order; empty if there are blocks.
-    pub(crate) small: Vec<Vec<u8>>,
+    pub(crate) small: Vec<Plaintext>,
     /// Blocks in the spool, synced.
     pub(crate) blocks: Vec<SpooledBlock>,
     seats: Vec<Seat>,
@@ -106,6 +107,15 @@ impl<'a> Packer<'a> {
         self.plain
     }
 
+    /// Blocks that have become durable since the last call, which may be uploaded while others are made. Whatever becomes of
+    /// this packer, they are not taken back.
+    pub(crate) fn take_safe(&self) -> Vec<SpooledObject> {
+        match &self.hold {
+            Hold::Small { .. } => Vec::new(),
+            Hold::Running(pipeline) => pipeline.take_safe(),
+        }
+    }
+
     /// Adds a piece (at most what a frame of `size` holds) and says where it will lie.
     pub(crate) fn piece(&mut self, bytes: &[u8], size: FrameSize) -> Result<Spot, Error> {
         let frame_max = match size {
@@ -119,7 +129,7 @@ impl<'a> Packer<'a> {
         self.plain += bytes.len() as u64;
         let open = self.slot(size).take();
         let mut open = match open {
-            Some(open) if open.plain.len() + bytes.len() <= frame_max => open,
+            Some(open) if open.plain.bytes().len() + bytes.len() <= frame_max => open,
             full => {
                 self.close(full)?;
                 self.open(frame_max)
@@ -127,9 +137,9 @@ impl<'a> Packer<'a> {
         };
         let spot = Spot {
             frame: open.serial,
-            inner: open.plain.len() as u32,
+            inner: open.plain.bytes().len() as u32,
         };
-        open.plain.extend_from_slice(bytes);
+        open.plain.extend(bytes);
         *self.slot(size) = Some(open);
         Ok(spot)
     }
@@ -185,7 +195,7 @@ impl<'a> Packer<'a> {
         };
         OpenFrame {
             serial,
-            plain: Vec::with_capacity(capacity),
+            plain: Plaintext::with_capacity(capacity),
         }
     }
 
@@ -199,8 +209,8 @@ impl<'a> Packer<'a> {
             return Ok(());
         };
         match &mut self.hold {
-            Hold::Small { frames, bytes } if *bytes + plain.len() <= SMALL_DATA_MAX => {
-                *bytes += plain.len();
+            Hold::Small { frames, bytes } if *bytes + plain.bytes().len() <= SMALL_DATA_MAX => {
+                *bytes += plain.bytes().len();
                 self.seats[serial as usize] = Seat::Small(frames.len() as u32);
                 frames.push((serial, plain));
                 Ok(())
@@ -227,7 +237,7 @@ impl<'a> Packer<'a> {
         }
     }
 
-    fn send(&mut self, serial: u32, plain: Vec<u8>) -> Result<(), Error> {
+    fn send(&mut self, serial: u32, plain: Plaintext) -> Result<(), Error> {
         let session = self.session;
         if let Hold::Running(pipeline) = &mut self.hold {
             let (block, frame) = pipeline.frame(plain, || session.block(BlockClass::Data))?;

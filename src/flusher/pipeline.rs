@@ -20,9 +20,10 @@ use crate::compress::Compression;
 use crate::crypto::VolumeKeys;
 use crate::flusher::encrypt::{BATCH_FRAMES, Batch, EncryptedBatch, encrypt};
 use crate::flusher::error::Error;
+use crate::flusher::manifest::SpooledObject;
 use crate::flusher::spool::{BlockFile, Spool, SpooledBlock};
 use crate::format::block::FRAMES_MAX;
-use crate::format::frame::FrameKind;
+use crate::format::frame::{FrameKind, Plaintext};
 use crate::id::{BlockId, FrameNo};
 use crate::repo::layout;
 
@@ -49,7 +50,9 @@ pub(crate) struct Pipeline {
     batches: Option<SyncSender<Batch>>,
     workers: Vec<JoinHandle<()>>,
     writer: Option<JoinHandle<Result<(), Error>>>,
-    syncer: Option<JoinHandle<Result<Vec<SpooledBlock>, Error>>>,
+    syncer: Option<JoinHandle<Result<(), Error>>>,
+    /// Durable blocks, in order of opening.
+    safe: Arc<Mutex<Vec<SpooledBlock>>>,
     block_len: u64,
     open: Option<OpenBlock>,
     blocks: u32,
@@ -61,7 +64,7 @@ struct OpenBlock {
     id: BlockId,
     plain: u64,
     frames: u32,
-    batch: Vec<Vec<u8>>,
+    batch: Vec<Plaintext>,
 }
 
 impl Pipeline {
@@ -80,12 +83,17 @@ impl Pipeline {
             })
             .collect();
         let writer = std::thread::spawn(move || write(&parts, &arriving, &finished));
-        let syncer = std::thread::spawn(move || sync(&unsynced));
+        let safe = Arc::<Mutex<Vec<SpooledBlock>>>::default();
+        let syncer = {
+            let safe = Arc::clone(&safe);
+            std::thread::spawn(move || sync(&unsynced, &safe))
+        };
         Self {
             batches: Some(batches),
             workers,
             writer: Some(writer),
             syncer: Some(syncer),
+            safe,
             block_len,
             open: None,
             blocks: 0,
@@ -96,10 +104,10 @@ impl Pipeline {
     /// Sends a frame on; says which block (by order of opening) and which frame of it it is. `name` names a new block.
     pub(crate) fn frame(
         &mut self,
-        plain: Vec<u8>,
+        plain: Plaintext,
         name: impl FnOnce() -> BlockId,
     ) -> Result<(u32, u32), Error> {
-        let len = plain.len() as u64;
+        let len = plain.bytes().len() as u64;
         let full =
             |open: &OpenBlock| open.plain + len > self.block_len || open.frames == FRAMES_MAX;
         if self.open.as_ref().is_some_and(full) {
@@ -134,12 +142,19 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Blocks that have become durable since the last call: from now on they stay, to be uploaded while others are made.
+    pub(crate) fn take_safe(&self) -> Vec<SpooledObject> {
+        let mut safe = self.safe.lock();
+        let fresh = safe.iter_mut().filter_map(SpooledBlock::keep);
+        fresh.collect()
+    }
+
     /// Ends the last block and waits until all are durable. In order of opening.
     pub(crate) fn finish(mut self) -> Result<Vec<SpooledBlock>, Error> {
         let sent = self.end_block();
-        let blocks = self.join()?;
+        self.join()?;
         sent?;
-        Ok(blocks)
+        Ok(std::mem::take(&mut *self.safe.lock()))
     }
 
     fn send_batch(&mut self, last: bool) -> Result<(), Error> {
@@ -166,7 +181,7 @@ impl Pipeline {
         }
     }
 
-    fn join(&mut self) -> Result<Vec<SpooledBlock>, Error> {
+    fn join(&mut self) -> Result<(), Error> {
         self.batches = None;
         let lost = |stage| move |_| Error::StageLost(stage);
         let mut result = Ok(());
@@ -174,14 +189,11 @@ impl Pipeline {
             result = result.and(worker.join().map_err(lost("encrypt")));
         }
         let written = self.writer.take().map_or(Ok(Ok(())), JoinHandle::join);
-        let synced = self
-            .syncer
-            .take()
-            .map_or(Ok(Ok(Vec::new())), JoinHandle::join);
+        let synced = self.syncer.take().map_or(Ok(Ok(())), JoinHandle::join);
         // The later stages first: an earlier one only noticed that they had gone.
-        let blocks = synced.map_err(lost("fdatasync"))??;
+        synced.map_err(lost("fdatasync"))??;
         written.map_err(lost("spool"))??;
-        result.map(|()| blocks)
+        result
     }
 }
 
@@ -247,12 +259,11 @@ fn write(
 }
 
 /// The syncer: makes blocks durable while the next are being written.
-fn sync(unsynced: &Receiver<SpooledBlock>) -> Result<Vec<SpooledBlock>, Error> {
-    let mut blocks = Vec::new();
+fn sync(unsynced: &Receiver<SpooledBlock>, safe: &Mutex<Vec<SpooledBlock>>) -> Result<(), Error> {
     for mut block in unsynced {
         block.sync()?;
         block.show()?;
-        blocks.push(block);
+        safe.lock().push(block);
     }
-    Ok(blocks)
+    Ok(())
 }

@@ -101,7 +101,7 @@ struct Inner {
     waiting: VecDeque<(Seq, Stamp)>,
     refused: BTreeSet<FileId>,
     /// Failures of the flow and of the uploader, so that success of one does not hide failure of the other.
-    errors: [Option<(String, Stamp)>; 4],
+    errors: [Option<(String, Stamp)>; 5],
 }
 
 /// Who failed or succeeded.
@@ -115,6 +115,8 @@ pub(crate) enum Who {
     Source = 2,
     /// Making the journal durable.
     Journal = 3,
+    /// Taking note of what the source has done.
+    Notes = 4,
 }
 
 impl Progress {
@@ -211,6 +213,13 @@ impl Progress {
 
     pub(crate) fn failed(&self, who: Who, message: String, now: Stamp) {
         tracing::warn!(?who, %message, "will be tried again");
+        let mut inner = self.inner.lock();
+        let since = inner.errors[who as usize].as_ref().map_or(now, |e| e.1);
+        inner.errors[who as usize] = Some((message, since));
+    }
+
+    /// Something is as it should not be, and has been said in the log where it began.
+    pub(crate) fn stands(&self, who: Who, message: String, now: Stamp) {
         let mut inner = self.inner.lock();
         let since = inner.errors[who as usize].as_ref().map_or(now, |e| e.1);
         inner.errors[who as usize] = Some((message, since));

@@ -6,22 +6,20 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::crypto::{BlockCipher, Ciphertext};
 use crate::failpoint::{self, Point};
+use crate::flusher::bulk_file::BulkFile;
 use crate::flusher::error::Error;
 use crate::flusher::manifest::{Manifest, SpooledObject};
 use crate::format::block::{BlockLayout, FramePlace, HEADER_LEN};
 use crate::format::frame::{Envelope, FrameKind};
 use crate::id::{BlockId, ObjectKey};
 use crate::store::overlay::file_name;
-
-/// Small frames (tree pages, commits) are gathered to writes of this many bytes; data frames pass by it.
-const WRITE_BUFFER_LEN: usize = 64 << 10;
 
 /// A file that is not whole, or that no manifest names yet, has this before its name: whoever reads objects out of the spool
 /// ([`crate::store::overlay`]) does not see it.
@@ -205,7 +203,8 @@ pub(crate) struct BlockFile {
     spool: Arc<Spool>,
     id: BlockId,
     key: ObjectKey,
-    file: BufWriter<File>,
+    /// Present until finished.
+    file: Option<BulkFile>,
     layout: Option<BlockLayout>,
     places: Vec<FramePlace>,
     bytes: FrameBytes,
@@ -248,9 +247,10 @@ impl SpooledBlock {
         self.spool.show(&self.object.key)
     }
 
-    /// From now on the file stays until it is uploaded.
-    pub(crate) fn keep(&mut self) {
-        self.kept = true;
+    /// From now on the file stays until it is uploaded: returns the object, to be put on its way, unless it was kept before.
+    pub(crate) fn keep(&mut self) -> Option<SpooledObject> {
+        let fresh = !std::mem::replace(&mut self.kept, true);
+        fresh.then(|| self.object.clone())
     }
 }
 
@@ -268,12 +268,12 @@ impl BlockFile {
     pub(crate) fn create(spool: &Arc<Spool>, id: BlockId, key: ObjectKey) -> Result<Self, Error> {
         let path = spool.hidden_path(&key);
         let file =
-            File::create_new(&path).map_err(|source| spool.failed("create", &path, source))?;
+            BulkFile::create(&path).map_err(|source| spool.failed("create", &path, source))?;
         Ok(Self {
             spool: Arc::clone(spool),
             id,
             key,
-            file: BufWriter::with_capacity(WRITE_BUFFER_LEN, file),
+            file: Some(file),
             layout: Some(BlockLayout::new(id)),
             places: Vec::new(),
             bytes: FrameBytes::default(),
@@ -332,14 +332,9 @@ impl BlockFile {
         self.write_all(&end)?;
         let spool = Arc::clone(&self.spool);
         let path = spool.hidden_path(&self.key);
-        let end_file = |file: &mut BufWriter<File>| {
-            file.flush()?;
-            let file = file.get_ref().try_clone()?;
-            let len = file.metadata()?.len();
-            Ok((file, len))
-        };
-        let (file, len) =
-            end_file(&mut self.file).map_err(|source| spool.failed("write", &path, source))?;
+        let file = self.file.take().expect("taken only here");
+        let finished = file.finish();
+        let (file, len) = finished.map_err(|source| spool.failed("write", &path, source))?;
         self.finished = true;
         spool.used.fetch_add(len, Ordering::Relaxed);
         Ok(SpooledBlock {
@@ -367,7 +362,8 @@ impl BlockFile {
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.file.write_all(bytes).map_err(|source| {
+        let file = self.file.as_mut().expect("present until finished");
+        file.write_all(bytes).map_err(|source| {
             self.spool
                 .failed("write", &self.spool.hidden_path(&self.key), source)
         })

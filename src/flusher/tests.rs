@@ -535,7 +535,10 @@ async fn what_is_sealed_during_a_scan_spoils_no_exact_moment_and_forgets_nothing
         tokio::task::yield_now().await;
     }
     let journal = std::sync::Arc::clone(&writer.journal);
-    writer.stop().await;
+    let patience = std::time::Duration::from_secs(20);
+    let stopped = writer.handle.stop(patience).await.unwrap();
+    assert!(!stopped.captured, "no scan has looked at the file");
+    drop(writer);
     // An earlier life's record is still there.
     let records = journal.records().unwrap();
     assert!(records.iter().any(|(id, ..)| *id == owed), "{records:?}");
@@ -599,5 +602,104 @@ async fn a_gap_behind_a_copy_made_ahead_hides_what_was_there() {
     writer.write("cut", 15_000, b"far behind");
     let mark = writer.sync().await;
     assert_eq!(world.snapshot(&mark).await, writer.now());
+    writer.stop().await;
+}
+
+/// During a first backup a file was renamed before the scan had come to it. The incomplete commit had its new name and its size, and
+/// zeros for its contents.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_incomplete_commit_shows_no_file_that_the_scan_has_not_looked_at() {
+    let world = World::new().await;
+    let late = world.path("source").join("late");
+    std::fs::write(&late, b"there before").unwrap();
+    std::fs::write(world.path("source").join("other"), b"old").unwrap();
+    let held = Options {
+        held: true,
+        incomplete_interval: std::time::Duration::ZERO,
+        ..options(&world)
+    };
+    let writer = world
+        .start_with(held, std::sync::Arc::new(SystemClock))
+        .await;
+    writer.rename("late", "moved");
+    writer.write("other", 1, b"LD");
+    writer.create("new", b"known from the beginning");
+    let incomplete = loop {
+        if let Some(mark) = writer.handle.status().last_commit {
+            let shown = world.snapshot(&mark).await;
+            if shown.contains_key("new") {
+                break shown;
+            }
+        }
+    };
+    assert_eq!(incomplete.keys().collect::<Vec<_>>(), ["new"]);
+
+    // The scan, as reconcile does it.
+    for name in ["moved", "other"] {
+        let inode = writer.inode(name);
+        let node = inode.node();
+        let mut guard = writer.epochs.change(&[]).unwrap();
+        let all = 0..writer.source.stat(node).unwrap().size;
+        guard.discovered(node, &[all]);
+        guard.seen(node);
+    }
+    let (root, other) = (writer.root(), writer.inode("other"));
+    let dirs = [&root];
+    let entry = crate::format::entry::NameEntry {
+        id: other.id(),
+        kind: crate::format::entry::Kind::File,
+    };
+    let mut guard = writer.epochs.change(&dirs).unwrap();
+    guard.name(&root, b"other", Some(entry));
+    drop(guard);
+    while writer.epochs.take_moved(true).is_some() {}
+    writer.handle.hold(false).await.unwrap();
+    let mark = writer.sync().await;
+    assert_eq!(world.snapshot(&mark).await, writer.now());
+    writer.stop().await;
+}
+
+/// A request was carried out and could not be noted. Nobody looked again, and the next snapshot lacked the file without a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_published_as_exact_while_a_name_is_owed() {
+    let world = World::new().await;
+    let writer = world.start().await;
+    writer.create("a", b"a");
+    let first = writer.sync().await;
+    let root = writer.root();
+    let dirs = [&root];
+    let mut guard = writer.epochs.change(&dirs).unwrap();
+    std::fs::write(world.path("source").join("lost"), b"contents").unwrap();
+    guard.owe(&root, b"lost", &std::io::Error::other("out of descriptors"));
+    drop(guard);
+    let (handle, waiting) = (writer.handle.clone(), world.meter.requests());
+    let sync = tokio::spawn(async move { handle.sync().await });
+    let told = loop {
+        if let Some((told, _)) = writer.handle.status().last_error {
+            break told;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(told.contains("out of descriptors"), "{told}");
+    assert_eq!(writer.handle.status().last_commit, Some(first));
+    assert_eq!(world.meter.requests(), waiting);
+
+    let Some(crate::epoch::Debt::Names(names)) = writer.epochs.debt() else {
+        panic!("one name is owed");
+    };
+    assert_eq!(names, [(root.node().clone(), b"lost".to_vec())]);
+    let lost = writer.inode("lost");
+    let mut guard = writer.epochs.change(&dirs).unwrap();
+    let entry = crate::format::entry::NameEntry {
+        id: lost.id(),
+        kind: crate::format::entry::Kind::File,
+    };
+    guard.name(&root, b"lost", Some(entry));
+    guard.suspected(lost.node(), &[0..8]);
+    guard.paid(&root, b"lost");
+    drop(guard);
+    let mark = sync.await.unwrap().unwrap().unwrap();
+    assert_eq!(world.snapshot(&mark).await, writer.now());
+    assert_eq!(writer.handle.status().last_error, None);
     writer.stop().await;
 }

@@ -20,6 +20,7 @@ use crate::flusher::manifest::{self, Manifest, SpooledObject};
 use crate::flusher::progress::{CommitMark, Progress, Who};
 use crate::flusher::spool::Spool;
 use crate::id::{EpochNo, Era, ObjectKey, SessionId, Tag};
+use crate::repo::Volume;
 use crate::repo::lease::Writership;
 use crate::store::{Body, Condition, PutOutcome, Store};
 use crate::sys::since_boot;
@@ -159,6 +160,7 @@ impl Right {
 /// Uploads until told to stop.
 pub(crate) struct Uploader {
     pub(crate) to: Route,
+    pub(crate) volume: Arc<Volume>,
     pub(crate) queue: Arc<Queue>,
     pub(crate) right: Arc<Right>,
     pub(crate) forgetting: Arc<Forgetting>,
@@ -260,6 +262,7 @@ impl Uploader {
         for object in blocks {
             self.ahead.remove(&object.key);
         }
+        self.volume.note_published_best_effort(name, tag);
         self.to.progress.published(CommitMark {
             name,
             tag,
@@ -269,7 +272,7 @@ impl Uploader {
         manifest.remove(&self.to.spool)?;
         if let Some(epoch) = manifest.epoch {
             self.forgetting
-                .published(EpochNo(epoch))
+                .published(EpochNo(epoch), name.seq)
                 .map_err(|source| Error::Spool {
                     doing: "forget an epoch in the journal",
                     path: self.to.spool.dir().to_owned(),

@@ -99,7 +99,7 @@ pub(super) fn encode(
 }
 
 /// `pad_end` is where the directory frame begins in the object.
-fn decode(plain: &[u8], pad_end: u64) -> Result<Directory, Error> {
+pub(super) fn decode(plain: &[u8], pad_end: u64) -> Result<Directory, Error> {
     const MALFORMED: Error = Error::Damaged("its directory is malformed");
     let (fixed, rest) = plain.split_first_chunk::<FIXED_LEN>().ok_or(MALFORMED)?;
     let (clear_hash, counts) = fixed.split_first_chunk::<32>().ok_or(MALFORMED)?;

@@ -66,6 +66,42 @@ const CODEC_PLAIN: u8 = 0;
 /// The payload is Zstandard (RFC 8878).
 const CODEC_ZSTD: u8 = 1;
 
+/// Plaintext of a frame while it is being gathered, in the buffer that [`Envelope::close`] makes the frame of.
+pub struct Plaintext {
+    /// Room for IV and envelope fields, then the bytes.
+    buffer: Vec<u8>,
+}
+
+/// What stands before the payload in a frame's buffer.
+const FRONT_LEN: usize = IV_LEN + FIELDS_LEN;
+
+impl Plaintext {
+    /// None yet, with room for `capacity` bytes; more may be added.
+    pub fn with_capacity(capacity: usize) -> Self {
+        let mut buffer = Vec::with_capacity(encrypted_len(FIELDS_LEN + capacity));
+        buffer.resize(FRONT_LEN, 0);
+        Self { buffer }
+    }
+
+    /// Adds bytes.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// What has been added.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[FRONT_LEN..]
+    }
+}
+
+impl From<&[u8]> for Plaintext {
+    fn from(bytes: &[u8]) -> Self {
+        let mut plain = Self::with_capacity(bytes.len());
+        plain.extend(bytes);
+        plain
+    }
+}
+
 /// Plaintext ready to be encrypted: the envelope with its payload compressed where that helped.
 /// Only [`crate::crypto`] consumes it.
 pub struct Envelope {
@@ -81,25 +117,33 @@ impl Envelope {
     /// # Panics
     /// If `plain` is longer than [`FRAME_PLAIN_MAX`]: it would be unreadable.
     pub fn pack(plain: &[u8], compression: Compression) -> Self {
-        assert!(plain.len() <= FRAME_PLAIN_MAX, "frames are cut before");
-        compress::with_compressed(plain, compression, |compressed| match compressed {
-            Some(payload) => Self::of(CODEC_ZSTD, payload, plain.len()),
-            None => Self::of(CODEC_PLAIN, plain, plain.len()),
-        })
+        Self::close(plain.into(), compression)
     }
 
-    fn of(codec: u8, payload: &[u8], plain_len: usize) -> Self {
-        let inner_len = FIELDS_LEN + payload.len();
-        let mut buffer = Vec::with_capacity(encrypted_len(inner_len));
-        buffer.extend_from_slice(&[0; IV_LEN]);
-        buffer.extend_from_slice(&[codec, 0, 0, 0]);
-        buffer.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-        buffer.extend_from_slice(&(plain_len as u32).to_le_bytes());
-        buffer.extend_from_slice(payload);
+    /// The same for plaintext that lies in its buffer already: what does not compress is not copied.
+    ///
+    /// # Panics
+    /// As [`Self::pack`].
+    pub fn close(plain: Plaintext, compression: Compression) -> Self {
+        let plain_len = plain.bytes().len();
+        assert!(plain_len <= FRAME_PLAIN_MAX, "frames are cut before");
+        let compressed = compress::with_compressed(plain.bytes(), compression, |compressed| {
+            compressed.map(Plaintext::from)
+        });
+        let (codec, payload) = match compressed {
+            Some(compressed) => (CODEC_ZSTD, compressed),
+            None => (CODEC_PLAIN, plain),
+        };
+        let stored_len = payload.bytes().len();
+        let Plaintext { mut buffer } = payload;
+        let (_iv, fields) = buffer[..FRONT_LEN].split_at_mut(IV_LEN);
+        fields[0] = codec;
+        fields[4..8].copy_from_slice(&(stored_len as u32).to_le_bytes());
+        fields[8..].copy_from_slice(&(plain_len as u32).to_le_bytes());
         Self {
             buffer,
             plain_len,
-            stored_len: payload.len(),
+            stored_len,
         }
     }
 

@@ -85,6 +85,26 @@ pub fn extent_key(bytes: &[u8]) -> Option<(FileId, u64)> {
     Some((FileId(u64::from_be_bytes(*id)), u64::from_be_bytes(end)))
 }
 
+/// Directory and name of a directory entry's key, whatever stands there as a name; `None` for any other key. Who reads names must see
+/// those that cannot be one too, so as to pass over them and not over what follows ([`is_entry_name`]).
+pub fn name_key(bytes: &[u8]) -> Option<(FileId, &[u8])> {
+    let (&[NAME], rest) = bytes.split_first_chunk()? else {
+        return None;
+    };
+    let (dir, name) = rest.split_first_chunk()?;
+    Some((FileId(u64::from_be_bytes(*dir)), name))
+}
+
+/// Whether this is a key of a kind that this version knows, and none that it would write: not to be taken for the end of what is
+/// looked for, as a key of another kind is.
+pub fn is_malformed(bytes: &[u8]) -> bool {
+    let is_known = matches!(
+        bytes.first(),
+        Some(&(INODE | NAME | EXTENT | HISTORY | XATTR))
+    );
+    is_known && Key::parse(bytes).is_none()
+}
+
 /// Whether `bytes` can name a directory entry or an xattr: 1 to [`NAME_MAX`] bytes, none of them NUL.
 pub fn is_name(bytes: &[u8]) -> bool {
     (1..=NAME_MAX).contains(&bytes.len()) && !bytes.contains(&0)

@@ -23,3 +23,6 @@ pub mod key;
 pub mod page;
 
 pub mod claim;
+
+#[cfg(any(test, fuzzing))]
+pub mod decoders;

@@ -304,7 +304,7 @@ fn parse(bytes: &[u8]) -> Result<(Header, &[u8]), Error> {
     Ok((Header::decode(header)?, frame))
 }
 
-fn encode_contents(contents: &SlotContents) -> Vec<u8> {
+pub(super) fn encode_contents(contents: &SlotContents) -> Vec<u8> {
     let config = &contents.config;
     let compression = match config.compression {
         Compression::Off => [0, 0],
@@ -322,7 +322,7 @@ fn encode_contents(contents: &SlotContents) -> Vec<u8> {
     fields.into_bytes()
 }
 
-fn decode_contents(key: RepositoryKey, fields: &[u8]) -> Result<SlotContents, Error> {
+pub(super) fn decode_contents(key: RepositoryKey, fields: &[u8]) -> Result<SlotContents, Error> {
     let (mut block_len, mut aes, mut compression) = (None, None, None);
     let mut features = Features::default();
     let mut unknown = Vec::new();

@@ -20,6 +20,8 @@ pub struct Entry {
     pub mountpoint: PathBuf,
     /// `fuse.rewindfs` for ours.
     pub kind: String,
+    /// What is mounted, as whoever mounted it has named it.
+    pub source: String,
 }
 
 impl Entry {
@@ -36,6 +38,14 @@ pub fn all() -> io::Result<Vec<Entry>> {
         .split(|&byte| byte == b'\n')
         .filter_map(parse)
         .collect())
+}
+
+/// The mount in which `path` (absolute, without symlinks) lies: the last one of those at its nearest directory.
+pub fn containing(path: &Path) -> io::Result<Option<Entry>> {
+    let within = all()?
+        .into_iter()
+        .filter(|entry| path.starts_with(&entry.mountpoint));
+    Ok(within.max_by_key(|entry| entry.mountpoint.components().count()))
 }
 
 /// The uppermost mount exactly at `mountpoint` (absolute, without symlinks), if there is one.
@@ -58,12 +68,14 @@ fn parse(line: &[u8]) -> Option<Entry> {
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let device = String::from_utf8_lossy(fields.nth(1)?).into_owned();
     let mountpoint = unescape(fields.nth(1)?);
-    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+    let (kind, source) = (fields.next()?, fields.next()?);
     Some(Entry {
         id,
         device,
         mountpoint: PathBuf::from(OsString::from_vec(mountpoint)),
         kind: String::from_utf8_lossy(kind).into_owned(),
+        source: String::from_utf8_lossy(&unescape(source)).into_owned(),
     })
 }
 
@@ -121,6 +133,7 @@ mod tests {
         assert_eq!(entry.device, "0:52");
         assert_eq!(entry.mountpoint, Path::new("/mnt/my docs\\x"));
         assert_eq!(entry.kind, "fuse.rewindfs");
+        assert_eq!(entry.source, "docs");
     }
 
     #[test]

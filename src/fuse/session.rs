@@ -15,7 +15,7 @@ use fuser::{
     SessionACL,
 };
 
-use super::mountinfo;
+use super::mountinfo::{self, Entry};
 use super::shield::{Ended, Shield};
 use crate::sys;
 
@@ -60,7 +60,7 @@ impl Options {
     fn config(&self) -> Config {
         let mut config = Config::default();
         config.mount_options = vec![
-            MountOption::FSName(without_separators(&self.name)),
+            MountOption::FSName(shown_name(&self.name)),
             // As a plain option it reaches the kernel too; fuser's own `Subtype` reaches fusermount3 only.
             MountOption::CUSTOM("subtype=rewindfs".into()),
             MountOption::DefaultPermissions,
@@ -81,8 +81,8 @@ impl Options {
     }
 }
 
-/// A name that cannot end its option and begin another one (a path may hold a comma).
-fn without_separators(name: &str) -> String {
+/// The name as `mount` and `df` show it: one that cannot end its option and begin another one (a path may hold a comma).
+pub fn shown_name(name: &str) -> String {
     name.chars()
         .map(|letter| match letter {
             ',' | '\\' | '=' => '_',
@@ -250,16 +250,15 @@ enum Detach {
 }
 
 /// Takes a dead mount of ours (its process was killed, so that every access answers `ENOTCONN`) off `mountpoint`, and those
-/// below it. A living mount, or none, is left alone. Returns whether there was one.
-pub fn remove_dead(mountpoint: &Path) -> Result<bool, Error> {
-    let mut found = false;
+/// below it. A living mount, or none, is left alone. Returns what was taken off.
+pub fn remove_dead(mountpoint: &Path) -> Result<Vec<Entry>, Error> {
+    let mut found = Vec::new();
     for _ in 0..DEAD_MOUNTS_MAX {
         let dead = mountinfo::look(mountpoint)
             .is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN));
         if !dead {
             return Ok(found);
         }
-        found = true;
         let wrong = |source| Error::Mountpoint {
             path: mountpoint.to_owned(),
             source,
@@ -275,6 +274,7 @@ pub fn remove_dead(mountpoint: &Path) -> Result<bool, Error> {
             Some(entry) => {
                 tracing::info!(place = %place.display(), mount = entry.id, "taking off a dead mount");
                 unmount(&place, Detach::AtOnce)?;
+                found.push(entry);
             }
             // The dead mount lies above this place: not ours to take off from here.
             None => return Err(wrong(io::Error::from_raw_os_error(libc::ENOTCONN))),
@@ -361,8 +361,9 @@ mod tests {
     #[test]
     fn a_place_that_is_alive_or_missing_is_not_dead() {
         let dir = tempfile::tempdir().expect("a directory");
-        assert!(!remove_dead(dir.path()).expect("alive"));
-        assert!(!remove_dead(&dir.path().join("missing")).expect("missing"));
+        assert_eq!(remove_dead(dir.path()).expect("alive"), []);
+        let missing = dir.path().join("missing");
+        assert_eq!(remove_dead(&missing).expect("missing"), []);
     }
 
     #[test]

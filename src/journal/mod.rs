@@ -16,7 +16,9 @@ use std::sync::OnceLock;
 use parking_lot::{Condvar, Mutex};
 
 use crate::failpoint::{self, Point};
-use crate::id::{EpochNo, FileId};
+use crate::id::{EpochNo, FileId, Seq};
+
+mod cover;
 
 mod record;
 
@@ -25,7 +27,9 @@ mod recovery;
 #[cfg(test)]
 mod tests;
 
-use record::{Key, Noted, Value};
+pub use cover::Cover;
+use cover::Kept;
+use record::{ANY, Key, Noted, Value};
 use recovery::{Marker, Opened};
 
 /// A logical block: a 64 MiB aligned stretch of a file, by number.
@@ -35,6 +39,11 @@ pub const LOGICAL_BLOCK_LEN: u64 = 64 << 20;
 /// In place of a logical block's number: any part of the file may have been touched.
 pub const WHOLE_FILE: LogicalBlock = LogicalBlock::MAX;
 
+/// In place of a file's number: any file may have been touched. Never given to one.
+pub const ANY_FILE: FileId = FileId(u64::MAX);
+
+/// Records looked at by one durable write while those are taken away that a record of everything has made needless.
+const SWEEP_MAX: usize = 16 * 1024;
 /// Records forgotten at once: writers wait for one such batch, about a millisecond.
 const FORGET_BATCH: usize = 256;
 
@@ -60,6 +69,7 @@ pub struct Journal {
     log: File,
     marker_path: PathBuf,
     marker: Mutex<Marker>,
+    cover: Kept,
     /// Kept locked for as long as the journal is open.
     _lock: File,
     same_boot: bool,
@@ -82,6 +92,10 @@ impl Journal {
     /// (with [`io::ErrorKind::WouldBlock`]) if another process has it open.
     pub fn open(dir: &Path) -> io::Result<(Self, LastStop)> {
         let opened = recovery::open(dir)?;
+        let mut cover = Kept::open(dir)?;
+        if opened.stop != LastStop::Crashed {
+            cover.before = None;
+        }
         let Opened {
             database,
             log,
@@ -97,6 +111,7 @@ impl Journal {
             log,
             marker_path,
             marker: Mutex::new(marker),
+            cover,
             _lock: lock,
             same_boot,
             noted: Mutex::new(noted),
@@ -113,6 +128,33 @@ impl Journal {
         self.same_boot
     }
 
+    /// The word that the last life had given about its mount when it was killed; `None` if it had given none, or had ended in another
+    /// way than [`LastStop::Crashed`].
+    pub fn covered_before(&self) -> Option<&Cover> {
+        self.cover.before.as_ref()
+    }
+
+    /// Gives that word for this life: a comparison has ended, nothing had to be passed over, and the mount lies over the source.
+    pub fn give_cover(&self, cover: Cover) -> io::Result<()> {
+        self.refuse_if_latched()?;
+        self.cover.give(cover)?;
+        // What has failed meanwhile has found nothing to take back.
+        match self.latch.get() {
+            Some(_) => self.cover.take_back(),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes it back: from now on something may differ without a record.
+    pub fn take_cover_back(&self) -> io::Result<()> {
+        self.cover.take_back()
+    }
+
+    /// Records of what `commit` holds are about to be forgotten.
+    pub fn raise_cover(&self, commit: Seq) -> io::Result<()> {
+        self.cover.raise(commit)
+    }
+
     /// Notes that `block` of `id` is about to change in `epoch`; true if it was not noted yet. Cheap when it was.
     pub fn record(&self, id: FileId, block: LogicalBlock, epoch: EpochNo) -> io::Result<bool> {
         self.refuse_if_latched()?;
@@ -121,8 +163,11 @@ impl Journal {
         if noted.is_closed() {
             return Err(io::Error::other("the journal is closed"));
         }
-        if noted.touch(key, epoch) {
+        if noted.is_covered(epoch) || noted.touch(key, epoch) {
             return Ok(false);
+        }
+        if noted.is_crowded() {
+            return self.cover(&mut noted, epoch);
         }
         if noted.is_full() {
             let batch = noted.write_back();
@@ -138,6 +183,26 @@ impl Journal {
         let newest = stored.map_or(epoch, |stored| noted.newest(key, stored).max(epoch));
         noted.insert(key, newest, before.is_none());
         Ok(before.is_none())
+    }
+
+    /// Too many records: one that says "any file" takes their place. It is with the kernel before anybody relies on it.
+    fn cover(&self, noted: &mut Noted, epoch: EpochNo) -> io::Result<bool> {
+        tracing::warn!(
+            "too many files have been changed to note each; after a crash all are compared"
+        );
+        let value = noted.value(epoch).bytes();
+        let before = self.sled("record", || self.database.insert(ANY.bytes(), &value))?;
+        self.sled("flush", || self.database.flush())?;
+        noted.cover(epoch, before.is_none());
+        Ok(true)
+    }
+
+    /// Takes away some records that a record of everything has made needless.
+    fn sweep(&self) -> io::Result<()> {
+        let Some(upto) = self.noted.lock().any().filter(|upto| *upto > EpochNo(0)) else {
+            return Ok(());
+        };
+        self.forget_records(upto, SWEEP_MAX, |key| key != ANY)
     }
 
     /// Whether `id` has records that are not durable yet.
@@ -173,6 +238,7 @@ impl Journal {
     }
 
     fn make_durable(&self) -> io::Result<()> {
+        self.sweep()?;
         self.noted.lock().begin_sync();
         self.sled("flush", || self.database.flush())?;
         failpoint::reach(Point::JournalSync);
@@ -192,10 +258,20 @@ impl Journal {
     /// that holds all that reconcile found, never after an incomplete one.
     pub fn forget(&self, epoch: EpochNo) -> io::Result<()> {
         self.refuse_if_latched()?;
+        self.forget_records(epoch, usize::MAX, |_| true)
+    }
+
+    fn forget_records(
+        &self,
+        epoch: EpochNo,
+        count_max: usize,
+        wanted: impl Fn(Key) -> bool,
+    ) -> io::Result<()> {
         let mut old = Vec::with_capacity(FORGET_BATCH);
-        for entry in self.database.iter() {
+        for entry in self.database.iter().take(count_max) {
             let (key, value) = self.sled("read", || entry)?;
-            let Some((key, value)) = Key::parse(&key).zip(Value::parse(&value)) else {
+            let parsed = Key::parse(&key).zip(Value::parse(&value));
+            let Some((key, value)) = parsed.filter(|(key, _)| wanted(*key)) else {
                 continue;
             };
             old.push((key, value));
@@ -245,6 +321,7 @@ impl Journal {
     /// Writes the clean-stop marker after a last sync. Afterwards nothing can be recorded.
     pub fn close_clean(&self) -> io::Result<()> {
         self.noted.lock().close();
+        self.cover.take_back()?;
         self.sync()?;
         let mut marker = self.marker.lock();
         marker.clean = true;
@@ -257,6 +334,7 @@ impl Journal {
     /// marker says that all was in order.
     pub fn close_owing(&self) -> io::Result<()> {
         self.noted.lock().close();
+        self.cover.take_back()?;
         self.sync()
     }
 
@@ -277,6 +355,9 @@ impl Journal {
             let why = self
                 .latch
                 .get_or_init(|| format!("journal: {what}: {error}"));
+            if let Err(error) = self.cover.take_back() {
+                tracing::error!(%error, "mount again after the next start of the machine only: the journal is not whole");
+            }
             io::Error::new(error.kind(), why.clone())
         })
     }

@@ -3,10 +3,19 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::id::{EpochNo, FileId};
-use crate::journal::LogicalBlock;
+use crate::journal::{ANY_FILE, LogicalBlock, WHOLE_FILE};
 
 /// Records remembered in memory, about 30 bytes each. Beyond that all are written back and looked up in sled again.
 const NOTED_MAX: usize = 512 * 1024;
+
+/// Records on disk, about 100 MiB. With more of them one says that any file may have been touched, and takes their place.
+const RECORDS_MAX: usize = 1 << 20;
+
+/// The record that takes the place of all others.
+pub(super) const ANY: Key = Key {
+    id: ANY_FILE,
+    block: WHOLE_FILE,
+};
 
 /// What a record is about. Sorted by file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -72,6 +81,11 @@ pub(super) struct Noted {
     syncing: HashSet<FileId>,
     highest: EpochNo,
     closed: bool,
+    /// Records on disk.
+    count: usize,
+    pub(super) count_max: usize,
+    /// Any file may have been touched in an epoch up to this one, says a record on disk.
+    any: Option<EpochNo>,
 }
 
 impl Noted {
@@ -83,11 +97,18 @@ impl Noted {
             syncing: HashSet::new(),
             highest: EpochNo(0),
             closed: false,
+            count: 0,
+            count_max: RECORDS_MAX,
+            any: None,
         }
     }
 
     /// A record of an earlier life: known, and older than every epoch of this one.
     pub(super) fn adopt(&mut self, key: Key) {
+        self.count += 1;
+        if key == ANY {
+            self.any = Some(EpochNo(0));
+        }
         if !self.is_full() {
             self.newest.insert(key, EpochNo(0));
         }
@@ -98,6 +119,28 @@ impl Noted {
         self.highest = self.highest.max(epoch);
         let known = self.newest.get_mut(&key);
         known.map(|newest| *newest = epoch.max(*newest)).is_some()
+    }
+
+    /// Whether a record of everything says that already.
+    pub(super) fn is_covered(&self, epoch: EpochNo) -> bool {
+        self.any.is_some_and(|upto| epoch <= upto)
+    }
+
+    /// The epoch up to which any file may have been touched.
+    pub(super) fn any(&self) -> Option<EpochNo> {
+        self.any
+    }
+
+    /// Whether no more records should be written.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.count >= self.count_max
+    }
+
+    /// A record says that any file may have been touched up to `epoch`.
+    pub(super) fn cover(&mut self, epoch: EpochNo, new: bool) {
+        self.any = Some(epoch);
+        self.insert(ANY, epoch, new);
+        self.owed.insert(ANY.id);
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -128,12 +171,18 @@ impl Noted {
     pub(super) fn insert(&mut self, key: Key, epoch: EpochNo, new: bool) {
         self.newest.insert(key, epoch);
         if new {
+            self.count += 1;
             self.owed.insert(key.id);
         }
     }
 
+    /// A record is taken off the disk.
     pub(super) fn remove(&mut self, key: Key) {
         self.newest.remove(&key);
+        self.count = self.count.saturating_sub(1);
+        if key == ANY {
+            self.any = None;
+        }
     }
 
     /// Whether memory holds a record's newest epoch.
@@ -152,7 +201,8 @@ impl Noted {
     }
 
     pub(super) fn owes(&self, id: FileId) -> bool {
-        self.owed.contains(&id) || self.syncing.contains(&id)
+        let owed = |id| self.owed.contains(id) || self.syncing.contains(id);
+        owed(&id) || owed(&ANY.id)
     }
 
     pub(super) fn owes_any(&self) -> bool {

@@ -287,3 +287,57 @@ fn a_journal_closed_while_in_use_refuses_and_was_not_clean() {
     assert_eq!(stop, LastStop::Crashed);
     assert_eq!(journal.records().unwrap().len(), 1);
 }
+
+/// A week without the store: the journal grew with every file that was touched, until it filled the disk.
+#[test]
+fn too_many_records_become_one_that_says_any_file() {
+    let dir = dir();
+    let (journal, _) = open(&dir);
+    journal.noted.lock().count_max = 100;
+    for id in 0..300 {
+        journal.record(FileId(id), 0, EpochNo(2)).unwrap();
+    }
+    let any = (ANY_FILE, WHOLE_FILE, EpochNo(2));
+    assert!(journal.records().unwrap().contains(&any));
+    assert!(journal.owes(FileId(299)), "not durable yet");
+    journal.sync().unwrap();
+    assert!(!journal.owes(FileId(299)));
+    assert_eq!(
+        journal.records().unwrap(),
+        vec![any],
+        "the others are needless"
+    );
+    // What comes in a later epoch is noted by itself, since the commit of this one will not hold it.
+    assert!(journal.record(FileId(7), 3, EpochNo(3)).unwrap());
+    journal.sync().unwrap();
+    let later = (FileId(7), 3, EpochNo(3));
+    assert_eq!(journal.records().unwrap(), vec![later, any]);
+    journal.forget(EpochNo(1)).unwrap();
+    assert_eq!(journal.records().unwrap(), vec![later, any]);
+    journal.forget(EpochNo(2)).unwrap();
+    assert_eq!(journal.records().unwrap(), vec![later]);
+    assert!(journal.record(FileId(8), 0, EpochNo(3)).unwrap());
+    journal.sync().unwrap();
+    drop(journal);
+    let (journal, stop) = open(&dir);
+    assert_eq!(stop, LastStop::Crashed);
+    assert_eq!(journal.records().unwrap().len(), 2);
+}
+
+#[test]
+fn what_any_file_says_survives_a_crash() {
+    let dir = dir();
+    let (journal, _) = open(&dir);
+    journal.noted.lock().count_max = 5;
+    for id in 0..20 {
+        journal.record(FileId(id), 0, EpochNo(1)).unwrap();
+    }
+    drop(journal);
+    let (journal, _) = open(&dir);
+    let records = journal.records().unwrap();
+    assert!(records.contains(&(ANY_FILE, WHOLE_FILE, EpochNo(0))));
+    assert!(
+        journal.record(FileId(3), 1, EpochNo(1)).unwrap(),
+        "an earlier life covers nothing of this one"
+    );
+}

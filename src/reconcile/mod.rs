@@ -3,13 +3,15 @@
 //!
 //! It only ever says "this is what the source holds now": under the same locks and guards as a user's request, after
 //! looking again. So it can run beside live changes and beside incomplete commits, and saying a thing twice does no harm.
-//! `compare` decides (pure), `known` reads the tree, `scan` walks and marks. The flusher does the rest. Started by the daemon on a thread of its own.
+//! `compare` decides (pure), `known` reads the tree, `scan` walks and marks, `pay` looks at single names again. The flusher does the rest. Started by the daemon on a thread of its own.
 
 mod compare;
 
 mod known;
 
 mod scan;
+
+mod pay;
 
 #[cfg(test)]
 mod tests;
@@ -21,14 +23,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use tokio::runtime::Handle as Runtime;
 
+use crate::clock::Timespec;
 use crate::epoch::Epochs;
 use crate::format::entry::Inode;
 use crate::id::{EpochNo, FileId};
-use crate::journal::{LastStop, LogicalBlock};
+use crate::journal::{ANY_FILE, LastStop, LogicalBlock, WHOLE_FILE};
 use crate::path::RepoPath;
 use crate::repo::tree::{Pages, Tree};
 use crate::source::{Handle, Source};
 
+pub use pay::pay_names;
 pub use scan::run;
 
 /// Inodes asked for at once when numbers are taken from a tree.
@@ -39,7 +43,11 @@ const INODES_AT_ONCE: usize = 4096;
 pub enum Trust {
     /// The dead mount was found where it had been: nothing could reach the source without the journal knowing. Large files
     /// are compared only where it has records; for all else as [`Self::Stat`].
-    Covered,
+    Covered {
+        /// When the dead mount was taken off, by the clock that the source's file system goes by. What was changed since, perhaps before
+        /// the new mount was there, is compared as a whole.
+        until: Timespec,
+    },
     /// Size and times tell what may have changed, and the journal's records what must be compared whatever they tell.
     Stat,
     /// The journal was lost and the machine may have been down since: contents are compared, whatever anything tells.
@@ -56,10 +64,10 @@ impl Trust {
         }
     }
 
-    /// The same where the dead mount was still in its place when this one began.
-    pub fn after_dead_mount(stop: &LastStop) -> Self {
+    /// The same where the dead mount of a life that had been compared to its end was taken off its place at `until`.
+    pub fn after_dead_mount(stop: &LastStop, until: Timespec) -> Self {
         match stop {
-            LastStop::Crashed => Self::Covered,
+            LastStop::Crashed => Self::Covered { until },
             other => Self::after(other),
         }
     }
@@ -97,11 +105,14 @@ impl FromIterator<(FileId, LogicalBlock, EpochNo)> for Intents {
 
 impl Intents {
     fn has(&self, id: FileId) -> bool {
-        self.0.contains_key(&id)
+        self.0.contains_key(&id) || self.0.contains_key(&ANY_FILE)
     }
 
     fn blocks(&self, id: FileId) -> &[LogicalBlock] {
-        self.0.get(&id).map_or(&[], Vec::as_slice)
+        match self.0.contains_key(&ANY_FILE) {
+            true => &[WHOLE_FILE],
+            false => self.0.get(&id).map_or(&[], Vec::as_slice),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::epoch::{Guard, LiveInode};
 use crate::failpoint::{self, Point};
@@ -26,6 +27,9 @@ use std::sync::Arc;
 
 /// Stretches of data that are marked one by one in a new sparse file; one with more is marked as a whole.
 const STRETCHES_MAX: usize = 4096;
+
+/// Between looks at an epoch that holds so much already that what else is found would have to be forgotten.
+const CROWDED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Scans the whole source and marks what differs. The caller holds back commits (but incomplete ones) until it returns; on
 /// an error it must not let them go. Blocks on the source and on the tree: to be called on a thread of its own, outside of
@@ -85,6 +89,10 @@ impl<P: Pages + Clone> Scan<'_, P> {
     fn moved(&mut self, node: Node) -> Result<(), Error> {
         let stat = match self.parts.source.stat(&node) {
             Ok(stat) => stat,
+            Err(error) if self.parts.source.may_be_elsewhere(&node) => {
+                let error = io::Error::other(format!("not found where it was last seen: {error}"));
+                return self.pass_over(&RepoPath::root(), &error);
+            }
             Err(error) => return self.pass_over(&RepoPath::root(), &error),
         };
         self.inode(&node, &stat)?;
@@ -203,6 +211,7 @@ impl<P: Pages + Clone> Scan<'_, P> {
                 guard.known_name(parent, name);
             }
             self.contents(&mut guard, &node, &stat, old.as_ref());
+            guard.seen(&node);
             drop(guard);
             self.marked();
             self.visit_later(node, &stat, path, name);
@@ -219,14 +228,17 @@ impl<P: Pages + Clone> Scan<'_, P> {
     /// An inode under a name that both agree on, or that a request has told of.
     fn inode(&mut self, node: &Node, stat: &Stat) -> Result<(), Error> {
         let old = self.old(node.id)?;
-        if self.verdict(old.as_ref(), node, stat) == Verdict::Same {
-            return Ok(());
-        }
+        let differs = self.verdict(old.as_ref(), node, stat) != Verdict::Same;
         // No lock, only a place in the open epoch: what changes from now on is marked by who changes it.
         let mut guard = self.parts.epochs.change(&[])?;
-        self.contents(&mut guard, node, stat, old.as_ref());
+        if differs {
+            self.contents(&mut guard, node, stat, old.as_ref());
+        }
+        guard.seen(node);
         drop(guard);
-        self.marked();
+        if differs {
+            self.marked();
+        }
         Ok(())
     }
 
@@ -237,10 +249,12 @@ impl<P: Pages + Clone> Scan<'_, P> {
             return guard.discovered(node, &data);
         };
         let ranges = match self.verdict(Some(old), node, stat) {
-            Verdict::Contents if self.parts.trust == Trust::Covered => {
-                compare::doubtful(old, stat, &node.handle, self.parts.intents.blocks(node.id))
-            }
-            Verdict::Contents => compare::whole(old, stat),
+            Verdict::Contents => match self.parts.trust {
+                Trust::Covered { until } if stat.ctime < until => {
+                    compare::doubtful(old, stat, &node.handle, self.parts.intents.blocks(node.id))
+                }
+                _ => compare::whole(old, stat),
+            },
             Verdict::Same | Verdict::Attributes => Vec::new(),
         };
         guard.suspected(node, &ranges);
@@ -281,10 +295,16 @@ impl<P: Pages + Clone> Scan<'_, P> {
         }
     }
 
+    /// Goes on when there is room for what it may find, unless it is asked to stop.
     fn stop_if_asked(&self) -> Result<(), Error> {
-        match self.stop.load(Ordering::Relaxed) {
-            true => Err(Error::Stopped),
-            false => Ok(()),
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(Error::Stopped);
+            }
+            if !self.parts.epochs.is_crowded() {
+                return Ok(());
+            }
+            std::thread::park_timeout(CROWDED_PAUSE);
         }
     }
 

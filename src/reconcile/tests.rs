@@ -15,6 +15,7 @@ use scene::Scene;
 use users::User;
 
 use super::*;
+use crate::epoch::Debt;
 use crate::journal::LOGICAL_BLOCK_LEN;
 
 #[test]
@@ -116,7 +117,7 @@ fn a_file_with_many_names_is_captured_once() {
     // A copy ahead comes in between, as it does in a large backup.
     scene.scan(Trust::Stat).unwrap();
     let copy = scene.epochs.copy_ahead(1 << 20).unwrap();
-    copy.read(0..8192).unwrap();
+    assert_eq!(copy.read(&mut [0; 8192], 0).unwrap(), 8192);
     drop(copy);
     scene.scan(Trust::Stat).unwrap();
     assert_eq!(scene.epochs.open_size().bytes, 0);
@@ -163,6 +164,30 @@ fn without_trust_all_contents_are_compared() {
     assert_eq!(scene.captured_of(id), 5000);
 }
 
+/// A dead mount that was taken off after all that has happened.
+const AFTER_ALL: Timespec = Timespec {
+    secs: i64::MAX,
+    nanos: 0,
+};
+const COVERED: Trust = Trust::Covered { until: AFTER_ALL };
+
+/// Between the end of the dead mount and the beginning of the new one nobody tells the journal of anything.
+#[test]
+fn what_was_changed_after_the_dead_mount_was_taken_off_is_compared_as_a_whole() {
+    let mut scene = Scene::new();
+    let file = fs::File::create(scene.path().join("large")).unwrap();
+    file.set_len(2 * LOGICAL_BLOCK_LEN).unwrap();
+    scene.scan(Trust::Stat).unwrap();
+    scene.commit();
+    file.write_all_at(b"x", LOGICAL_BLOCK_LEN + 5).unwrap();
+    let id = scene.id_of("large");
+    scene.next_life();
+    let ctime = scene.source.stat(&scene.node_of("large")).unwrap().ctime;
+    scene.scan(Trust::Covered { until: ctime }).unwrap();
+    let dirty = scene.epochs.seal().unwrap().inode(id).unwrap().dirty;
+    assert_eq!(dirty, vec![0..2 * LOGICAL_BLOCK_LEN; 1]);
+}
+
 #[test]
 fn under_a_dead_mount_large_files_are_compared_where_the_journal_says() {
     let mut scene = Scene::new();
@@ -175,7 +200,7 @@ fn under_a_dead_mount_large_files_are_compared_where_the_journal_says() {
     let id = scene.id_of("large");
     scene.next_life();
     scene.intents = [(id, 3, EpochNo(0))].into_iter().collect();
-    scene.scan(Trust::Covered).unwrap();
+    scene.scan(COVERED).unwrap();
     let sealed = scene.epochs.seal().unwrap();
     let (block, end) = (LOGICAL_BLOCK_LEN, 10 * LOGICAL_BLOCK_LEN);
     let dirty = sealed.inode(id).unwrap().dirty;
@@ -299,9 +324,10 @@ fn trust_follows_from_how_it_ended() {
     for known in [LastStop::Clean, LastStop::Crashed, LastStop::Rebooted] {
         assert_eq!(Trust::after(&known), Trust::Stat);
     }
-    assert_eq!(Trust::after_dead_mount(&LastStop::Crashed), Trust::Covered);
-    assert_eq!(Trust::after_dead_mount(&aside), Trust::Nothing);
-    assert_eq!(Trust::after_dead_mount(&LastStop::Rebooted), Trust::Stat);
+    let after_dead_mount = |stop| Trust::after_dead_mount(stop, AFTER_ALL);
+    assert_eq!(after_dead_mount(&LastStop::Crashed), COVERED);
+    assert_eq!(after_dead_mount(&aside), Trust::Nothing);
+    assert_eq!(after_dead_mount(&LastStop::Rebooted), Trust::Stat);
 }
 
 /// A store that hangs must not hold up a program: the tree is read outside of every lock.
@@ -327,4 +353,74 @@ fn a_slow_tree_holds_up_nobody() {
     });
     scene.commit();
     scene.assert_committed();
+}
+
+#[test]
+fn owed_names_are_looked_up_again() {
+    let mut scene = Scene::new();
+    let root = scene.source.root();
+    fs::write(scene.path().join("gone"), b"g").unwrap();
+    fs::write(scene.path().join("replaced"), b"old").unwrap();
+    scene.scan(Trust::Stat).unwrap();
+    scene.commit();
+    fs::remove_file(scene.path().join("gone")).unwrap();
+    fs::remove_file(scene.path().join("replaced")).unwrap();
+    fs::create_dir(scene.path().join("replaced")).unwrap();
+    fs::write(scene.path().join("new"), b"contents").unwrap();
+    let live = scene.epochs.inode(&root);
+    let dirs = [&live];
+    let names = [&b"gone"[..], b"replaced", b"new"];
+    let mut guard = scene.epochs.change(&dirs).unwrap();
+    for name in names {
+        guard.owe(&live, name, &std::io::Error::other("a test"));
+    }
+    drop(guard);
+    let Some(Debt::Names(owed)) = scene.epochs.debt() else {
+        panic!("three names are owed");
+    };
+    assert_eq!(owed.len(), 3);
+    pay_names(&scene.source, &scene.epochs, &owed).unwrap();
+    assert!(!scene.epochs.is_owing());
+    scene.commit();
+    scene.assert_committed();
+}
+
+/// More was changed than could be remembered, by programs that went on meanwhile. A scan against the newest commit finds it all.
+#[test]
+fn what_was_forgotten_is_found_again() {
+    for seed in 0..6 {
+        let mut scene = Scene::with_memory(64 << 10);
+        fs::create_dir_all(scene.path().join("d/e")).unwrap();
+        for n in 0..30 {
+            fs::write(scene.path().join(format!("d/f{n}")), vec![n; 6000]).unwrap();
+        }
+        scene.scan(Trust::Stat).unwrap();
+        scene.commit();
+        let user = User::new(&scene, seed);
+        (0..20).for_each(|_| user.act());
+        // A name that is gone takes room until the commit that says so.
+        let root = scene.source.root();
+        user.create(&root, b"turn 0");
+        let mut turn = 0;
+        while !scene.epochs.is_owing() {
+            let (from, to) = (format!("turn {turn}"), format!("turn {}", turn + 1));
+            user.rename(
+                &root,
+                from.as_bytes(),
+                &scene.node_of(&from),
+                &root,
+                to.as_bytes(),
+            );
+            turn += 1;
+            assert!(turn < 10_000, "it never becomes too much");
+        }
+        scene.epochs.begin_rescan();
+        thread::scope(|scope| {
+            scope.spawn(|| (0..20).for_each(|_| user.act()));
+            scene.scan(Trust::Stat).unwrap();
+        });
+        assert!(!scene.epochs.is_owing());
+        scene.commit();
+        scene.assert_committed();
+    }
 }

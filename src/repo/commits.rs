@@ -1,4 +1,4 @@
-//! Finding and reading commits. A reader lists claims and commits before anything else.
+//! Finding and reading commits. A reader lists claims and commits before anything else, both in one LIST (`listed.rs`).
 //!
 //! Names are enough to find a commit (`lineage.rs` says which are history); nothing is believed until its body is
 //! proven under its name (`read.rs`). Which commit a person means by a time or a name is in `find.rs`.
@@ -6,17 +6,18 @@
 use crate::clock::Stamp;
 use crate::format::commit::Commit;
 use crate::format::entry::{CommitName, HistoryEntry};
-use crate::id::{ObjectKey, Seq, Tag};
-use crate::repo::lineage::{Lineage, Verdict};
+use crate::id::{Era, ObjectKey, Seq, Tag};
+use crate::repo::lineage::{Unclaimed, Verdict};
 use crate::repo::{Error, Volume, layout};
+use crate::store::Listing;
 
 mod find;
 
+mod listed;
+
 mod read;
 
-/// Commits asked for in one LIST while looking for the newest that is history. The first nearly always is; the rest are
-/// there for those of a writer that was replaced.
-const CANDIDATES: usize = 100;
+pub(super) use listed::Listed;
 
 /// A point in time as a person asks for it, already turned from text into this.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,11 +50,20 @@ pub struct Found {
 pub(super) struct Looked {
     /// The commit that was looked for.
     pub(super) found: Option<Found>,
-    /// The commit listed right before it with the length of its object, which is the next later one if its name can be believed;
-    /// `None` where none was listed.
-    newer: Option<(CommitName, u64)>,
-    /// Whether it is among the newest, so that `newer` is known if there is one.
-    among_newest: bool,
+    /// What is listed before it: the next later commit, if its name can be believed.
+    newer: Newer,
+}
+
+/// What is listed right before a commit.
+#[derive(Default)]
+enum Newer {
+    /// Nothing: it is among the newest.
+    #[default]
+    None,
+    /// This one, whose object has so many bytes.
+    Name(CommitName, u64),
+    /// Not known: part of the listing was passed over.
+    Unknown,
 }
 
 impl Found {
@@ -72,10 +82,14 @@ impl Found {
 }
 
 impl Volume {
-    /// The newest commit of the valid chain, an incomplete one too; `None` for a volume without any.
+    /// The newest commit of the valid chain, an incomplete one too; `None` for a volume without any. [`Error::RolledBack`] if this
+    /// machine has seen a newer one.
     pub async fn head(&self) -> Result<Option<Found>, Error> {
-        let lineage = self.claims.lineage().await?;
-        let looked = self.newest_from(&lineage, None, Stamp(u64::MAX)).await?;
+        let listed = self.list_commits().await?;
+        let newest = Stamp(u64::MAX);
+        let looked = self.newest_from(&listed, None, newest).await?;
+        self.compare_with_seen(&listed, looked.found.as_ref(), newest)
+            .await?;
         Ok(looked.found)
     }
 
@@ -103,81 +117,124 @@ impl Volume {
         Ok(entries)
     }
 
-    /// The newest commit of history that is not later than `latest`, listing from `after` on. One LIST where it is among the newest;
-    /// one more where it is not, and for each era further back whose newest commits are later than `latest`: there the clock was set back.
+    /// The newest commit of history that is not later than `latest` and listed behind `after`. No further LIST where it is among the
+    /// newest; one where it is not, and for each era further back whose newest commits are later than `latest`: there the
+    /// clock was set back.
     pub(super) async fn newest_from(
         &self,
-        lineage: &Lineage,
+        listed: &Listed,
         mut after: Option<ObjectKey>,
         latest: Stamp,
     ) -> Result<Looked, Error> {
-        let (volume, prefix) = (self.info.id, layout::commits_prefix(self.info.id));
         let mut looked = Looked {
-            among_newest: after.is_none(),
+            newer: match after {
+                None => Newer::None,
+                Some(_) => Newer::Unknown,
+            },
             ..Looked::default()
         };
+        // The era in which a jump has been taken: what is still too late there is near.
+        let mut jumped: Option<Era> = None;
         loop {
-            let page = self.store.list(&prefix, after.as_ref(), CANDIDATES).await?;
+            let page = self.commits_after(listed, after.as_ref()).await?;
             let mut jump: Option<ObjectKey> = None;
             for (key, len) in &page.objects {
-                let Some(name) = layout::parse_commit(volume, key) else {
+                let Some(name) = layout::parse_commit(self.info.id, key) else {
                     continue;
                 };
-                let passed = jump.as_ref().is_some_and(|jump| key < jump);
-                if passed || name.stamp > latest {
-                    if !passed {
-                        jump = Some(layout::commits_not_later(volume, name.era, latest));
+                if name.stamp <= latest {
+                    looked.found = self.read_if_history(listed, &name, *len).await?;
+                    if looked.found.is_some() {
+                        return Ok(looked);
                     }
-                    looked.newer = Some((name, *len));
                     continue;
                 }
-                looked.found = self.read_if_history(lineage, &name, *len).await?;
-                if looked.found.is_some() {
-                    return Ok(looked);
+                looked.newer = Newer::Name(name, *len);
+                if jumped != Some(name.era) {
+                    jumped = Some(name.era);
+                    let from = Stamp(latest.0.saturating_add(self.run_up(&page, name.era)));
+                    jump = Some(layout::commits_not_later(self.info.id, name.era, from));
                 }
             }
-            let last = page.objects.last().map(|(key, _)| key.clone());
-            // Lies behind the name that was too late, so that this comes to an end.
-            let jump = jump.filter(|jump| last.as_ref().is_some_and(|last| jump > last));
-            looked.among_newest &= jump.is_none();
-            after = match last {
-                Some(last) if page.more => jump.or(Some(last)),
+            let last = match page.objects.last() {
+                Some((last, _)) if page.more => last.clone(),
                 _ => return Ok(looked),
+            };
+            // Lies behind what was listed, so that this comes to an end.
+            after = match jump.filter(|jump| *jump > last) {
+                Some(jump) => {
+                    looked.newer = Newer::Unknown;
+                    Some(jump)
+                }
+                None => Some(last),
             };
         }
     }
 
-    /// Reads a commit if it is part of history. A claim that would cut it off is proven before it is believed, and so is
-    /// that its writer had the claim which admits it.
+    /// How far before a time a listing begins that looks for it, in ms: half of what a page of it spans. So the commit that
+    /// follows is most often listed too, which saves looking for it.
+    fn run_up(&self, page: &Listing, era: Era) -> u64 {
+        let names = page.objects.iter();
+        let names = names.filter_map(|(key, _)| layout::parse_commit(self.info.id, key));
+        let mut stamps = names
+            .filter(|name| name.era == era)
+            .map(|name| name.stamp.0);
+        match (stamps.next(), stamps.last()) {
+            (Some(newest), Some(oldest)) => newest.saturating_sub(oldest) / 2,
+            _ => 0,
+        }
+    }
+
+    /// Reads a commit if it is part of history. A claim that would cut it off is proven before it is believed; so is the claim
+    /// that admits it, wherever the generation that its own body states does not say as much.
     async fn read_if_history(
         &self,
-        lineage: &Lineage,
+        listed: &Listed,
         name: &CommitName,
         len: u64,
     ) -> Result<Option<Found>, Error> {
-        match lineage.judge(name) {
-            Verdict::Admitted(generation) => {
+        match listed.lineage.judge(name) {
+            Verdict::Admitted { by, is_alone } => {
                 let found = self.read(name, Some(len)).await?;
-                if found.commit.generation != generation {
+                if found.commit.generation != by.generation {
                     let object = layout::commit(self.info.id, name);
                     return Err(Error::damaged(
                         &object,
                         "its generation is not that of its writer's claim",
                     ));
                 }
+                if !is_alone {
+                    self.prove(listed, &by).await?;
+                }
                 Ok(Some(found))
             }
-            Verdict::CutOff(claim) => {
-                self.claims.read(&claim).await?;
+            Verdict::CutOff { of, by } => {
+                self.prove(listed, &by).await?;
+                self.prove(listed, &of).await?;
                 Ok(None)
             }
-            Verdict::Unclaimed => {
-                let found = self.read(name, Some(len)).await?;
-                match lineage.judge_unclaimed(found.commit.generation, name.seq) {
-                    Verdict::CutOff(claim) => self.claims.read(&claim).await.map(|_| None),
-                    _ => Ok(Some(found)),
-                }
-            }
+            Verdict::Unclaimed => self.read_unclaimed(listed, name, len).await,
+        }
+    }
+
+    /// The same for a commit whose writer has no claim (any more).
+    async fn read_unclaimed(
+        &self,
+        listed: &Listed,
+        name: &CommitName,
+        len: u64,
+    ) -> Result<Option<Found>, Error> {
+        let found = self.read(name, Some(len)).await?;
+        match listed
+            .lineage
+            .judge_unclaimed(found.commit.generation, name.seq)
+        {
+            Unclaimed::Admitted => Ok(Some(found)),
+            Unclaimed::CutOff(by) => self.prove(listed, &by).await.map(|()| None),
+            Unclaimed::Undecided => Err(Error::damaged(
+                &layout::commit(self.info.id, name),
+                "the claim of its writer is missing, and another writer has claimed the same generation",
+            )),
         }
     }
 }

@@ -69,6 +69,20 @@ pub enum Error {
         /// The object.
         object: ObjectKey,
     },
+    /// The store has lost commits that this machine has seen there.
+    #[error(
+        "the newest snapshot of volume {volume} is {newest}, but this machine has seen {seen}: the store has lost snapshots or was put back to an older state. If you know why, {forget} and run this again"
+    )]
+    RolledBack {
+        /// Volume name.
+        volume: String,
+        /// What has been seen.
+        seen: String,
+        /// What is there now.
+        newest: String,
+        /// How to take what is there for what it should be.
+        forget: String,
+    },
     /// Another writer holds the volume.
     #[error("volume {volume} is being written by {holder}; stop it there first")]
     Busy {
@@ -116,7 +130,7 @@ impl Error {
     /// up on what lies elsewhere. False for a store that cannot be reached and for a request that makes no sense.
     pub fn is_damage(&self) -> bool {
         match self {
-            Self::Damaged { .. } | Self::Missing { .. } => true,
+            Self::Damaged { .. } | Self::Missing { .. } | Self::RolledBack { .. } => true,
             Self::Tree(error) => !matches!(error, crate::repo::tree::Error::Refused { .. }),
             Self::Store(error) => error.kind == crate::store::Kind::Corrupt,
             _ => false,

@@ -6,10 +6,9 @@
 use crate::clock::Stamp;
 use crate::format::slot;
 use crate::id::{BlockClass, ObjectKey};
-use crate::repo::commits::Found;
+use crate::repo::commits::{Found, Listed};
 use crate::repo::keys;
 use crate::repo::layout::{self, KeyName, SlotKind};
-use crate::repo::lineage::Lineage;
 use crate::repo::{Error, Repository, Volume, listing};
 use crate::store::Listing;
 
@@ -59,19 +58,19 @@ impl Volume {
     /// The newest commit of history that can be read, and what is wrong with newer ones. [`Volume::head`] fails where this passes
     /// over damage: use it to say what is damaged or to reach what lies behind it, never to decide what the newest state is.
     pub async fn newest_readable(&self) -> Result<(Option<Found>, Vec<Error>), Error> {
-        let lineage = self.claims.lineage().await?;
-        self.newest_readable_of(&lineage).await
+        let listed = self.list_commits().await?;
+        self.newest_readable_of(&listed).await
     }
 
-    /// The same where the claims have been listed already.
+    /// The same where claims and commits have been listed already.
     pub(super) async fn newest_readable_of(
         &self,
-        lineage: &Lineage,
+        listed: &Listed,
     ) -> Result<(Option<Found>, Vec<Error>), Error> {
         let mut damage = Vec::new();
         let mut after = None;
         loop {
-            match self.newest_from(lineage, after, Stamp(u64::MAX)).await {
+            match self.newest_from(listed, after, Stamp(u64::MAX)).await {
                 Ok(looked) => return Ok((looked.found, damage)),
                 Err(error) if error.is_damage() || matches!(error, Error::NewerFormat { .. }) => {
                     // Only a commit that can be passed by its name: anything else would be met again and again.

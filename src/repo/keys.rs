@@ -108,7 +108,7 @@ pub(super) async fn unlock(store: &Store, secret: &Secret) -> Result<Unlocked, E
 }
 
 /// The feature bits stand in clear in `format` and authenticated in each slot.
-fn agree(marker: &Marker, contents: &SlotContents) -> Result<(), Error> {
+pub(super) fn agree(marker: &Marker, contents: &SlotContents) -> Result<(), Error> {
     if marker.features == contents.features {
         return Ok(());
     }

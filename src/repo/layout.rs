@@ -169,7 +169,12 @@ pub fn parse_commit(volume: VolumeId, key: &ObjectKey) -> Option<CommitName> {
 
 /// What the names of all claims on a volume begin with, highest generation first in a LIST.
 pub fn claims_prefix(volume: VolumeId) -> String {
-    format!("v/{volume}/g/")
+    format!("v/{volume}/c-claims/")
+}
+
+/// What the names of all claims and all commits of a volume begin with, and no other's. The claims come first in a LIST.
+pub fn lineage_prefix(volume: VolumeId) -> String {
+    format!("v/{volume}/c")
 }
 
 /// Where a claim lies.

@@ -226,6 +226,24 @@ impl Volume {
         Ok(writership)
     }
 
+    /// Who other than `owner` (or a writer of `session`) has claimed the volume last, as it gave its name; `None` if nobody has. One LIST,
+    /// and the claim.
+    pub async fn taken_by_other(
+        &self,
+        owner: &str,
+        session: Option<SessionId>,
+    ) -> Result<Option<String>, Error> {
+        let lineage = self.claims.lineage().await?;
+        let Some(latest) = lineage.latest() else {
+            return Ok(None);
+        };
+        if session == Some(latest.session) {
+            return Ok(None);
+        }
+        let latest = self.claims.read(latest).await?;
+        Ok((latest.owner != owner_text(owner)).then_some(latest.owner))
+    }
+
     /// Whether `base` is still where the volume stands, asked while the lease is ours. A claim that began before the newest commit
     /// would cut off what another has published since the base was read.
     async fn check_base(&self, base: Option<&Found>, heads: &[Tag]) -> Result<(), Error> {

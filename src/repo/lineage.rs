@@ -5,7 +5,7 @@
 //! history unless a later claim than its writer's begins before it. `commits.rs` asks; it also proves a claim before it
 //! believes that one cuts anything off.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::format::claim::ClaimName;
 use crate::format::entry::CommitName;
@@ -24,19 +24,36 @@ pub(super) struct Lineage {
 /// What becomes of a commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
-    /// Part of history, if its body states this generation.
-    Admitted(Generation),
-    /// Beyond the beginning of this later claim.
-    CutOff(ClaimName),
+    /// Part of history, if its body states the generation of this claim.
+    Admitted {
+        by: ClaimName,
+        /// No other claim has its generation. So the generation that the commit's own body states puts it in order, and the claim need
+        /// not be proven; otherwise its name decides, which anybody could have made.
+        is_alone: bool,
+    },
+    /// Its writer's claim is the first; it lies beyond the beginning of the second, which is later.
+    CutOff { of: ClaimName, by: ClaimName },
     /// Its session has no claim (any more): its body's generation decides, by [`Lineage::judge_unclaimed`].
     Unclaimed,
 }
 
+/// What becomes of a commit without a claim.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Unclaimed {
+    /// Part of history.
+    Admitted,
+    /// Beyond the beginning of this later claim.
+    CutOff(ClaimName),
+    /// It would be cut off by a claim of its own generation if that is later, which nobody can tell any more.
+    Undecided,
+}
+
 impl Lineage {
-    /// From the keys of a LIST, in its order; names that are none are passed over.
+    /// From the keys of a LIST; names that are none are passed over. They are put in order here: the store is not believed.
     pub(super) fn new<'a>(volume: VolumeId, keys: impl IntoIterator<Item = &'a ObjectKey>) -> Self {
         let mut lineage = Self::default();
         let mut earliest: Option<ClaimName> = None;
+        let keys: BTreeSet<&ObjectKey> = keys.into_iter().collect();
         for name in keys
             .into_iter()
             .filter_map(|key| layout::parse_claim(volume, key))
@@ -85,27 +102,36 @@ impl Lineage {
         let Some(&at) = self.of_session.get(&name.session) else {
             return Verdict::Unclaimed;
         };
-        verdict(self.cut_by[at], name.seq, self.claims[at].generation)
+        let mine = self.claims[at];
+        match self.cut_by[at] {
+            Some(by) if by.base_seq < name.seq => Verdict::CutOff { of: mine, by },
+            _ => Verdict::Admitted {
+                by: mine,
+                is_alone: self.is_alone(at),
+            },
+        }
+    }
+
+    /// Whether no claim but this one has its generation. They stand in order.
+    fn is_alone(&self, at: usize) -> bool {
+        let generation = self.claims[at].generation;
+        let same = |claim: Option<&ClaimName>| claim.is_some_and(|c| c.generation == generation);
+        let before = at.checked_sub(1).and_then(|before| self.claims.get(before));
+        !same(before) && !same(self.claims.get(at + 1))
     }
 
     /// Judges a commit of a session without a claim by the generation that its authenticated body states.
-    pub(super) fn judge_unclaimed(&self, generation: Generation, seq: Seq) -> Verdict {
-        let later = self
-            .claims
-            .iter()
-            .filter(|claim| claim.generation > generation);
-        verdict(
-            later.min_by_key(|claim| claim.base_seq).copied(),
-            seq,
-            generation,
-        )
-    }
-}
-
-fn verdict(cut_by: Option<ClaimName>, seq: Seq, generation: Generation) -> Verdict {
-    match cut_by {
-        Some(claim) if claim.base_seq < seq => Verdict::CutOff(claim),
-        _ => Verdict::Admitted(generation),
+    pub(super) fn judge_unclaimed(&self, generation: Generation, seq: Seq) -> Unclaimed {
+        let cuts = |claim: &&ClaimName| claim.base_seq < seq;
+        let later = self.claims.iter().filter(|c| c.generation > generation);
+        if let Some(by) = later.filter(cuts).min_by_key(|claim| claim.base_seq) {
+            return Unclaimed::CutOff(*by);
+        }
+        let mut same = self.claims.iter().filter(|c| c.generation == generation);
+        match same.any(|claim| cuts(&claim)) {
+            true => Unclaimed::Undecided,
+            false => Unclaimed::Admitted,
+        }
     }
 }
 

@@ -27,6 +27,7 @@ use crate::format::slot::SlotContents;
 use crate::id::{RepositoryId, VolumeId};
 use crate::repo::keys::LoadedVolume;
 use crate::repo::layout::{KeyName, SlotName};
+use crate::repo::seen::Witness;
 use crate::store::{Body, Condition, PutOutcome, Store};
 
 pub mod commits;
@@ -45,9 +46,13 @@ pub mod layout;
 
 mod listing;
 
+pub mod seen;
+
 pub mod inspect;
 
 pub mod keys;
+
+mod kept;
 
 pub mod lease;
 
@@ -74,6 +79,9 @@ pub struct Repository {
     /// What `open` listed: the first [`Self::volumes`] after it need not ask again.
     listed: Mutex<Option<Vec<KeyName>>>,
     loaded: Mutex<HashMap<VolumeId, LoadedVolume>>,
+    witness: Option<Arc<dyn Witness>>,
+    /// Whether `store` shows nothing but what is stored: what lies in a spool only is not remembered as seen.
+    is_whole_store: bool,
 }
 
 impl Repository {
@@ -157,7 +165,16 @@ impl Repository {
             contents,
             listed: Mutex::new(listed),
             loaded: Mutex::default(),
+            witness: None,
+            is_whole_store: true,
         }
+    }
+
+    /// The same repository on a machine that remembers which commits it has seen: volumes opened from now on refuse a store that has
+    /// lost them ([`Error::RolledBack`]).
+    pub fn with_witness(mut self, witness: Arc<dyn Witness>) -> Self {
+        self.witness = Some(witness);
+        self
     }
 
     /// The same repository, read through a store that shows the same objects and perhaps more: the spool laid over the store.
@@ -170,6 +187,8 @@ impl Repository {
             contents: self.contents.clone(),
             listed: Mutex::default(),
             loaded: Mutex::new(self.loaded.lock().clone()),
+            witness: self.witness.clone(),
+            is_whole_store: false,
         }
     }
 
@@ -249,12 +268,15 @@ impl Repository {
             Some(loaded) => loaded,
             None => self.load(id).await?,
         };
-        Ok(Arc::new(Volume::new(
-            loaded,
-            self.contents.config,
-            self.store.clone(),
-            self.cache.clone(),
-        )))
+        Ok(Arc::new(
+            Volume::new(
+                loaded,
+                self.contents.config,
+                self.store.clone(),
+                self.cache.clone(),
+            )
+            .remembering(self.witness.clone(), self.is_whole_store),
+        ))
     }
 
     async fn load(&self, id: VolumeId) -> Result<LoadedVolume, Error> {

@@ -14,6 +14,7 @@ use crate::repo::RepositoryConfig;
 use crate::repo::blocks::Blocks;
 use crate::repo::claims::Claims;
 use crate::repo::keys::LoadedVolume;
+use crate::repo::seen::Witness;
 use crate::repo::tree::Tree;
 use crate::store::Store;
 
@@ -36,6 +37,8 @@ pub struct Volume {
     pub(super) store: Store,
     pub(super) claims: Claims,
     pub(super) blocks: Arc<Blocks>,
+    pub(super) witness: Option<Arc<dyn Witness>>,
+    pub(super) is_whole_store: bool,
 }
 
 impl Volume {
@@ -53,7 +56,19 @@ impl Volume {
             keys,
             config,
             store,
+            witness: None,
+            is_whole_store: false,
         }
+    }
+
+    /// The same volume on a machine that remembers which commits it has seen.
+    pub(super) fn remembering(
+        mut self,
+        witness: Option<Arc<dyn Witness>>,
+        is_whole_store: bool,
+    ) -> Self {
+        (self.witness, self.is_whole_store) = (witness, is_whole_store);
+        self
     }
 
     /// The same volume, its commits and claims looked for in another store: the one beneath an overlay. Blocks are read as before.
@@ -65,6 +80,8 @@ impl Volume {
             keys: self.keys.clone(),
             config: self.config,
             store,
+            witness: self.witness.clone(),
+            is_whole_store: self.is_whole_store,
         }
     }
 

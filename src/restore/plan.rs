@@ -119,6 +119,11 @@ impl Walk {
                 let why = Malformed("name: it would lead out of its directory");
                 return self.pass_over(path, tree::Error::from(why).into());
             }
+            // A directory within itself would never end.
+            if self.stack.iter().any(|open| open.item.id == id) {
+                let why = Malformed("name: it leads to a directory above it");
+                return self.pass_over(path, tree::Error::from(why).into());
+            }
             match self.inode(id).await {
                 Ok(inode) => self.plan(Item { path, id, inode }),
                 Err(error) => self.pass_over(path, error)?,

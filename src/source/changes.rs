@@ -5,7 +5,10 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 
+use super::descriptors::Access;
+use super::identity::Reserved;
 use super::{Node, Source, Stat, check_name};
 use crate::sys::{self, SetTime};
 
@@ -20,6 +23,18 @@ pub struct Caller {
     pub umask: u32,
 }
 
+/// Why there is no node to something that was to be created.
+#[derive(Debug, thiserror::Error)]
+pub enum Unmade {
+    /// It was not created.
+    #[error(transparent)]
+    Refused(#[from] io::Error),
+    /// It was, and then could not be looked at; perhaps somebody beside the mount has removed it at once. Its name has to be looked
+    /// up again.
+    #[error("created, but not found afterwards: {0}")]
+    Unknown(io::Error),
+}
+
 impl Source {
     /// Creates a regular file, which must not exist, and opens it with `flags`.
     pub fn create_file(
@@ -29,13 +44,13 @@ impl Source {
         flags: i32,
         mode: u32,
         caller: &Caller,
-    ) -> io::Result<(File, Node, Stat)> {
+    ) -> Result<(File, Node, Stat), Unmade> {
         check_name(name)?;
+        let reserved = self.identity.reserve(dir.id)?;
         let dir_fd = self.path_fd(dir)?;
         let flags = flags | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
         let fd = self.as_caller(caller, || sys::open_at(&*dir_fd, name, flags, mode))?;
-        let (node, stat) = self.identify_near(&fd, dir.id)?;
-        self.remember(dir, name, &node)?;
+        let (node, stat) = self.made(dir, name, (&fd, b""), reserved)?;
         Ok((File::from(fd), node, stat))
     }
 
@@ -46,11 +61,8 @@ impl Source {
         name: &[u8],
         mode: u32,
         caller: &Caller,
-    ) -> io::Result<(Node, Stat)> {
-        check_name(name)?;
-        let dir_fd = self.path_fd(dir)?;
-        self.as_caller(caller, || sys::make_dir(&*dir_fd, name, mode))?;
-        self.lookup(dir, name)
+    ) -> Result<(Node, Stat), Unmade> {
+        self.create(dir, name, caller, |dir| sys::make_dir(dir, name, mode))
     }
 
     /// Creates a file, pipe, socket or device, by the type in `mode`.
@@ -61,11 +73,10 @@ impl Source {
         mode: u32,
         rdev: u64,
         caller: &Caller,
-    ) -> io::Result<(Node, Stat)> {
-        check_name(name)?;
-        let dir_fd = self.path_fd(dir)?;
-        self.as_caller(caller, || sys::make_node(&*dir_fd, name, mode, rdev))?;
-        self.lookup(dir, name)
+    ) -> Result<(Node, Stat), Unmade> {
+        self.create(dir, name, caller, |dir| {
+            sys::make_node(dir, name, mode, rdev)
+        })
     }
 
     /// Creates a symlink.
@@ -75,11 +86,41 @@ impl Source {
         name: &[u8],
         target: &[u8],
         caller: &Caller,
-    ) -> io::Result<(Node, Stat)> {
+    ) -> Result<(Node, Stat), Unmade> {
+        self.create(dir, name, caller, |dir| {
+            sys::make_symlink(dir, name, target)
+        })
+    }
+
+    fn create(
+        &self,
+        dir: &Node,
+        name: &[u8],
+        caller: &Caller,
+        make: impl FnOnce(&OwnedFd) -> io::Result<()>,
+    ) -> Result<(Node, Stat), Unmade> {
         check_name(name)?;
+        let reserved = self.identity.reserve(dir.id)?;
         let dir_fd = self.path_fd(dir)?;
-        self.as_caller(caller, || sys::make_symlink(&*dir_fd, name, target))?;
-        self.lookup(dir, name)
+        self.as_caller(caller, || make(&dir_fd))?;
+        self.made(dir, name, (&dir_fd, name), reserved)
+    }
+
+    /// The node of what has just been made. Needs neither a descriptor nor room on the disk of the identity map.
+    fn made(
+        &self,
+        dir: &Node,
+        name: &[u8],
+        (at, path): (&OwnedFd, &[u8]),
+        reserved: Reserved,
+    ) -> Result<(Node, Stat), Unmade> {
+        let found = self.territory.handle(at, path);
+        let found = found.and_then(|handle| Ok((handle, sys::stat_at(at, path)?)));
+        let (handle, stat) = found.map_err(Unmade::Unknown)?;
+        let id = self.identity.settle(&handle, reserved);
+        let node = Node { id, handle };
+        self.remember(dir, name, &node);
+        Ok((node, stat.into()))
     }
 
     /// Gives `node` another name.
@@ -133,6 +174,20 @@ impl Source {
     /// Sets the size.
     pub fn truncate(&self, node: &Node, len: u64) -> io::Result<()> {
         sys::truncate(&*self.path_fd(node)?, len)
+    }
+
+    /// `name` in `dir` is about to be taken from `node`, which has others that we may not have seen: then it is kept reachable
+    /// until one of them is. Free where inodes are found by handle. To be called *before* the name goes.
+    pub fn keep_if_nameless(&self, node: &Node, dir: &Node, name: &[u8]) -> io::Result<()> {
+        if self.descriptors.access() == Access::ByHandle {
+            return Ok(());
+        }
+        let going = (dir.id, name.to_vec());
+        let others = self.identity.places().of(node.id);
+        if others.iter().all(|place| *place == going) {
+            self.keep_unnamed(node)?;
+        }
+        Ok(())
     }
 
     /// The last name of `node` is gone but a program may still use it: keeps it reachable until [`Self::release`].

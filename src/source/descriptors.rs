@@ -1,10 +1,11 @@
 //! O_PATH descriptors of inodes: a bounded number kept, the rest found again.
 //!
 //! With CAP_DAC_READ_SEARCH an inode is found by its file handle alone. Without it (an ordinary user, or a file system
-//! without handles) it is found by walking from the root through remembered (directory, name) pairs, and the handle proves that the right
-//! one was found. An inode that has lost its last name cannot always be found at all, so its descriptor is pinned.
+//! without handles) it is found by walking from the root through the names that it and its directories have been seen under, and the
+//! handle proves at each step that the right one was found, so that a rename on the way can lead nowhere wrong. An inode that
+//! has lost the last name that is known cannot always be found at all, so its descriptor is pinned.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
@@ -14,7 +15,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 use super::handle::Territory;
-use super::identity::Identity;
+use super::identity::{Identity, Place};
 use super::{Handle, Node};
 use crate::id::FileId;
 use crate::sys;
@@ -27,6 +28,10 @@ const KEPT_MIN: u64 = 64;
 const SHARE: u64 = 4;
 /// Levels walked from the root: a path of PATH_MAX bytes has at most half as many components.
 const DEPTH_MAX: usize = libc::PATH_MAX as usize / 2;
+/// Walks tried for one inode: each learns of one more name to avoid.
+const WALKS_MAX: usize = 256;
+/// How often all names are tried anew, since a directory on the way may have been renamed meanwhile.
+const ROUNDS_MAX: usize = 4;
 /// Opening for reference only; a symlink is itself.
 const BY_REFERENCE: i32 = libc::O_PATH | libc::O_NOFOLLOW;
 
@@ -163,38 +168,123 @@ impl Descriptors {
         sys::open_handle(&*self.root, kind, bytes, flags)
     }
 
-    /// From the nearest directory at hand down to `id`.
+    /// Whether an inode is held because no name of it is known.
+    pub(super) fn is_pinned(&self, id: FileId) -> bool {
+        self.pinned.lock().contains_key(&id)
+    }
+
+    /// From the nearest directory at hand down to `id`, by any of the names that each has been seen under. `ESTALE` if none is
+    /// right, any other error if it may be there and cannot be reached.
     fn walk(
         &self,
         id: FileId,
         territory: &Territory,
         identity: &Identity,
     ) -> io::Result<Arc<OwnedFd>> {
-        let stale = || io::Error::from_raw_os_error(libc::ESTALE);
-        let mut trail = Vec::new();
+        let mut wrong = HashSet::new();
+        let mut denied = None;
+        let mut rounds = 0;
+        for _ in 0..WALKS_MAX {
+            match self.trail(id, identity, &wrong) {
+                Ok((from, trail)) => match self.follow(from, trail, territory, identity) {
+                    Ok(found) => return Ok(found),
+                    Err(Astray::At(step)) => drop(wrong.insert(step)),
+                    Err(Astray::Denied(step, error)) => {
+                        wrong.insert(step);
+                        denied = Some(error);
+                    }
+                    Err(Astray::Failed(error)) => return Err(error),
+                },
+                Err(Some(step)) => drop(wrong.insert(step)),
+                // Renamed to and fro while we went by, perhaps: then a name that was wrong is right by now.
+                Err(None) if !wrong.is_empty() && rounds < ROUNDS_MAX => {
+                    rounds += 1;
+                    wrong.clear();
+                }
+                Err(None) => break,
+            }
+        }
+        Err(denied.unwrap_or_else(|| io::Error::from_raw_os_error(libc::ESTALE)))
+    }
+
+    /// The way up from `id` to a directory at hand: that, and the steps down from it, the last one first. Without a way: the step
+    /// that must not be tried again, or nothing if no name of `id` itself is left.
+    fn trail(
+        &self,
+        id: FileId,
+        identity: &Identity,
+        wrong: &HashSet<Step>,
+    ) -> Result<(Arc<OwnedFd>, Vec<Step>), Option<Step>> {
+        let mut trail: Vec<Step> = Vec::new();
+        // Names that are no longer true could lead in a circle.
+        let mut passed = HashSet::from([id]);
         let mut at = id;
-        let mut dir = loop {
+        loop {
             if at == FileId::ROOT {
-                break Arc::clone(&self.root);
+                return Ok((Arc::clone(&self.root), trail));
             }
             if let Some(fd) = self.at_hand(at) {
-                break fd;
+                return Ok((fd, trail));
             }
-            let (parent, name) = identity.place(at)?.ok_or_else(stale)?;
-            trail.push((at, name));
-            if trail.len() > DEPTH_MAX {
-                return Err(stale());
-            }
+            let usable = |place: &Place| {
+                trail.len() < DEPTH_MAX
+                    && !passed.contains(&place.0)
+                    && !wrong.contains(&(at, place.clone()))
+            };
+            let Some(place) = identity.places().of(at).into_iter().find(usable) else {
+                return Err(trail.pop());
+            };
+            let parent = place.0;
+            passed.insert(parent);
+            trail.push((at, place));
             at = parent;
-        };
-        for (id, name) in trail.into_iter().rev() {
-            let fd = sys::open_at(&*dir, &name, BY_REFERENCE, 0).map_err(|_| stale())?;
-            if identity.known(&territory.handle(&fd, b"")?)? != Some(id) {
-                return Err(stale());
+        }
+    }
+
+    /// Goes down a trail and proves each step.
+    fn follow(
+        &self,
+        mut dir: Arc<OwnedFd>,
+        trail: Vec<Step>,
+        territory: &Territory,
+        identity: &Identity,
+    ) -> Result<Arc<OwnedFd>, Astray> {
+        for step in trail.into_iter().rev() {
+            let (id, (_, name)) = &step;
+            let fd = match sys::open_at(&*dir, name, BY_REFERENCE, 0) {
+                Ok(fd) => fd,
+                Err(error) => return Err(Astray::because(step, error)),
+            };
+            let handle = territory.handle(&fd, b"").map_err(Astray::Failed)?;
+            if identity.known(&handle).map_err(Astray::Failed)? != Some(*id) {
+                return Err(Astray::At(step));
             }
             dir = Arc::new(fd);
-            self.keep(id, Arc::clone(&dir));
+            self.keep(*id, Arc::clone(&dir));
         }
         Ok(dir)
+    }
+}
+
+/// A step down: to an inode, by a name in a directory.
+type Step = (FileId, Place);
+
+/// Why a trail did not lead to its end.
+enum Astray {
+    /// This step leads nowhere, or to somebody else.
+    At(Step),
+    /// This step may be right, and we may not take it.
+    Denied(Step, io::Error),
+    /// Nothing can be said of the inode: out of descriptors, or a broken disk.
+    Failed(io::Error),
+}
+
+impl Astray {
+    fn because(step: Step, error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ELOOP) => Self::At(step),
+            Some(libc::EACCES | libc::EPERM) => Self::Denied(step, error),
+            _ => Self::Failed(error),
+        }
     }
 }

@@ -6,8 +6,12 @@
 //! been given out; that lies in a file of its own ([`numbers`]). Called by [`super::Source`] only.
 
 mod numbers;
+
+mod places;
+
 mod storage;
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::num::NonZeroUsize;
@@ -17,6 +21,8 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 use self::numbers::Numbers;
+pub(super) use self::places::Place;
+use self::places::Places;
 use super::{Error, Handle};
 use crate::id::FileId;
 
@@ -25,16 +31,34 @@ const RECENT_MAX: usize = 1 << 16;
 /// Parts of that, each with a lock of its own, so that loop threads do not wait for each other.
 const SHARDS: usize = 16;
 
+/// Numbers kept in memory alone, while the map cannot be written: about 10 MiB. With more of them nothing new is created.
+const UNWRITTEN_MAX: usize = 1 << 16;
+
 /// The identity map.
 pub(super) struct Identity {
     /// Handle to number.
     handles: sled::Tree,
-    /// Number to (directory, name); see [`super::descriptors`].
-    places: sled::Tree,
+    /// Where inodes have been seen.
+    places: Places,
     recent: [Mutex<LruCache<Handle, FileId>>; SHARDS],
     hasher: RandomState,
     numbers: Numbers,
+    unwritten: Mutex<Unwritten>,
+    /// Stands for a full disk: sled offers no way to fill one in a test.
+    #[cfg(test)]
+    broken: std::sync::atomic::AtomicBool,
 }
+
+/// What could not be written: known for as long as this process lives.
+#[derive(Default)]
+struct Unwritten {
+    numbers: HashMap<Handle, FileId>,
+    /// Why, at first.
+    why: Option<String>,
+}
+
+/// A number put by for an inode that is about to be created.
+pub(super) struct Reserved(FileId);
 
 impl Identity {
     /// Opens the map in `dir`. No number below `next_id` is given out from now on. A damaged map is set aside and begins empty.
@@ -49,11 +73,65 @@ impl Identity {
         let shard = NonZeroUsize::new(RECENT_MAX / SHARDS).expect("more entries than shards");
         Ok(Self {
             handles: tree("handles")?,
-            places: tree("places")?,
+            places: Places::new(tree("names")?),
             recent: std::array::from_fn(|_| Mutex::new(LruCache::new(shard))),
             hasher: RandomState::new(),
             numbers: Numbers::open(dir, next_id).map_err(failed)?,
+            unwritten: Mutex::default(),
+            #[cfg(test)]
+            broken: Default::default(),
         })
+    }
+
+    /// See [`super::Source::knows_numbers`].
+    pub(super) fn knows_numbers(dir: &Path) -> bool {
+        numbers::is_whole(dir)
+    }
+
+    /// Puts a number by for an inode that is about to be created in directory `near`, so that [`Self::settle`] cannot fail.
+    pub(super) fn reserve(&self, near: FileId) -> io::Result<Reserved> {
+        let unwritten = self.unwritten.lock();
+        if let Some(why) = &unwritten.why
+            && unwritten.numbers.len() >= UNWRITTEN_MAX
+        {
+            return Err(io::Error::other(why.clone()));
+        }
+        drop(unwritten);
+        self.numbers.take(near).map(Reserved)
+    }
+
+    /// The number of an inode that has just been created: `reserved`, unless somebody has seen it already. A map that cannot be
+    /// written is no reason to fail: the number is then known to this process alone, and [`Self::trouble`] says so.
+    pub(super) fn settle(&self, handle: &Handle, reserved: Reserved) -> FileId {
+        let mut recent = self.shard(handle);
+        if let Some(&id) = recent.get(handle) {
+            return id;
+        }
+        // Unreadable: nobody else can have been given a number for it either.
+        let seen = self.stored(handle).ok().flatten();
+        let id = seen.unwrap_or(reserved.0);
+        if seen.is_none()
+            && let Err(error) = self.store(handle, id)
+        {
+            let mut unwritten = self.unwritten.lock();
+            unwritten.numbers.insert(handle.clone(), id);
+            unwritten.why.get_or_insert_with(|| {
+                tracing::error!(%error, "the identity map cannot be written; new files get other numbers after a restart");
+                format!("the map of file numbers cannot be written: {error}")
+            });
+        }
+        recent.put(handle.clone(), id);
+        id
+    }
+
+    /// Why numbers are not written any more, if that is so.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.unwritten.lock().why.clone()
+    }
+
+    /// Where inodes have been seen.
+    pub(super) fn places(&self) -> &Places {
+        &self.places
     }
 
     /// The number of `handle`: the known one, or a new one from the range of directory `near`.
@@ -106,9 +184,9 @@ impl Identity {
     /// The inode no longer exists. Losing this is harmless: its handle never comes back.
     pub(super) fn forget_best_effort(&self, id: FileId, handle: &Handle) {
         self.shard(handle).pop(handle);
-        let removed = self.handles.remove(&handle.0);
-        let removed = removed.and_then(|_| self.places.remove(id.0.to_be_bytes()));
-        if let Err(error) = removed {
+        self.unwritten.lock().numbers.remove(handle);
+        self.places.forget_all_best_effort(id);
+        if let Err(error) = self.handles.remove(&handle.0) {
             tracing::debug!(%id, %error, "identity of a removed inode stays in the map");
         }
     }
@@ -118,32 +196,15 @@ impl Identity {
         self.numbers.bound()
     }
 
-    /// Remembers where `id` was last seen.
-    pub(super) fn remember_place(&self, id: FileId, dir: FileId, name: &[u8]) -> io::Result<()> {
-        let mut place = dir.0.to_be_bytes().to_vec();
-        place.extend_from_slice(name);
-        let key = id.0.to_be_bytes();
-        if self.places.get(key)?.as_deref() != Some(&place[..]) {
-            self.places.insert(key, place)?;
-        }
-        Ok(())
-    }
-
-    /// Where `id` was last seen: (directory, name).
-    pub(super) fn place(&self, id: FileId) -> io::Result<Option<(FileId, Vec<u8>)>> {
-        let place = self.places.get(id.0.to_be_bytes())?;
-        Ok(place.and_then(|place| {
-            let (dir, name) = place.split_first_chunk()?;
-            Some((FileId(u64::from_be_bytes(*dir)), name.to_vec()))
-        }))
-    }
-
     fn shard(&self, handle: &Handle) -> parking_lot::MutexGuard<'_, LruCache<Handle, FileId>> {
         let index = self.hasher.hash_one(handle) as usize % SHARDS;
         self.recent[index].lock()
     }
 
     fn stored(&self, handle: &Handle) -> io::Result<Option<FileId>> {
+        if let Some(&id) = self.unwritten.lock().numbers.get(handle) {
+            return Ok(Some(id));
+        }
         let Some(value) = self.handles.get(&handle.0)? else {
             return Ok(None);
         };
@@ -154,6 +215,10 @@ impl Identity {
     }
 
     fn store(&self, handle: &Handle, id: FileId) -> io::Result<()> {
+        #[cfg(test)]
+        if self.broken.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
         self.handles.insert(&handle.0, &id.0.to_be_bytes())?;
         Ok(())
     }

@@ -29,7 +29,7 @@ mod xattrs;
 #[cfg(test)]
 mod tests;
 
-pub use self::changes::Caller;
+pub use self::changes::{Caller, Unmade};
 use self::descriptors::{Access, Descriptors};
 use self::handle::Territory;
 use self::identity::Identity;
@@ -123,6 +123,16 @@ pub struct Source {
 }
 
 impl Source {
+    /// The same as a user without privileges sees it: inodes are found by name alone.
+    #[cfg(test)]
+    pub(crate) fn open_by_name(
+        dir: &Path,
+        identity_dir: &Path,
+        next_id: FileId,
+    ) -> Result<Self, Error> {
+        Self::open_with(dir, identity_dir, next_id, Some(Access::ByName))
+    }
+
     /// Opens `dir` and the identity map in `identity_dir`. `next_id` is at least one more than the newest commit's ids.
     pub fn open(dir: &Path, identity_dir: &Path, next_id: FileId) -> Result<Self, Error> {
         Self::open_with(dir, identity_dir, next_id, None)
@@ -153,6 +163,11 @@ impl Source {
             territory,
             privileged: sys::effective_uid() == 0,
         })
+    }
+
+    /// Whether the map in `identity_dir` says by itself how far numbers have been given out. If not, only the newest commit can.
+    pub fn knows_numbers(identity_dir: &Path) -> bool {
+        Identity::knows_numbers(identity_dir)
     }
 
     /// The root: always [`FileId::ROOT`].
@@ -186,7 +201,7 @@ impl Source {
         not_in_submount(dir)?;
         let handle = self.territory.handle(&*self.path_fd(dir)?, name)?;
         let node = self.number(handle, dir.id)?;
-        self.remember(dir, name, &node)?;
+        self.seen(dir, name, &node);
         Ok(node)
     }
 
@@ -330,12 +345,32 @@ impl Source {
         sys::statvfs(&*self.root)
     }
 
-    /// `node` is seen as `name` in `dir` from now on. Needed only where inodes are found by name; free elsewhere.
-    pub fn remember(&self, dir: &Node, name: &[u8], node: &Node) -> io::Result<()> {
-        match self.descriptors.access() {
-            Access::ByHandle => Ok(()),
-            Access::ByName => self.identity.remember_place(node.id, dir.id, name),
+    /// `node` is seen as `name` in `dir`, or is about to be: a name that is remembered before it is given is never missed.
+    /// Needed only where inodes are found by name; free elsewhere.
+    pub fn remember(&self, dir: &Node, name: &[u8], node: &Node) {
+        if self.descriptors.access() == Access::ByName {
+            self.identity.places().remember(node.id, dir.id, name);
         }
+    }
+
+    /// `node` is not `name` in `dir` any more (or never became it). Free where inodes are found by handle.
+    pub fn forget_name(&self, dir: &Node, name: &[u8], node: &Node) {
+        if self.descriptors.access() == Access::ByName {
+            let places = self.identity.places();
+            places.forget_best_effort(node.id, dir.id, name);
+        }
+    }
+
+    /// Whether an inode that could not be found may well be there: it has been seen under names that have not been taken from
+    /// it through us. Where inodes are found by handle, what is not found is gone.
+    pub fn may_be_elsewhere(&self, node: &Node) -> bool {
+        self.descriptors.access() == Access::ByName
+            && !self.identity.places().of(node.id).is_empty()
+    }
+
+    /// Why the volume cannot take note of what it should, if that is so: for `status`.
+    pub fn trouble(&self) -> Option<String> {
+        self.identity.trouble()
     }
 
     fn find(&self, dir: &Node, name: &[u8]) -> io::Result<(Node, Stat, OwnedFd)> {
@@ -344,8 +379,18 @@ impl Source {
         let flags = libc::O_PATH | libc::O_NOFOLLOW;
         let fd = sys::open_at(&*self.path_fd(dir)?, name, flags, 0)?;
         let (node, stat) = self.identify_near(&fd, dir.id)?;
-        self.remember(dir, name, &node)?;
+        self.seen(dir, name, &node);
         Ok((node, stat, fd))
+    }
+
+    /// A name was looked at and leads to `node`. One that was held for want of a name can be let go.
+    fn seen(&self, dir: &Node, name: &[u8], node: &Node) {
+        if self.descriptors.access() == Access::ByName {
+            self.remember(dir, name, node);
+            if self.descriptors.is_pinned(node.id) {
+                self.descriptors.unpin(node.id);
+            }
+        }
     }
 
     fn identify_near(&self, fd: &impl AsFd, near: FileId) -> io::Result<(Node, Stat)> {

@@ -263,10 +263,10 @@ fn what_is_created_belongs_to_the_caller_and_obeys_the_umask() {
         assert_eq!((file.mode, dir.mode, fifo.mode), (0o640, 0o750, 0o640));
         assert_eq!(fifo.kind, Kind::Fifo);
         let again = source.create_file(&root, b"file", libc::O_RDWR, 0o666, &caller);
-        assert_eq!(
-            again.expect_err("exists").raw_os_error(),
-            Some(libc::EEXIST)
-        );
+        let Err(Unmade::Refused(again)) = again else {
+            panic!("it exists");
+        };
+        assert_eq!(again.raw_os_error(), Some(libc::EEXIST));
     });
 }
 
@@ -299,4 +299,141 @@ fn a_damaged_or_foreign_handle_is_stale_and_no_panic() {
         assert!(source.stat(&node).is_err());
         assert!(source.open_node(&node, libc::O_RDONLY).is_err());
     }
+}
+
+/// A file with two names lost one of them, and with it the only place where it had been remembered: it could be neither read nor
+/// backed up until the next scan came by.
+#[test]
+fn a_file_is_found_as_long_as_it_has_any_name() {
+    both(|scene, source| {
+        std::fs::write(scene.dir.join("one"), b"x").expect("written");
+        let root = source.root();
+        let (node, _) = source.lookup(&root, b"one").expect("found");
+        source.remember(&root, b"two", &node);
+        source.link(&node, &root, b"two").expect("linked");
+        source.remove_file(&root, b"two").expect("removed");
+        source.forget_name(&root, b"two", &node);
+        source.descriptors.drop_kept(node.id);
+        assert_eq!(source.stat(&node).expect("has a name").links, 1);
+        std::fs::rename(scene.dir.join("one"), scene.dir.join("three")).expect("renamed");
+        source.lookup(&root, b"three").expect("seen");
+        source.descriptors.drop_kept(node.id);
+        source.stat(&node).expect("seen under its new name");
+        assert!(!source.may_be_elsewhere(&source.root()));
+    });
+}
+
+#[test]
+fn a_file_whose_other_names_were_never_seen_is_held_until_one_is() {
+    let scene = Scene::new();
+    let source = scene.open(Some(Access::ByName));
+    std::fs::write(scene.dir.join("seen"), b"x").expect("written");
+    std::fs::hard_link(scene.dir.join("seen"), scene.dir.join("never")).expect("linked");
+    let root = source.root();
+    let (node, _) = source.lookup(&root, b"seen").expect("found");
+    source
+        .keep_if_nameless(&node, &root, b"seen")
+        .expect("held");
+    source.remove_file(&root, b"seen").expect("removed");
+    source.forget_name(&root, b"seen", &node);
+    assert_eq!(source.stat(&node).expect("held").links, 1);
+    assert!(source.descriptors.is_pinned(node.id));
+    source.lookup(&root, b"never").expect("found");
+    assert!(!source.descriptors.is_pinned(node.id));
+    source.descriptors.drop_kept(node.id);
+    source.stat(&node).expect("found by its name");
+}
+
+/// Directories are renamed to and fro while files in them are used: each is found, and never another one.
+#[test]
+fn renamed_ancestors_lead_to_no_wrong_file() {
+    let scene = Scene::new();
+    let source = scene.open(Some(Access::ByName));
+    let root = source.root();
+    let caller = Caller {
+        uid: sys::effective_uid(),
+        gid: std::fs::metadata(&scene.dir).expect("stat").gid(),
+        umask: 0o022,
+    };
+    let made = |name: &[u8]| {
+        let (dir, _) = source
+            .create_dir(&root, name, 0o755, &caller)
+            .expect("made");
+        let (_, file, _) = source
+            .create_file(&dir, b"same", libc::O_RDWR, 0o644, &caller)
+            .expect("made");
+        (dir, file)
+    };
+    let ((left, in_left), (right, in_right)) = (made(b"left"), made(b"right"));
+    let inos = [&in_left, &in_right].map(|node| {
+        let fd = source.path_fd(node).expect("found");
+        sys::stat(&*fd).expect("stat").ino
+    });
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            // As the mount does it: remembered before, forgotten after.
+            for turn in 0..400 {
+                let names = [&b"left"[..], b"right"];
+                let (one, other) = (names[turn % 2], names[(turn + 1) % 2]);
+                source.remember(&root, other, &left);
+                source.remember(&root, one, &right);
+                let exchange = libc::RENAME_EXCHANGE;
+                source
+                    .rename(&root, one, &root, other, exchange)
+                    .expect("exchanged");
+                source.forget_name(&root, one, &left);
+                source.forget_name(&root, other, &right);
+            }
+            stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+            for (node, ino) in [&in_left, &in_right].into_iter().zip(inos) {
+                for id in [node.id, left.id, right.id] {
+                    source.descriptors.drop_kept(id);
+                }
+                let fd = source.path_fd(node).expect("it never went away");
+                assert_eq!(sys::stat(&*fd).expect("stat").ino, ino);
+            }
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_found_by_name_is_not_said_to_be_gone() {
+    let scene = Scene::new();
+    let source = scene.open(Some(Access::ByName));
+    std::fs::write(scene.dir.join("file"), b"x").expect("written");
+    let (node, _) = source.lookup(&source.root(), b"file").expect("found");
+    source.descriptors.drop_kept(node.id);
+    // Beside the mount: nobody has told us.
+    std::fs::rename(scene.dir.join("file"), scene.dir.join("moved")).expect("renamed");
+    assert!(source.stat(&node).is_err());
+    assert!(source.may_be_elsewhere(&node));
+    source.forget_identity_best_effort(&node);
+    assert!(!source.may_be_elsewhere(&node));
+}
+
+/// Out of descriptors, a directory was made and the program told that it was not: the volume did not know of it.
+#[test]
+fn nothing_is_needed_once_something_was_created() {
+    both(|scene, source| {
+        let root = source.root();
+        let caller = Caller {
+            uid: sys::effective_uid(),
+            gid: std::fs::metadata(&scene.dir).expect("stat").gid(),
+            umask: 0,
+        };
+        let (dir, stat) = source
+            .create_dir(&root, b"dir", 0o755, &caller)
+            .expect("made");
+        assert_eq!(
+            source.lookup(&root, b"dir").expect("found"),
+            (dir.clone(), stat)
+        );
+        let (link, stat) = source
+            .create_symlink(&dir, b"link", b"to", &caller)
+            .expect("made");
+        assert_eq!(source.lookup(&dir, b"link").expect("found"), (link, stat));
+    });
 }

@@ -34,6 +34,8 @@ pub enum Fault {
     FlipBit(u64),
     /// A write or a removal says that it was done, and was not. No effect on reads.
     Pretend,
+    /// A conditional write is done whatever stands there, as on a store that knows no conditions. No effect on other requests.
+    IgnoreCondition,
 }
 
 /// When a fault strikes.
@@ -183,6 +185,9 @@ impl ObjectStore for Faulty {
         let fault = self.begin(Operation::PutIf).await?;
         if fault == Some(Fault::Pretend) {
             return Ok(PutOutcome::Done);
+        }
+        if fault == Some(Fault::IgnoreCondition) {
+            return self.inner.put(key, body).await.map(|()| PutOutcome::Done);
         }
         let body = damage_body(fault, body).await?;
         let done = self.inner.put_if(key, body, condition).await;

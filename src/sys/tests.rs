@@ -1,6 +1,9 @@
 //! Tests of the system calls whose wrapping is more than a translation of arguments.
 
+use std::os::fd::OwnedFd;
+
 use super::*;
+use crate::clock::Timespec;
 
 fn dir() -> (tempfile::TempDir, OwnedFd) {
     let dir = tempfile::tempdir().expect("a directory");
@@ -75,4 +78,13 @@ fn times_before_1970_are_kept_to_the_nanosecond() {
     };
     set_times(&fd, SetTime::Keep, SetTime::To(half_before)).expect("set");
     assert_eq!(stat(&fd).expect("stat").mtime, half_before);
+}
+
+#[test]
+fn the_limit_of_open_files_is_raised_to_what_is_allowed_and_no_further() {
+    let before = open_files_max().expect("there is a limit");
+    let raised = raise_open_files_max().expect("raised");
+    assert!(raised >= before);
+    assert_eq!(open_files_max().expect("there is a limit"), raised);
+    assert_eq!(raise_open_files_max().expect("nothing to raise"), raised);
 }

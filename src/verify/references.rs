@@ -10,7 +10,7 @@ use futures::stream::{self, StreamExt};
 use crate::format::block::{HEADER_LEN, TRAILER_LEN};
 use crate::format::directory::Directory;
 use crate::format::entry::{Contents, Extent, Place};
-use crate::format::key::Key;
+use crate::format::key::{Key, is_entry_name, is_malformed, name_key};
 use crate::format::page::{Op, Page};
 use crate::id::{BlockId, FrameNo};
 use crate::repo;
@@ -50,6 +50,24 @@ pub(super) fn extents_of(page: &Page) -> (Vec<(u64, Extent)>, Vec<String>) {
         }
     }
     (extents, wrong)
+}
+
+/// What is wrong with the keys of a leaf, which only a broken writer can have written: names that would lead out of their directory,
+/// keys of no known form.
+pub(super) fn unsound_keys(page: &Page) -> Vec<String> {
+    let keys = (0..page.len()).filter(|&i| page.op(i) == Op::Put);
+    let unsound = keys.filter_map(|i| {
+        let key = page.key(i);
+        match name_key(&key) {
+            Some((dir, name)) if !is_entry_name(name) => Some(format!(
+                "{:?} in directory {dir} cannot be a name; it is passed over",
+                String::from_utf8_lossy(name)
+            )),
+            Some(_) => None,
+            None => is_malformed(&key).then(|| format!("there is no such key as {key:02x?}")),
+        }
+    });
+    unsound.collect()
 }
 
 /// References gathered and not yet looked up.

@@ -9,7 +9,7 @@ use crate::repo::{Error as RepoError, Repository, Volume, layout};
 use crate::verify::affected;
 use crate::verify::findings::Findings;
 use crate::verify::graph::Graph;
-use crate::verify::references::{References, extents_of};
+use crate::verify::references::{References, extents_of, unsound_keys};
 use crate::verify::report::{Damage, Report};
 use crate::verify::walk::{Met, Visited, Walk};
 use crate::verify::{Error, Progress, go_on};
@@ -108,6 +108,9 @@ pub(super) async fn chain(
         if let (Some(at), Some(seq)) = (at, seq) {
             findings.report.damage[at].snapshots.add(format!("@{seq}"));
         }
+    }
+    if let Err(error @ RepoError::RolledBack { .. }) = volume.head().await {
+        findings.note(volume, error)?;
     }
     let Some(head) = head else {
         return Ok(Vec::new());
@@ -235,6 +238,7 @@ async fn pages(
                     .iter()
                     .for_each(|(_, extent)| references.add(extent));
                 wrong.extend(malformed);
+                wrong.extend(unsound_keys(&page));
             }
             Met::Lost { error, .. } => lost.push(error),
         }

@@ -18,9 +18,13 @@ mod listing;
 mod scene;
 mod world;
 
+mod away;
+mod ending;
+mod hostile;
 mod live;
 mod model;
 mod processes;
+mod scarcity;
 mod snapshot;
 
 #[path = "../support/sample.rs"]

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use crate::world::{World, can_mount};
 
 /// A world with a repository, or `None` where nothing can be mounted.
-fn world(test: &str) -> Option<World> {
+pub(crate) fn world(test: &str) -> Option<World> {
     can_mount(test).then(|| {
         let world = World::new();
         world.init();
@@ -17,7 +17,7 @@ fn world(test: &str) -> Option<World> {
 }
 
 /// Mounts the source in front and returns when the mount answers.
-fn in_front(world: &World) -> Child {
+pub(crate) fn in_front(world: &World) -> Child {
     let source = world.source();
     let mut child = world
         .command(["mount".as_ref(), "-f".as_ref(), source.as_os_str()])
@@ -32,27 +32,27 @@ fn in_front(world: &World) -> Child {
     child
 }
 
-fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     let id = child.id().to_string();
     let sent = Command::new("kill").args([name, &id]).status().unwrap();
     assert!(sent.success());
 }
 
-fn run(world: &World, command: &str, path: &Path, more: &[&str]) -> Output {
+pub(crate) fn run(world: &World, command: &str, path: &Path, more: &[&str]) -> Output {
     let mut arguments = vec![command.as_ref(), path.as_os_str()];
     arguments.extend(more.iter().map(std::ffi::OsStr::new));
     world.try_run(arguments)
 }
 
 #[track_caller]
-fn must_exit(output: &Output, code: i32) -> String {
+pub(crate) fn must_exit(output: &Output, code: i32) -> String {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{told}");
     told
 }
 
 /// What the newest snapshot holds of a file.
-fn newest(world: &World, name: &str) -> String {
+pub(crate) fn newest(world: &World, name: &str) -> String {
     let path = world.source().join(name);
     world.run([
         "cat".as_ref(),
@@ -62,7 +62,7 @@ fn newest(world: &World, name: &str) -> String {
     ])
 }
 
-fn is_mounted(path: &Path) -> bool {
+pub(crate) fn is_mounted(path: &Path) -> bool {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     let path = path.to_str().unwrap();
     mounts

@@ -68,6 +68,7 @@ impl Scene {
         let limits = epoch::Options {
             preserve_bytes: 64 << 20,
             kept_files: 100,
+            changes_bytes: 64 << 20,
         };
         let epochs = Epochs::new(Arc::clone(&source), Arc::clone(&journal), limits);
         let events = Arc::new(Mutex::new(Vec::new()));

@@ -57,6 +57,7 @@ impl World {
     }
 
     /// The same, but source and state lie in the directory `disk` of it, on which the caller mounts a disk.
+    #[allow(dead_code, reason = "tests/crash alone takes disks away")]
     pub(crate) fn with_disk(disk: &str) -> Self {
         let mut world = Self::new();
         world.disk = world.dir(disk);

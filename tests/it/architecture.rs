@@ -122,7 +122,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[(
 const HOMES: &[(&str, &[&str])] = &[
     ("sled", &["journal/", "source/identity"]),
     ("aws_", &["store/s3"]),
-    ("fuser", &["fuse/", "mount/mod.rs", "snapshot/mod.rs"]),
+    ("fuser", &["fuse/", "mount/front/", "snapshot/mod.rs"]),
     ("clap", &["cli/", "config/policy.rs"]),
     ("daemonize", &["daemon/background.rs"]),
     ("indicatif", &["cli/"]),

@@ -17,6 +17,8 @@ mod golden;
 mod by_hand;
 
 mod damage;
+mod hostile;
+mod malformed;
 mod restore;
 mod verify;
 

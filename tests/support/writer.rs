@@ -1,7 +1,8 @@
-//! A small honest writer for tests: blocks and commits put as the flusher would, without any of its speed.
+//! A small honest writer for tests: blocks and commits as FORMAT.md has them, put one after another, each with exactly the contents
+//! that a test asks for. Not fast, and not careful about its store.
 //!
-//! Written against the public interface alone, so that the tests inside the library (`repo/fixture.rs`) and those outside it share
-//! it. The including crate sees to it that `rewindfs` names the library.
+//! Written against the public interface alone, so that the tests inside the library (`repo/fixture.rs`), those outside it and the
+//! maker of the golden files share it. The including crate sees to it that `rewindfs` names the library.
 
 #![allow(
     dead_code,
@@ -18,7 +19,7 @@ use rewindfs::format::block::BlockLayout;
 use rewindfs::format::commit::{Commit, TreeRoot};
 use rewindfs::format::entry::{Address, Change, CommitName, Hint, Place, Totals};
 use rewindfs::format::frame::{Envelope, FrameKind};
-use rewindfs::id::{BlockClass, BlockId, FrameNo, Seq, SessionId};
+use rewindfs::id::{BlockClass, BlockId, FrameNo, ObjectKey, Seq, SessionId};
 use rewindfs::repo::commits::Found;
 use rewindfs::repo::lease::Writership;
 use rewindfs::repo::tree::{PageSink, Tree};
@@ -30,20 +31,27 @@ pub(crate) const TEN: u64 = 1_795_255_200_000;
 /// The lease that test writers take.
 pub(crate) const LEASE: Duration = Duration::from_secs(60);
 
+/// The machine and the directory that all commits name.
+const HOST: &str = "golden.example";
+const SOURCE: &[u8] = b"/home/golden/Documents";
+
 /// A writer that puts blocks and commits.
 pub(crate) struct Writer {
     pub(crate) volume: Arc<Volume>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) writership: Writership,
+    /// The newest commit that it knows, from which the next goes on.
     pub(crate) head: Option<Found>,
     blocks: u32,
 }
 
 /// What a test may want to be special about a commit.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Special {
     pub(crate) label: String,
     pub(crate) incomplete: bool,
+    pub(crate) totals: Totals,
+    pub(crate) next_file_id: u64,
 }
 
 impl Writer {
@@ -54,7 +62,27 @@ impl Writer {
         owner: &str,
     ) -> Result<Self, Error> {
         let head = volume.head().await?;
-        let session = SessionId::random();
+        Self::claim_from(volume, clock, owner, head).await
+    }
+
+    /// The same from `head` on.
+    pub(crate) async fn claim_from(
+        volume: &Arc<Volume>,
+        clock: &Arc<ManualClock>,
+        owner: &str,
+        head: Option<Found>,
+    ) -> Result<Self, Error> {
+        Self::claim_as(SessionId::random(), volume, clock, owner, head).await
+    }
+
+    /// The same under this session id.
+    pub(crate) async fn claim_as(
+        session: SessionId,
+        volume: &Arc<Volume>,
+        clock: &Arc<ManualClock>,
+        owner: &str,
+        head: Option<Found>,
+    ) -> Result<Self, Error> {
         let writership = volume
             .claim(session, owner, head.as_ref(), &[], LEASE, &**clock)
             .await?;
@@ -67,30 +95,15 @@ impl Writer {
         })
     }
 
-    fn block_id(&mut self, class: BlockClass) -> BlockId {
-        self.blocks += 1;
-        self.id_of(class, self.blocks)
-    }
-
-    fn id_of(&self, class: BlockClass, number: u32) -> BlockId {
-        BlockId {
-            key_epoch: self.volume.keys().key_epoch(),
-            class,
-            session: self.writership.session(),
-            number,
-        }
-    }
-
-    /// Puts a data block with these frames.
+    /// Puts a data block with these frames and says where they lie.
     pub(crate) async fn data(&mut self, frames: &[Vec<u8>]) -> Vec<Place> {
-        let id = self.block_id(BlockClass::Data);
-        let key = layout::block(self.volume.info().id, id).unwrap();
-        let (places, object) = block(&self.volume, id, FrameKind::Data, frames);
-        self.volume
-            .store()
-            .put(&key, Body::Bytes(object))
-            .await
-            .unwrap();
+        let mut block = Block::new(self.next_block(BlockClass::Data));
+        let compression = self.volume.config().compression;
+        let places = frames
+            .iter()
+            .map(|plain| block.add(FrameKind::Data, Envelope::pack(plain, compression)));
+        let places = places.collect();
+        self.put_block(block).await;
         places
     }
 
@@ -107,8 +120,8 @@ impl Writer {
         small_data: &[Vec<u8>],
     ) -> Found {
         let commit = self.draft(changes, &special).await;
-        self.publish(&commit, Compression::default(), small_data)
-            .await
+        let compression = self.volume.config().compression;
+        self.publish(&commit, compression, small_data).await
     }
 
     /// The same where `make` says what lies in the small data, whose places it is told. The changes must be few enough to stay in the
@@ -133,43 +146,63 @@ impl Writer {
         }
     }
 
+    /// The same, altered by `alter` before it is encrypted: what only a broken writer would publish.
+    pub(crate) async fn commit_altered(
+        &mut self,
+        changes: Vec<Change>,
+        alter: impl FnOnce(&mut Commit),
+    ) -> Found {
+        let mut commit = self.draft(changes, &Special::default()).await;
+        alter(&mut commit);
+        let compression = self.volume.config().compression;
+        self.publish(&commit, compression, &[]).await
+    }
+
+    /// Where the first small frame of the next commit will lie. Its hint is wrong: the object's directory must be asked.
+    pub(crate) fn misplaced_small(&self) -> Place {
+        self.small_place(FrameNo(1), 64, 96)
+    }
+
     /// Where small data will lie behind a body of so many bytes.
     fn small_places(&self, body_len: u32, small_data: &[Vec<u8>]) -> Vec<Place> {
+        let compression = self.volume.config().compression;
         let mut offset = 64 + u64::from(body_len);
-        // The tree's block is named first, and then the commit's own.
-        let block = self.id_of(BlockClass::Commit, self.blocks + 2);
         let places = (1..).zip(small_data).map(|(frame, plain)| {
-            let len = Envelope::pack(plain, Compression::default()).encrypted_len();
-            let place = Place {
-                at: Address {
-                    block,
-                    frame: FrameNo(frame),
-                    inner: 0,
-                },
-                hint: Hint {
-                    offset,
-                    len,
-                    commit: Some(self.next_name()),
-                },
-            };
+            let len = Envelope::pack(plain, compression).encrypted_len();
+            let place = self.small_place(FrameNo(frame), offset, len);
             offset += u64::from(len);
             place
         });
         places.collect()
     }
 
-    /// What the next commit is called.
-    fn next_name(&self) -> CommitName {
-        let now = self.clock.now();
-        let before = self.head.as_ref().map(|head| head.commit.name);
-        CommitName {
-            era: self.writership.era(),
-            stamp: match before {
-                Some(before) if before.era == self.writership.era() => {
-                    now.max(Stamp(before.stamp.0 + 1))
-                }
-                _ => now,
+    fn small_place(&self, frame: FrameNo, offset: u64, len: u32) -> Place {
+        Place {
+            at: Address {
+                // The tree's block is named first, and then the commit's own.
+                block: self.block_id(BlockClass::Commit, self.blocks + 2),
+                frame,
+                inner: 0,
             },
+            hint: Hint {
+                offset,
+                len,
+                commit: Some(self.next_name()),
+            },
+        }
+    }
+
+    /// What the next commit is called. Within an era no stamp is used twice, whatever the clock says.
+    fn next_name(&self) -> CommitName {
+        let before = self.head.as_ref().map(|head| head.commit.name);
+        let (era, now) = (self.writership.era(), self.clock.now());
+        let stamp = match before {
+            Some(before) if before.era == era => now.max(Stamp(before.stamp.0 + 1)),
+            _ => now,
+        };
+        CommitName {
+            era,
+            stamp,
             seq: Seq(before.map_or(0, |before| before.seq.0) + 1),
             session: self.writership.session(),
         }
@@ -191,12 +224,13 @@ impl Writer {
             generation: self.writership.generation(),
             condemned_seen: 0,
             tree: self.tree(before, changes).await,
-            totals: Totals::default(),
-            host: "host".into(),
-            source: b"/source".to_vec(),
+            totals: special.totals,
+            host: HOST.into(),
+            source: SOURCE.to_vec(),
             label: special.label.clone(),
             incomplete: special.incomplete,
-            next_file_id: 2,
+            // The root has 1.
+            next_file_id: special.next_file_id.max(2),
         }
     }
 
@@ -213,80 +247,77 @@ impl Writer {
         found
     }
 
+    fn next_block(&mut self, class: BlockClass) -> BlockId {
+        self.blocks += 1;
+        self.block_id(class, self.blocks)
+    }
+
+    fn block_id(&self, class: BlockClass, number: u32) -> BlockId {
+        BlockId {
+            key_epoch: self.volume.keys().key_epoch(),
+            class,
+            session: self.writership.session(),
+            number,
+        }
+    }
+
     async fn tree(&mut self, before: TreeRoot, changes: Vec<Change>) -> TreeRoot {
-        let id = self.block_id(BlockClass::Tree);
         let mut sink = Sink {
-            id,
-            layout: BlockLayout::new(id),
-            envelopes: Vec::new(),
+            block: Block::new(self.next_block(BlockClass::Tree)),
+            compression: self.volume.config().compression,
         };
         let tree = Tree::new(before, self.volume.blocks().clone());
         let root = tree.apply(changes, &mut sink).await.unwrap();
-        if !sink.envelopes.is_empty() {
-            let key = layout::block(self.volume.info().id, id).unwrap();
-            let object = finish(
-                &self.volume,
-                FrameKind::Page,
-                sink.layout,
-                id,
-                sink.envelopes,
-            );
-            self.volume
-                .store()
-                .put(&key, Body::Bytes(object))
-                .await
-                .unwrap();
+        if !sink.block.frames.is_empty() {
+            self.put_block(sink.block).await;
         }
         root
     }
 
+    async fn put_block(&self, block: Block) {
+        let key = layout::block(self.volume.info().id, block.id).unwrap();
+        let object = block.encrypt(&self.volume, &key);
+        self.put(&key, object).await;
+    }
+
     async fn put_commit(&mut self, commit: &Commit, body: Compression, small_data: &[Vec<u8>]) {
-        let id = self.block_id(BlockClass::Commit);
         let key = layout::commit(self.volume.info().id, &commit.name);
-        let mut layout = BlockLayout::new(id);
-        let body = Envelope::pack(&commit.encode(), body);
-        layout.add(FrameKind::Commit, &body);
-        let data: Vec<_> = small_data
-            .iter()
-            .map(|plain| Envelope::pack(plain, Compression::default()))
-            .collect();
-        data.iter().for_each(|envelope| {
-            layout.add(FrameKind::Data, envelope);
-        });
-        let cipher = self.volume.keys().block(id);
-        let mut object = layout.header().to_vec();
-        for frame in cipher.encrypt(FrameNo(0), FrameKind::Commit, Some(&key), vec![body]) {
-            object.extend_from_slice(frame.bytes());
+        let mut block = Block::new(self.next_block(BlockClass::Commit));
+        block.add(FrameKind::Commit, Envelope::pack(&commit.encode(), body));
+        let compression = self.volume.config().compression;
+        for plain in small_data {
+            block.add(FrameKind::Data, Envelope::pack(plain, compression));
         }
-        for frame in cipher.encrypt(FrameNo(1), FrameKind::Data, None, data) {
-            object.extend_from_slice(frame.bytes());
-        }
-        object.extend(layout.finish(|frame, envelope| {
-            cipher
-                .encrypt(frame, FrameKind::Directory, None, vec![envelope])
-                .remove(0)
-        }));
-        self.volume
-            .store()
-            .put(&key, Body::Bytes(object.into()))
-            .await
-            .unwrap();
+        let object = block.encrypt(&self.volume, &key);
+        self.put(&key, object).await;
+    }
+
+    async fn put(&self, key: &ObjectKey, object: Bytes) {
+        let body = Body::Bytes(object);
+        self.volume.store().put(key, body).await.unwrap();
     }
 }
 
-/// Lays out pages and keeps them until the block is finished.
-struct Sink {
+/// A block that is being laid out.
+struct Block {
     id: BlockId,
     layout: BlockLayout,
-    envelopes: Vec<Envelope>,
+    frames: Vec<(FrameKind, Envelope)>,
 }
 
-impl PageSink for Sink {
-    fn put(&mut self, page: Vec<u8>) -> Result<Place, Error> {
-        let envelope = Envelope::pack(&page, Compression::default());
-        let place = self.layout.add(FrameKind::Page, &envelope);
-        self.envelopes.push(envelope);
-        Ok(Place {
+impl Block {
+    fn new(id: BlockId) -> Self {
+        Self {
+            id,
+            layout: BlockLayout::new(id),
+            frames: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, kind: FrameKind, envelope: Envelope) -> Place {
+        let place = self.layout.add(kind, &envelope);
+        self.frames.push((kind, envelope));
+        Place {
             at: Address {
                 block: self.id,
                 frame: place.frame,
@@ -297,57 +328,35 @@ impl PageSink for Sink {
                 len: place.len,
                 commit: None,
             },
-        })
-    }
-}
-
-/// A whole block object with these frames, and where they lie.
-pub(crate) fn block(
-    volume: &Volume,
-    id: BlockId,
-    kind: FrameKind,
-    frames: &[Vec<u8>],
-) -> (Vec<Place>, Bytes) {
-    let mut layout = BlockLayout::new(id);
-    let envelopes: Vec<_> = frames
-        .iter()
-        .map(|plain| Envelope::pack(plain, Compression::default()))
-        .collect();
-    let places = envelopes.iter().map(|envelope| {
-        let place = layout.add(kind, envelope);
-        Place {
-            at: Address {
-                block: id,
-                frame: place.frame,
-                inner: 0,
-            },
-            hint: Hint {
-                offset: place.offset,
-                len: place.len,
-                commit: None,
-            },
         }
-    });
-    let places = places.collect();
-    (places, finish(volume, kind, layout, id, envelopes))
+    }
+
+    /// The whole object. Only a commit's body is bound to the object's name.
+    fn encrypt(self, volume: &Volume, key: &ObjectKey) -> Bytes {
+        let cipher = volume.keys().block(self.id);
+        let one = |number, kind, envelope| {
+            let name = (kind == FrameKind::Commit).then_some(key);
+            cipher.encrypt(number, kind, name, vec![envelope]).remove(0)
+        };
+        let mut object = self.layout.header().to_vec();
+        for (number, (kind, envelope)) in (0..).map(FrameNo).zip(self.frames) {
+            object.extend_from_slice(one(number, kind, envelope).bytes());
+        }
+        let finish = |number, envelope| one(number, FrameKind::Directory, envelope);
+        object.extend(self.layout.finish(finish));
+        object.into()
+    }
 }
 
-fn finish(
-    volume: &Volume,
-    kind: FrameKind,
-    layout: BlockLayout,
-    id: BlockId,
-    envelopes: Vec<Envelope>,
-) -> Bytes {
-    let cipher = volume.keys().block(id);
-    let mut object = layout.header().to_vec();
-    for frame in cipher.encrypt(FrameNo(0), kind, None, envelopes) {
-        object.extend_from_slice(frame.bytes());
+/// Takes pages as frames of one block.
+struct Sink {
+    block: Block,
+    compression: Compression,
+}
+
+impl PageSink for Sink {
+    fn put(&mut self, page: Vec<u8>) -> Result<Place, Error> {
+        let envelope = Envelope::pack(&page, self.compression);
+        Ok(self.block.add(FrameKind::Page, envelope))
     }
-    object.extend(layout.finish(|frame, envelope| {
-        cipher
-            .encrypt(frame, FrameKind::Directory, None, vec![envelope])
-            .remove(0)
-    }));
-    object.into()
 }

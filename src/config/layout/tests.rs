@@ -10,6 +10,7 @@ fn ours_at(path: &str) -> Entry {
         device: "0:52".into(),
         mountpoint: path.into(),
         kind: "fuse.rewindfs".into(),
+        source: "docs".into(),
     }
 }
 

@@ -69,10 +69,10 @@ fn a_truncate_of_an_exabyte_costs_nothing() {
     for page in 0..RUNS_MAX as u64 + 10 {
         pages.insert(&(page * 2..page * 2 + 1), Detail::Pages);
     }
-    assert_eq!(pages.bitmaps(), 1);
+    assert_eq!(pages.memory(), BITMAP_BYTES as u64);
     let all = 7..pages_touched(&(0..1 << 62)).end;
     pages.insert(&all, Detail::Pages);
-    assert!(pages.bitmaps() <= 2);
+    assert!(pages.memory() <= 3 * BITMAP_BYTES as u64);
     assert_eq!(pages.remove(&all), all.end - all.start);
     assert_eq!(set_of(&pages.runs()), BTreeSet::from([0, 2, 4, 6]));
 }
@@ -83,8 +83,26 @@ fn short_memory_marks_whole_logical_blocks() {
     for page in 0..=RUNS_MAX as u64 {
         pages.insert(&(page * 2..page * 2 + 1), Detail::Blocks);
     }
-    assert_eq!(pages.bitmaps(), 0);
+    assert!(pages.memory() < BITMAP_BYTES as u64);
     assert_eq!(pages.runs(), vec![0..BLOCK_PAGES]);
+}
+
+#[test]
+fn bitmaps_are_given_up_for_whole_logical_blocks() {
+    let mut pages = Pages::default();
+    for page in 0..=RUNS_MAX as u64 {
+        pages.insert(&(page * 2..page * 2 + 1), Detail::Pages);
+    }
+    pages.insert(&(3 * BLOCK_PAGES + 7..3 * BLOCK_PAGES + 9), Detail::Pages);
+    let before = pages_in(&pages.runs());
+    let added = pages.coarsen();
+    assert_eq!(
+        pages.runs(),
+        vec![0..BLOCK_PAGES, 3 * BLOCK_PAGES..4 * BLOCK_PAGES]
+    );
+    assert_eq!(before + added, 2 * BLOCK_PAGES);
+    assert!(pages.memory() < BITMAP_BYTES as u64);
+    assert_eq!(pages.coarsen(), 0);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::clock::Timespec;
 use crate::epoch::origin::{Contents, Origin};
-use crate::epoch::{Epochs, Options};
+use crate::epoch::{CopyAhead, Epochs, Options};
 use crate::format::entry::Kind;
 use crate::id::{EpochNo, FileId};
 use crate::journal::Journal;
@@ -329,9 +329,19 @@ impl World {
 pub(super) const ROOMY: Options = Options {
     preserve_bytes: 64 << 20,
     kept_files: 64,
+    changes_bytes: 64 << 20,
 };
 /// Room for two pages and one descriptor.
 pub(super) const TIGHT: Options = Options {
     preserve_bytes: 8192,
     kept_files: 1,
+    changes_bytes: 64 << 20,
 };
+
+/// What a copy ahead reads in `range`.
+pub(super) fn read_ahead(copy: &CopyAhead, range: Range<u64>) -> Vec<u8> {
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    let read = copy.read(&mut bytes, range.start).unwrap();
+    bytes.truncate(read);
+    bytes
+}

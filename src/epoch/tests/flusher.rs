@@ -6,7 +6,7 @@ use std::ops::Range;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::fake::{DIRS, State, World};
+use super::fake::{DIRS, State, World, read_ahead};
 use crate::epoch::{CaptureError, CopyAhead, Sealed, SealedInode};
 use crate::id::FileId;
 
@@ -54,7 +54,7 @@ impl Flusher {
             if rng.random_range(0..5) == 0 {
                 continue;
             }
-            let mut bytes = copy.read(range.clone()).unwrap().to_vec();
+            let mut bytes = read_ahead(&copy, range.clone());
             // What lies beyond the end is gone, and must hide what the last commit has there.
             bytes.resize((range.end - range.start) as usize, 0);
             self.ahead.push((id, range.start, bytes));

@@ -219,6 +219,7 @@ fn folds_lose_nothing() {
             &Options {
                 preserve_bytes: 0,
                 kept_files: 1,
+                changes_bytes: 64 << 20,
             },
         );
         commits += more;

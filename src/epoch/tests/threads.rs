@@ -86,6 +86,7 @@ fn commits_are_exact_and_come_even_when_nothing_fits() {
         &Options {
             preserve_bytes: 0,
             kept_files: 0,
+            changes_bytes: 64 << 20,
         },
         10,
         3,

@@ -26,6 +26,7 @@ fn touched(size: u64, fresh: bool, dirty: &[Range<u64>]) -> Touched {
             xattrs: Vec::new(),
             target: Vec::new(),
         }),
+        left_out: false,
     }
 }
 

@@ -72,6 +72,7 @@ fn touched(id: u64, kind: Kind, size: u64) -> Touched {
             xattrs: Vec::new(),
             target: Vec::new(),
         }),
+        left_out: false,
     }
 }
 
@@ -250,4 +251,38 @@ fn times_too_young_to_tell_changes_apart_are_racy() {
     assert!(!racy(at(NOW.0 - 3000, 0)));
     let old = Timespec { secs: -5, nanos: 1 };
     assert!(!racy(old));
+}
+
+/// A file that may not be read was renamed. Its old name went, its new one pointed to something that could not be said, and so the
+/// next snapshot had lost the file altogether.
+#[tokio::test]
+async fn what_is_left_out_keeps_its_last_state_under_the_names_it_has_now() {
+    let file = (5, Kind::File);
+    let names = [name(1, "a", Some(file)), name(1, "b", Some(file))];
+    let touch = vec![touched(1, Kind::Dir, 0), touched(5, Kind::File, 10)];
+    let (_, tree) = apply(&empty(), touch, &names).await;
+    let before = tree.inode(FileId(5)).await.unwrap();
+    let left_out = || Touched {
+        attributes: None,
+        left_out: true,
+        ..touched(5, Kind::File, 0)
+    };
+    let moved = [name(1, "a", None), name(1, "c", Some(file))];
+    let (outcome, tree) = apply(&tree, vec![left_out()], &moved).await;
+    assert_eq!(tree.inode(FileId(5)).await.unwrap(), before);
+    assert!(tree.name(FileId(1), b"a").await.unwrap().is_none());
+    assert!(tree.name(FileId(1), b"c").await.unwrap().is_some());
+    assert!(outcome.alive.is_empty(), "nothing of it is to be captured");
+    // Without a last state there is nothing to show, and a name must not point to nothing.
+    let unknown = Touched {
+        attributes: None,
+        left_out: true,
+        ..touched(6, Kind::File, 0)
+    };
+    let (_, tree) = apply(&tree, vec![unknown], &[name(1, "d", Some((6, Kind::File)))]).await;
+    assert!(tree.name(FileId(1), b"d").await.unwrap().is_none());
+    // And without names it dies like any other.
+    let gone = [name(1, "b", None), name(1, "c", None)];
+    let (_, tree) = apply(&tree, vec![left_out()], &gone).await;
+    assert_eq!(tree.inode(FileId(5)).await.unwrap(), None);
 }

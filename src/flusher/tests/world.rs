@@ -169,6 +169,7 @@ impl World {
             epoch::Options {
                 preserve_bytes: 16 << 20,
                 kept_files: 100,
+                changes_bytes: 64 << 20,
             },
         );
         let parts = Parts {
@@ -181,6 +182,7 @@ impl World {
             spool,
             resumed: manifests,
             base,
+            owed_since: None,
             clock,
             runtime: tokio::runtime::Handle::current(),
         };
@@ -241,7 +243,7 @@ pub(super) async fn contents(volume: &Volume, found: &Found) -> BTreeMap<String,
 }
 
 impl Writer {
-    fn root(&self) -> Arc<LiveInode> {
+    pub(super) fn root(&self) -> Arc<LiveInode> {
         self.epochs.inode(&self.source.root())
     }
 
@@ -328,6 +330,19 @@ impl Writer {
                 kind,
             }),
         );
+    }
+
+    pub(super) fn rename(&self, from: &str, to: &str) {
+        let (root, inode) = (self.root(), self.inode(from));
+        let inodes = [&root, &inode];
+        let mut guard = self.epochs.change(&inodes).unwrap();
+        fs::rename(self.path(from), self.path(to)).unwrap();
+        let entry = NameEntry {
+            id: inode.id(),
+            kind: Kind::File,
+        };
+        guard.name(&root, from.as_bytes(), None);
+        guard.name(&root, to.as_bytes(), Some(entry));
     }
 
     /// `from` takes the place of `to`, as an editor saves.

@@ -63,6 +63,8 @@ impl Ops {
         let touched = [inode.live()];
         let mut guard = self.epochs.change(&touched)?;
         let before = self.source.stat(node)?;
+        // Held to the end, so that what was set can be shown: there may be no other descriptor to be had.
+        let fd = self.source.path_fd(node)?;
         if set.uid.is_some() || set.gid.is_some() {
             self.source.set_owner(node, set.uid, set.gid)?;
         }
@@ -81,7 +83,7 @@ impl Ops {
         if set.atime != SetTime::Keep || set.mtime != SetTime::Keep {
             self.source.set_times(node, set.atime, set.mtime)?;
         }
-        let stat = self.source.stat(node)?;
+        let stat = sys::stat(&*fd).map(Stat::from)?;
         inode.changed(&before, &stat);
         Ok(Shown { id, stat })
     }

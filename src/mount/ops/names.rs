@@ -10,7 +10,7 @@ use crate::format::entry::{Kind, NameEntry};
 use crate::id::FileId;
 use crate::mount::handles::OpenFile;
 use crate::mount::inodes::Inode;
-use crate::source::{Caller, Node, Stat};
+use crate::source::{Caller, Node, Stat, Unmade};
 
 /// How often a name may turn out to be another inode once its lock is held. The kernel lets only one request at a time
 /// change a directory of the mount, so only somebody who changes the source beside it can cause even one repetition.
@@ -130,14 +130,25 @@ impl Ops {
     /// Gives an inode another name.
     pub fn link(&self, id: FileId, dir: FileId, name: &[u8]) -> io::Result<Shown> {
         let (inode, parent) = (self.inode(id)?, self.inode(dir)?);
+        let (node, parent) = (inode.node(), parent);
         let touched = [inode.live(), parent.live()];
         let mut guard = self.epochs.change(&touched)?;
-        self.source.link(inode.node(), parent.node(), name)?;
-        let stat = self.source.stat(inode.node())?;
-        guard.name(parent.live(), name, Some(entry(inode.node(), &stat)));
+        let before = self.source.stat(node)?;
+        self.source.remember(parent.node(), name, node);
+        if let Err(error) = self.source.link(node, parent.node(), name) {
+            if error.raw_os_error() != Some(libc::EEXIST) {
+                self.source.forget_name(parent.node(), name, node);
+            }
+            return Err(error);
+        }
+        guard.name(parent.live(), name, Some(entry(node, &before)));
+        // The link is there: that its inode cannot be looked at again is no reason to say otherwise.
+        let stat = self.source.stat(node).unwrap_or_else(|_| Stat {
+            links: before.links + 1,
+            ..before
+        });
         drop(guard);
-        self.source.remember(parent.node(), name, inode.node())?;
-        Ok(self.show(inode.node(), stat))
+        Ok(self.show(node, stat))
     }
 
     /// Removes a name of anything but a directory.
@@ -197,42 +208,52 @@ impl Ops {
             _ => None,
         };
         let going = match met {
-            Some(met) if !exchange => Some(self.begin_removal(&mut guard, met)?),
+            Some(met) if !exchange => {
+                let name = (to_dir.node(), asked.to.1);
+                Some(self.begin_removal(&mut guard, met, name)?)
+            }
             _ => None,
         };
+        // What is found by name must be found under the new one from the very moment on when it has it.
+        let met = met.map(|met| met.node());
+        self.source.remember(to_dir.node(), asked.to.1, &from);
+        if let (Some(met), Some(_)) = (met, exchanged) {
+            self.source.remember(from_dir.node(), asked.from.1, met);
+        }
         let renamed = rename();
         if let Some(going) = going {
-            self.end_removal(going, renamed.is_ok());
+            self.end_removal(going, (to_dir.node(), asked.to.1), renamed.is_ok());
         }
-        renamed?;
+        if let Err(error) = renamed {
+            self.source.forget_name(to_dir.node(), asked.to.1, &from);
+            if let (Some(met), Some(_)) = (met, exchanged) {
+                self.source.forget_name(from_dir.node(), asked.from.1, met);
+            }
+            return Err(error);
+        }
         guard.name(to_dir.live(), asked.to.1, Some(moved));
-        let left = if asked.flags & libc::RENAME_WHITEOUT != 0 {
-            // First gone and then made, so that removing the whiteout, too, leaves a trace of the name that was there.
-            guard.name(from_dir.live(), asked.from.1, None);
-            self.whiteout(&mut guard, from_dir.node(), asked.from.1)
-        } else {
-            Ok(exchanged)
-        };
-        let entry = left.as_ref().ok().copied().flatten();
-        guard.name(from_dir.live(), asked.from.1, entry);
-        self.source.remember(to_dir.node(), asked.to.1, &from)?;
+        self.source
+            .forget_name(from_dir.node(), asked.from.1, &from);
         if let (Some(met), Some(_)) = (met, exchanged) {
-            self.source
-                .remember(from_dir.node(), asked.from.1, met.node())?;
+            self.source.forget_name(to_dir.node(), asked.to.1, met);
         }
-        left.map(drop)
+        // With a whiteout first gone and then made, so that removing it, too, leaves a trace of the name that was there.
+        guard.name(from_dir.live(), asked.from.1, exchanged);
+        if asked.flags & libc::RENAME_WHITEOUT != 0 {
+            self.whiteout(&mut guard, from_dir, asked.from.1);
+        }
+        Ok(())
     }
 
     /// What the rename has left behind at the old name.
-    fn whiteout(
-        &self,
-        guard: &mut Guard<'_>,
-        dir: &Node,
-        name: &[u8],
-    ) -> io::Result<Option<NameEntry>> {
-        let (node, stat) = self.source.lookup(dir, name)?;
-        guard.created(&self.epochs.inode(&node));
-        Ok(Some(entry(&node, &stat)))
+    fn whiteout(&self, guard: &mut Guard<'_>, dir: &Inode, name: &[u8]) {
+        match self.source.lookup(dir.node(), name) {
+            Ok((node, stat)) => {
+                guard.created(&self.epochs.inode(&node));
+                guard.name(dir.live(), name, Some(entry(&node, &stat)));
+            }
+            Err(error) => guard.owe(dir.live(), name, &error),
+        }
     }
 
     fn entry_of(&self, node: &Node) -> io::Result<NameEntry> {
@@ -243,7 +264,7 @@ impl Ops {
         &self,
         dir: FileId,
         name: &[u8],
-        create: impl FnOnce(&Node) -> io::Result<(Node, Stat)>,
+        create: impl FnOnce(&Node) -> Result<(Node, Stat), Unmade>,
     ) -> io::Result<Shown> {
         let parent = self.inode(dir)?;
         let (inode, stat, ()) = self.make(&parent, name, |dir| {
@@ -258,11 +279,19 @@ impl Ops {
         &self,
         parent: &Inode,
         name: &[u8],
-        create: impl FnOnce(&Node) -> io::Result<(Node, Stat, T)>,
+        create: impl FnOnce(&Node) -> Result<(Node, Stat, T), Unmade>,
     ) -> io::Result<(Arc<Inode>, Stat, T)> {
         let touched = [parent.live()];
         let mut guard = self.epochs.change(&touched)?;
-        let (node, stat, more) = create(parent.node())?;
+        let (node, stat, more) = match create(parent.node()) {
+            Ok(made) => made,
+            Err(Unmade::Refused(error)) => return Err(error),
+            Err(Unmade::Unknown(error)) => {
+                // There is nothing to show to the program. What stands there is looked up again.
+                guard.owe(parent.live(), name, &error);
+                return Err(error);
+            }
+        };
         let inode = self.inodes.hold(self.epochs.inode(&node));
         guard.created(inode.live());
         guard.name(parent.live(), name, Some(entry(&node, &stat)));
@@ -286,9 +315,10 @@ impl Ops {
             if self.source.entry(parent.node(), name)? != node {
                 continue;
             }
-            let going = self.begin_removal(&mut guard, &live)?;
+            let place = (parent.node(), name);
+            let going = self.begin_removal(&mut guard, &live, place)?;
             let removed = remove(parent.node());
-            self.end_removal(going, removed.is_ok());
+            self.end_removal(going, place, removed.is_ok());
             removed?;
             guard.name(parent.live(), name, None);
             return Ok(());
@@ -297,7 +327,12 @@ impl Ops {
     }
 
     /// Before a name goes: if it is the last, the inode stays within reach of the sealed epoch and of programs that have it open.
-    fn begin_removal(&self, guard: &mut Guard<'_>, inode: &Arc<LiveInode>) -> io::Result<Going> {
+    fn begin_removal(
+        &self,
+        guard: &mut Guard<'_>,
+        inode: &Arc<LiveInode>,
+        (dir, name): (&Node, &[u8]),
+    ) -> io::Result<Going> {
         let node = inode.node().clone();
         let last = match self.source.stat(&node) {
             Ok(stat) => stat.kind == Kind::Dir || stat.links <= 1,
@@ -306,12 +341,17 @@ impl Ops {
         if last {
             guard.unlinking(inode)?;
             self.source.keep_unnamed(&node)?;
+        } else {
+            self.source.keep_if_nameless(&node, dir, name)?;
         }
         Ok(Going { node, last })
     }
 
     /// After the system call.
-    fn end_removal(&self, going: Going, gone: bool) {
+    fn end_removal(&self, going: Going, (dir, name): (&Node, &[u8]), gone: bool) {
+        if gone {
+            self.source.forget_name(dir, name, &going.node);
+        }
         if !going.last {
             return;
         }

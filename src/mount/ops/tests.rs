@@ -1,6 +1,6 @@
 //! The operations without a kernel: what it would otherwise hide (lookup counts, handles, hooks) and what it never sends.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
@@ -15,6 +15,7 @@ const RW: i32 = libc::O_RDWR;
 struct Scene {
     dir: PathBuf,
     epochs: Arc<Epochs>,
+    source: Arc<Source>,
     journal: Arc<Journal>,
     ops: Ops,
     _all: tempfile::TempDir,
@@ -25,27 +26,54 @@ impl Scene {
         Self::with(Options::default())
     }
 
+    /// As a user without privileges has it: inodes are found by name.
+    fn by_name() -> Self {
+        Self::over(Options::default(), Source::open_by_name)
+    }
+
     fn with(options: Options) -> Self {
+        Self::over(options, Source::open)
+    }
+
+    fn over(
+        options: Options,
+        open: impl Fn(&Path, &Path, FileId) -> Result<Source, crate::source::Error>,
+    ) -> Self {
         let all = tempfile::tempdir().expect("a directory");
         let dir = all.path().join("source");
         std::fs::create_dir(&dir).expect("made");
         let ids = all.path().join("ids");
-        let source = Arc::new(Source::open(&dir, &ids, FileId(2)).expect("source"));
+        let source = Arc::new(open(&dir, &ids, FileId(2)).expect("source"));
         let (journal, _) = Journal::open(&all.path().join("journal")).expect("journal");
         let journal = Arc::new(journal);
         let limits = epoch::Options {
             preserve_bytes: 1 << 20,
             kept_files: 10,
+            changes_bytes: 64 << 20,
         };
         let epochs = Epochs::new(Arc::clone(&source), Arc::clone(&journal), limits);
-        let ops = Ops::new(Arc::clone(&epochs), source, Arc::clone(&journal), options);
+        let ops = Ops::new(
+            Arc::clone(&epochs),
+            Arc::clone(&source),
+            Arc::clone(&journal),
+            options,
+        );
         Self {
             dir,
             epochs,
+            source,
             journal,
             ops,
             _all: all,
         }
+    }
+
+    fn epochs_node(&self, id: FileId) -> Node {
+        self.ops
+            .inode(id)
+            .expect("the kernel knows it")
+            .node()
+            .clone()
     }
 
     fn create(&self, name: &str) -> Opened {
@@ -460,4 +488,94 @@ fn a_whiteout_that_is_removed_at_once_does_not_bring_the_old_name_back() {
         ("moved".to_owned(), Some(Kind::File)),
     ];
     assert_eq!(scene.sealed_names(), expected);
+}
+
+/// Without open_by_handle_at(2) a linked file was lost with whichever of its names it had been seen under last, until the next scan:
+/// programs got ESTALE, and snapshots lost the file.
+#[test]
+fn a_file_that_is_found_by_name_survives_the_loss_of_any_but_its_last() {
+    let scene = Scene::by_name();
+    let root = FileId::ROOT;
+    let open = scene.create("one");
+    scene.write(open.handle, 0, b"contents").expect("written");
+    scene.ops.link(open.id, root, b"two").expect("linked");
+    scene.sealed_names();
+    scene.ops.unlink(root, b"two").expect("removed");
+    let forget = |id| {
+        // What a busy mount does sooner or later.
+        scene.source.release(&scene.epochs_node(id));
+    };
+    forget(open.id);
+    scene.write(open.handle, 0, b"CONTENTS").expect("written");
+    let sealed = scene.epochs.seal().expect("changed");
+    let found = sealed.attributes(open.id).expect("readable");
+    assert_eq!(found.expect("it has a name").stat.links, 1);
+    sealed.finish().expect("not folded");
+    forget(open.id);
+    scene.rename("one", "three", 0).expect("renamed");
+    forget(open.id);
+    assert_eq!(
+        scene
+            .ops
+            .attributes(open.id, None)
+            .expect("found")
+            .stat
+            .size,
+        8
+    );
+    scene.ops.link(open.id, root, b"four").expect("linked");
+    scene.ops.unlink(root, b"three").expect("removed");
+    forget(open.id);
+    assert_eq!(
+        scene
+            .ops
+            .attributes(open.id, None)
+            .expect("found")
+            .stat
+            .links,
+        1
+    );
+    scene.ops.unlink(root, b"four").expect("removed");
+    let gone = scene
+        .ops
+        .attributes(open.id, None)
+        .expect("held by the mount");
+    assert_eq!(gone.stat.links, 0);
+}
+
+#[test]
+fn a_tree_that_is_found_by_name_can_be_moved_about() {
+    let scene = Scene::by_name();
+    let root = FileId::ROOT;
+    let a = scene
+        .ops
+        .make_dir(root, b"a", 0o755, &caller())
+        .expect("made")
+        .id;
+    let b = scene
+        .ops
+        .make_dir(a, b"b", 0o755, &caller())
+        .expect("made")
+        .id;
+    let (file, open) = scene
+        .ops
+        .create(b, b"file", 0o644, RW, &caller())
+        .expect("made");
+    scene.ops.release(open.handle);
+    scene.rename("a", "x", 0).expect("renamed");
+    let moved = scene.ops.rename(Rename {
+        from: (a, b"b"),
+        to: (root, b"y"),
+        flags: 0,
+    });
+    moved.expect("renamed");
+    scene
+        .rename("x", "y", libc::RENAME_EXCHANGE)
+        .expect("exchanged");
+    for id in [a, b, file.id] {
+        scene.source.release(&scene.epochs_node(id));
+    }
+    scene.ops.attributes(file.id, None).expect("found");
+    assert_eq!(scene.ops.lookup(root, b"x").expect("found").id, b);
+    assert_eq!(scene.ops.lookup(root, b"y").expect("found").id, a);
 }

@@ -120,11 +120,12 @@ pub(super) struct Scene {
     state: TempDir,
 }
 
-fn epochs(source: &Arc<Source>, state: &TempDir) -> Arc<Epochs> {
+fn epochs(source: &Arc<Source>, state: &TempDir, changes_bytes: u64) -> Arc<Epochs> {
     let (journal, _stop) = Journal::open(&state.path().join("journal")).unwrap();
     let options = Options {
         preserve_bytes: 1 << 20,
         kept_files: 16,
+        changes_bytes,
     };
     Epochs::new(Arc::clone(source), Arc::new(journal), options)
 }
@@ -136,10 +137,15 @@ fn source(dir: &TempDir, state: &TempDir) -> Arc<Source> {
 
 impl Scene {
     pub(super) fn new() -> Self {
+        Self::with_memory(64 << 20)
+    }
+
+    /// An epoch with more changes than fit these bytes forgets them.
+    pub(super) fn with_memory(changes_bytes: u64) -> Self {
         let (dir, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
         let source = source(&dir, &state);
         Self {
-            epochs: epochs(&source, &state),
+            epochs: epochs(&source, &state, changes_bytes),
             source,
             tree: None,
             intents: Intents::default(),
@@ -160,8 +166,8 @@ impl Scene {
     /// The mount is gone and comes back: nothing is known but what the commit says.
     pub(super) fn next_life(&mut self) {
         let none = TempDir::new().unwrap();
-        self.epochs = epochs(&self.source, &none);
-        self.epochs = epochs(&self.source, &self.state);
+        self.epochs = epochs(&self.source, &none, 64 << 20);
+        self.epochs = epochs(&self.source, &self.state, 64 << 20);
     }
 
     /// The map of file numbers is lost.

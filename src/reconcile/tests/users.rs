@@ -125,7 +125,7 @@ impl User {
         }
     }
 
-    fn rename(&self, dir: &Node, name: &[u8], node: &Node, to: &Node, new: &[u8]) {
+    pub(super) fn rename(&self, dir: &Node, name: &[u8], node: &Node, to: &Node, new: &[u8]) {
         let (parent, live, target) = (self.live(dir), self.live(node), self.live(to));
         let inodes = [&parent, &live, &target];
         let mut guard = self.epochs.change(&inodes).unwrap();

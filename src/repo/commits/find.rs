@@ -1,12 +1,11 @@
 //! Which commit a person means: by time, number, name or id. All but a time are looked up in the history that the newest
-//! commit authenticates; a time is found by names, in two LISTs, however many commits there
+//! commit authenticates; a time is found by names, in at most two LISTs, however many commits there
 //! are. Where those leave open whether a commit is missing behind the one found, history is asked.
 
 use crate::clock::Stamp;
 use crate::format::entry::HistoryEntry;
 use crate::id::Seq;
-use crate::repo::commits::{Found, Looked, Point, snapshot_id};
-use crate::repo::lineage::Lineage;
+use crate::repo::commits::{Found, Listed, Looked, Newer, Point, snapshot_id};
 use crate::repo::{Error, Volume, layout, show_time};
 
 /// The fewest digits that are taken for the beginning of an id: fewer would now and then find a snapshot that nobody meant.
@@ -41,6 +40,22 @@ impl Volume {
         self.read_entry(entry, &head).await
     }
 
+    /// The newest commit that can be read, an incomplete one only if there is no other: what `Latest` would mean if those that are damaged
+    /// or gone had never been. For whoever has told so and wants what is left; `None` if nothing is.
+    pub async fn latest_readable(&self) -> Result<Option<Found>, Error> {
+        let (Some(known), _) = self.newest_readable().await? else {
+            return Ok(None);
+        };
+        if !known.commit.incomplete {
+            return Ok(Some(known));
+        }
+        let history = self.history(&known).await?;
+        match back(&history, 0) {
+            Ok(entry) => self.read_entry(entry, &known).await.map(Some),
+            Err(_) => Ok(Some(known)),
+        }
+    }
+
     /// The newest commit is damaged. What is asked for by number, name or id an older one knows too; what depends on which is the newest
     /// is refused, for whoever asks must learn that it is damaged.
     async fn find_behind(&self, damage: Error, point: &Point) -> Result<Found, Error> {
@@ -63,14 +78,15 @@ impl Volume {
     /// The newest commit whose time is not later than `at`. Newest by era first: where the clock was set back and two eras
     /// have commits before `at`, the later era has it.
     async fn find_at(&self, at: Stamp) -> Result<Found, Error> {
-        let lineage = self.claims.lineage().await?;
-        let looked = self.newest_from(&lineage, None, at).await?;
+        let listed = self.list_commits().await?;
+        let looked = self.newest_from(&listed, None, at).await?;
+        self.compare_with_seen(&listed, looked.found.as_ref(), at)
+            .await?;
         let Some(found) = &looked.found else {
-            return Err(self.none_at(&lineage, at).await?);
+            return Err(self.none_at(&listed, at).await?);
         };
-        if !self.is_contiguous(&lineage, &looked, found).await? {
-            self.prove_nothing_between(&lineage, Some(found), at)
-                .await?;
+        if !self.is_contiguous(&listed, &looked, found).await? {
+            self.prove_nothing_between(&listed, Some(found), at).await?;
         }
         if !found.commit.incomplete {
             return Ok(found.clone());
@@ -85,12 +101,12 @@ impl Volume {
     }
 
     /// Why there is nothing at or before `at`, once it is proven that nothing has gone from there.
-    async fn none_at(&self, lineage: &Lineage, at: Stamp) -> Result<Error, Error> {
-        let looked = self.newest_from(lineage, None, Stamp(u64::MAX)).await?;
+    async fn none_at(&self, listed: &Listed, at: Stamp) -> Result<Error, Error> {
+        let looked = self.newest_from(listed, None, Stamp(u64::MAX)).await?;
         let Some(head) = looked.found else {
             return Ok(self.nothing_yet());
         };
-        self.prove_nothing_between(lineage, None, at).await?;
+        self.prove_nothing_between(listed, None, at).await?;
         let why = format!("there is no snapshot at or before {}", show_time(at));
         Ok(not_found(why, &self.history(&head).await?))
     }
@@ -100,18 +116,20 @@ impl Volume {
     /// store can plant one.
     async fn is_contiguous(
         &self,
-        lineage: &Lineage,
+        listed: &Listed,
         looked: &Looked,
         found: &Found,
     ) -> Result<bool, Error> {
-        let Some((newer, len)) = &looked.newer else {
-            return Ok(looked.among_newest);
+        let (newer, len) = match &looked.newer {
+            Newer::None => return Ok(true),
+            Newer::Unknown => return Ok(false),
+            Newer::Name(newer, len) => (newer, *len),
         };
         // Saves reading one that cannot follow it.
-        if !looked.among_newest || newer.seq.0.checked_sub(1) != Some(found.commit.name.seq.0) {
+        if newer.seq.0.checked_sub(1) != Some(found.commit.name.seq.0) {
             return Ok(false);
         }
-        match self.read_if_history(lineage, newer, *len).await {
+        match self.read_if_history(listed, newer, len).await {
             Ok(next) => {
                 let this = Some((found.commit.name, found.tag));
                 Ok(next.is_some_and(|next| next.commit.previous == this))
@@ -124,7 +142,7 @@ impl Volume {
     }
 
     /// That history has no commit later than `found` and not later than `at`: one that has gone from the store would otherwise go
-    /// unnoticed, and an older state be taken for that of `at`. [`Error::Missing`] names it. One LIST and one commit more, and the
+    /// unnoticed, and an older state be taken for that of `at`. [`Error::Missing`] names it. One commit more, and the
     /// few pages in which history has the commits behind `found`.
     ///
     /// Whoever can delete objects can delete all later ones too, and no store tells that from a volume that ended there; so where no
@@ -132,11 +150,11 @@ impl Volume {
     /// have said is not known.
     async fn prove_nothing_between(
         &self,
-        lineage: &Lineage,
+        listed: &Listed,
         found: Option<&Found>,
         at: Stamp,
     ) -> Result<(), Error> {
-        let (Some(head), _) = self.newest_readable_of(lineage).await? else {
+        let (Some(head), _) = self.newest_readable_of(listed).await? else {
             return Ok(());
         };
         if found.is_some_and(|found| found.commit.name == head.commit.name) {

@@ -154,6 +154,31 @@ async fn the_same_owner_takes_over_at_once_and_adopts_what_it_had_begun() {
 }
 
 #[tokio::test]
+async fn whether_another_has_taken_the_volume_goes_by_the_last_claim_alone() {
+    let store = memory();
+    let first = Writer::new(&store).await;
+    let volume = first.volume.clone();
+    let taken = |owner, session| volume.taken_by_other(owner, session);
+    assert_eq!(taken("here", None).await.unwrap(), None);
+    let told = taken("there", None).await.unwrap();
+    assert_eq!(told.as_deref(), Some("here"));
+    // This machine under another name: a laptop's changes with the network it is in.
+    let session = Some(first.writership.session());
+    assert_eq!(taken("renamed", session).await.unwrap(), None);
+
+    first.writership.release().await.unwrap();
+    claim_from_nothing(&volume, "there", &clock(1))
+        .await
+        .unwrap();
+    for session in [None, session] {
+        let told = taken("here", session).await.unwrap();
+        assert_eq!(told.as_deref(), Some("there"));
+    }
+    let empty = crate::repo::fixture::volume(&memory()).await;
+    assert_eq!(empty.taken_by_other("here", None).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn a_session_claims_once() {
     let store = memory();
     let first = Writer::new(&store).await;

@@ -1,7 +1,7 @@
 //! From sorted entries to pages: fills leaves, then the pages above them, and keeps pages that did not change.
 //!
-//! One page's worth of entries or two per level is in memory. A page is cut when there is too much for two, split
-//! evenly where a node of the old tree ends, and joined with the next where it would stay under 40 %.
+//! One page's worth of entries or two is in memory, and at most 1 MiB of places per level above. A leaf is cut when there is too much for
+//! two, split evenly where a node of the old tree ends, and joined with the next where it would stay under 40 %.
 
 use crate::format::commit::PageRoot;
 use crate::format::entry::Place;
@@ -11,6 +11,9 @@ use crate::repo::tree::PageSink;
 
 /// Pages written one after another are filled this far, so that a later change does not split each of them.
 const FILL: usize = PAGE_MAX / 10 * 9;
+/// Places of pages wait so long before the pages above are written: the places of ten million entries. So those pages lie together
+/// behind all leaves and right before the root, and one GET has them.
+const PLACES_WAITING_MAX: usize = 32 * PAGE_MAX;
 /// Less than this is joined with the page that follows.
 const MERGE_UNDER: usize = PAGE_MAX / 10 * 4;
 
@@ -157,10 +160,22 @@ impl<'a> Builder<'a> {
     }
 
     fn push_at(&mut self, level: usize, entry: Entry) -> Result<(), Error> {
+        let waiting_max = match level {
+            0 => 2 * PAGE_MAX,
+            _ => PLACES_WAITING_MAX,
+        };
         let pending = self.level(level);
         pending.push(entry);
-        if pending.page_len() > 2 * PAGE_MAX {
-            let front = pending.take_front();
+        match pending.page_len() > waiting_max {
+            true => self.write_full(level),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes pages off the front of what waits at a level, until no more than two are left.
+    fn write_full(&mut self, level: usize) -> Result<(), Error> {
+        while self.level(level).page_len() > 2 * PAGE_MAX {
+            let front = self.level(level).take_front();
             self.write(level, &front)?;
         }
         Ok(())
@@ -168,6 +183,7 @@ impl<'a> Builder<'a> {
 
     /// Writes all that waits at a level.
     fn flush(&mut self, level: usize) -> Result<(), Error> {
+        self.write_full(level)?;
         let pending = std::mem::take(self.level(level));
         self.split(level, &pending.entries)
     }

@@ -7,13 +7,13 @@ use crate::format::frame::FRAME_PLAIN_MAX;
 use crate::format::key::extent_key;
 use crate::format::page::Entry;
 use crate::id::{ContentId, FileId};
-use crate::repo::tree::Error;
+use crate::repo::tree::{Error, must_be_sound};
 
 /// The extent that an entry holds; `None` if it is none of file `id`.
 pub(super) fn read(entry: &Entry, id: FileId) -> Result<Option<Extent>, Error> {
     match extent_key(&entry.key) {
         Some((file, end)) if file == id => Ok(Some(Extent::decode(end, &entry.value)?)),
-        _ => Ok(None),
+        _ => must_be_sound(&entry.key).map(|()| None),
     }
 }
 

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 
 use crate::format::commit::TreeRoot;
 use crate::format::entry::{Change, Extent, HistoryEntry, Inode, Malformed, NameEntry, Place};
-use crate::format::key::Key;
+use crate::format::key::{Key, is_malformed, name_key};
 use crate::format::page::{self, Op, Page};
 use crate::id::{ContentId, FileId, Seq};
 use crate::path::RepoPath;
@@ -36,6 +36,14 @@ mod cursor;
 mod extents;
 
 mod error;
+
+/// A key that ends what is looked for must be one, or what follows it would be missed without a word.
+fn must_be_sound(key: &[u8]) -> Result<(), Error> {
+    match is_malformed(key) {
+        true => Err(Malformed("key: of a known kind and of another form").into()),
+        false => Ok(()),
+    }
+}
 
 #[cfg(test)]
 mod tests;
@@ -108,7 +116,8 @@ impl<P: Pages + Clone> Tree<P> {
             .map_err(Error::from)?)
     }
 
-    /// Up to `limit` names of a directory in byte order, strictly after `after`; none if there is no such directory.
+    /// Up to `limit` names of a directory in byte order, strictly after `after`; none if there is no such directory. What stands in
+    /// the tree as a name but cannot be one ([`is_entry_name`](crate::format::key::is_entry_name)) is among them.
     pub async fn names(
         &self,
         dir: FileId,
@@ -123,12 +132,9 @@ impl<P: Pages + Clone> Tree<P> {
         let mut names = Vec::new();
         let mut scan = self.scan(&from).await?;
         while let Some(entry) = scan.peek().filter(|_| names.len() < limit) {
-            let Some(Key::Name(of, name)) = Key::parse(&entry.key) else {
+            let Some((_, name)) = name_key(&entry.key).filter(|(of, _)| *of == dir) else {
                 break;
             };
-            if of != dir {
-                break;
-            }
             let value = NameEntry::decode(&entry.value).map_err(Error::from)?;
             names.push((name.to_vec(), value));
             scan.advance().await?;
@@ -154,7 +160,7 @@ impl<P: Pages + Clone> Tree<P> {
         let mut names = Vec::new();
         let mut scan = self.scan(&from).await?;
         while let Some(entry) = scan.peek().filter(|_| names.len() < limit) {
-            let Some(Key::Name(dir, name)) = Key::parse(&entry.key) else {
+            let Some((dir, name)) = name_key(&entry.key) else {
                 break;
             };
             let value = NameEntry::decode(&entry.value).map_err(Error::from)?;
@@ -184,7 +190,10 @@ impl<P: Pages + Clone> Tree<P> {
                     }
                     parts += 1;
                 }
-                _ => break,
+                _ => {
+                    must_be_sound(&entry.key)?;
+                    break;
+                }
             }
             scan.advance().await?;
         }
@@ -227,6 +236,7 @@ impl<P: Pages + Clone> Tree<P> {
         let mut scan = self.scan(&Key::History(first).encode()).await?;
         while let Some(entry) = scan.peek().filter(|_| entries.len() < limit) {
             let Some(Key::History(_)) = Key::parse(&entry.key) else {
+                must_be_sound(&entry.key)?;
                 break;
             };
             entries.push(HistoryEntry::decode(&entry.value).map_err(Error::from)?);
@@ -280,6 +290,7 @@ impl<P: Pages + Clone> Tree<P> {
         let mut scan = self.scan(&Key::Inode(first).encode()).await?;
         while let Some(entry) = scan.peek().filter(|_| inodes.len() < limit) {
             let Some(Key::Inode(id)) = Key::parse(&entry.key) else {
+                must_be_sound(&entry.key)?;
                 break;
             };
             inodes.push((id, Inode::decode(&entry.value).map_err(Error::from)?));

@@ -14,6 +14,8 @@ use parking_lot::Mutex;
 
 use crate::id::FileId;
 
+/// Where the bound stands.
+const FILE: &str = "next-id";
 /// Numbers made ready by one fsync: an untar of as many files waits for the disk once.
 const BATCH: u64 = 1 << 16;
 /// Numbers for one directory. What it does not use is never used: 2^64 is enough to be generous.
@@ -44,7 +46,7 @@ struct State {
 impl Numbers {
     /// Goes on where the file in `dir` ends, or at `next_id` if that is further.
     pub(super) fn open(dir: &Path, next_id: FileId) -> io::Result<Self> {
-        let path = dir.join("next-id");
+        let path = dir.join(FILE);
         let bound = match read(&path) {
             Ok(Some(bound)) => bound.max(next_id.0),
             Ok(None) => next_id.0,
@@ -54,6 +56,10 @@ impl Numbers {
             }
         };
         let bound = bound.max(FIRST);
+        if !path.exists() {
+            // From now on its absence means that it was lost, and not that no file has been given a number yet.
+            write(&path, bound)?;
+        }
         let capacity = NonZeroUsize::new(DIRECTORIES_MAX).expect("a constant above zero");
         Ok(Self {
             path,
@@ -111,6 +117,11 @@ impl Numbers {
         state.ready = start..bound;
         Ok(())
     }
+}
+
+/// Whether the file in `dir` is there and says something that can be believed.
+pub(super) fn is_whole(dir: &Path) -> bool {
+    matches!(read(&dir.join(FILE)), Ok(Some(_)))
 }
 
 /// The file is there and says nothing that can be believed.
@@ -198,8 +209,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let before = Numbers::open(dir.path(), FileId(2)).expect("opens");
         let before = before.take(FileId(1)).expect("taken");
+        assert!(is_whole(dir.path()));
         for damage in [&b""[..], b"short", &[7; 16], &[0; 17]] {
             std::fs::write(dir.path().join("next-id"), damage).expect("damaged");
+            assert!(!is_whole(dir.path()));
             let numbers = Numbers::open(dir.path(), FileId(2)).expect("opens");
             assert!(numbers.take(FileId(1)).expect("taken").0 > before.0 + BATCH);
         }

@@ -102,15 +102,30 @@ fn a_map_in_use_is_an_error_and_not_damage() {
     assert!(!dir.path().join("handles.damaged").exists());
 }
 
+/// A disk that is full of something else: what a user has created is there and must be known, whatever becomes of the map.
 #[test]
-fn places_are_remembered_and_replaced() {
+fn a_map_that_cannot_be_written_knows_what_was_created_all_the_same() {
     let dir = tempfile::tempdir().expect("a directory");
     let map = Identity::open(dir.path(), FileId(2)).expect("opens");
-    assert_eq!(map.place(FileId(9)).expect("read"), None);
-    for name in [&b"old"[..], b"new", b"new"] {
-        map.remember_place(FileId(9), FileId(1), name)
-            .expect("kept");
-        let place = map.place(FileId(9)).expect("read");
-        assert_eq!(place, Some((FileId(1), name.to_vec())));
-    }
+    let before = map.number(&handle(1), FileId::ROOT).expect("numbered");
+    map.broken.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert!(map.number(&handle(2), FileId::ROOT).is_err());
+    let reserved = map.reserve(FileId::ROOT).expect("numbers are at hand");
+    let id = map.settle(&handle(3), reserved);
+    assert!(
+        map.trouble()
+            .is_some_and(|why| why.contains("file numbers"))
+    );
+    map.recent.iter().for_each(|shard| shard.lock().clear());
+    assert_eq!(map.known(&handle(3)).expect("read"), Some(id));
+    assert_eq!(map.number(&handle(3), FileId::ROOT).expect("known"), id);
+    let again = map.reserve(FileId::ROOT).expect("numbers are at hand");
+    assert_eq!(map.settle(&handle(1), again), before, "it has a number");
+}
+
+#[test]
+fn without_room_for_numbers_nothing_is_promised() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let map = Identity::open(dir.path(), FileId(u64::MAX - 5)).expect("opens");
+    assert!(map.reserve(FileId::ROOT).is_err());
 }

@@ -98,3 +98,20 @@ async fn a_request_that_hangs_goes_on_when_released() {
     hanging.await.unwrap().unwrap();
     assert_eq!(store.head(&key()).await.unwrap(), Some(1));
 }
+
+#[tokio::test]
+async fn an_ignored_condition_writes_over_what_stands_there() {
+    let plan = Plan::new();
+    let store = faulty(&plan);
+    store.put(&key(), body("x")).await.unwrap();
+    let absent = async || store.put_if(&key(), body("yy"), Condition::Absent).await;
+    assert_eq!(absent().await.unwrap(), PutOutcome::Refused);
+    plan.add(Rule {
+        on: Some(Operation::PutIf),
+        skip: 0,
+        times: 1,
+        fault: Fault::IgnoreCondition,
+    });
+    assert_eq!(absent().await.unwrap(), PutOutcome::Done);
+    assert_eq!(store.head(&key()).await.unwrap(), Some(2));
+}

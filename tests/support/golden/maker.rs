@@ -11,10 +11,11 @@ use rewindfs::compress::Compression;
 use rewindfs::crypto::AesKeyLen;
 use rewindfs::format::entry::{Change, Contents, Extent, Inode, Kind, NameEntry, Place, Totals};
 use rewindfs::id::FileId;
+use rewindfs::repo::commits::Found;
 use rewindfs::repo::{Repository, RepositoryConfig, Secret, Volume};
 use rewindfs::store::Store;
 
-use super::writer::{Publish, Writer};
+use crate::writer::{Special, Writer};
 
 /// What opens the golden repositories beside their recovery keys.
 pub(crate) const PASSWORD: &str = "correct horse battery staple";
@@ -68,24 +69,34 @@ async fn volume(repository: &Repository, name: &str) -> Arc<Volume> {
     repository.volume(info.id).await.unwrap()
 }
 
+async fn claim(
+    volume: &Arc<Volume>,
+    clock: &Arc<ManualClock>,
+    owner: &str,
+    head: Option<Found>,
+) -> Writer {
+    let claimed = Writer::claim_from(volume, clock, owner, head).await;
+    claimed.unwrap()
+}
+
 async fn notes(volume: &Arc<Volume>) {
     let clock = Arc::new(ManualClock::new(Stamp(TEN)));
-    let mut writer = Writer::claim(volume, &clock, "golden:/notes", None).await;
+    let mut writer = claim(volume, &clock, "golden:/notes", None).await;
     let changes = vec![Change::PutInode(FileId::ROOT, inode(Kind::Dir, 0o700))];
-    writer.publish(publish(changes, "empty")).await;
-    writer.release().await;
+    writer.commit(changes, special("empty")).await;
+    writer.writership.release().await.unwrap();
 }
 
 async fn first_of_docs(volume: &Arc<Volume>) {
     let clock = Arc::new(ManualClock::new(Stamp(TEN)));
-    let mut writer = Writer::claim(volume, &clock, "golden:/docs", None).await;
+    let mut writer = claim(volume, &clock, "golden:/docs", None).await;
     unfinished_scan(&mut writer).await;
-    writer.release().await;
+    writer.writership.release().await.unwrap();
 }
 
 async fn all_of_docs(volume: &Arc<Volume>) {
     let clock = Arc::new(ManualClock::new(Stamp(TEN)));
-    let mut writer = Writer::claim(volume, &clock, "golden:/docs", None).await;
+    let mut writer = claim(volume, &clock, "golden:/docs", None).await;
     unfinished_scan(&mut writer).await;
     tick(&clock);
     base(&mut writer).await;
@@ -99,16 +110,16 @@ async fn all_of_docs(volume: &Arc<Volume>) {
     removals(&mut writer).await;
     // Another goes on from there. Its clock is behind by an hour, so that a new era begins.
     let behind = Arc::new(ManualClock::new(Stamp(TEN - 60 * MINUTE)));
-    let mut other = Writer::claim(volume, &behind, "golden:/docs", writer.head()).await;
+    let mut other = claim(volume, &behind, "golden:/docs", writer.head.clone()).await;
     // Published by one that does not know yet that it has been replaced: not history.
     tick(&clock);
     let lost = put_name(FileId::ROOT.0, b"lost", SMALL, Kind::File);
-    writer.publish(publish(vec![lost], "lost")).await;
+    writer.commit(vec![lost], special("lost")).await;
     let renamed = put_name(FileId::ROOT.0, b"kept", SMALL, Kind::File);
     other
-        .publish(publish(vec![renamed], "after the clock was set back"))
+        .commit(vec![renamed], special("after the clock was set back"))
         .await;
-    other.release().await;
+    other.writership.release().await.unwrap();
 }
 
 /// An incomplete commit, all of it inline, as a long first scan publishes.
@@ -121,12 +132,11 @@ async fn unfinished_scan(writer: &mut Writer) {
         file(SMALL, 13),
     ];
     changes.push(data(SMALL, 0, 13, &places[0], 0));
-    writer
-        .publish(Publish {
-            incomplete: true,
-            ..publish(changes, "")
-        })
-        .await;
+    let incomplete = Special {
+        incomplete: true,
+        ..special("")
+    };
+    writer.commit(changes, incomplete).await;
 }
 
 /// Every kind of inode and a base of several levels.
@@ -148,7 +158,7 @@ async fn base(writer: &mut Writer) {
     changes.push(data(SPARSE, MIB, PAGE, &places[0], 0));
     changes.push(data(SPARSE, (3 << 40) - PAGE, PAGE, &places[0], 4096));
     changes.extend(many(&places[2]));
-    writer.publish(publish(changes, "")).await;
+    writer.commit(changes, special("")).await;
 }
 
 fn kinds() -> Vec<Change> {
@@ -262,7 +272,7 @@ async fn first_run(writer: &mut Writer) {
         Kind::File,
     ));
     changes.push(file(EMPTY, 0));
-    writer.publish(publish(changes, "before the move")).await;
+    writer.commit(changes, special("before the move")).await;
 }
 
 /// A second, much smaller run over the first: overwrites, and hides what both older layers say.
@@ -280,12 +290,12 @@ async fn second_run(writer: &mut Writer) {
         },
         Change::DropInode(FileId(FIRST_OF_MANY + 7)),
     ];
-    writer.publish(publish(changes, "")).await;
+    writer.commit(changes, special("")).await;
 }
 
 /// Inline changes over everything, with data inside the commit's own object.
 async fn small_changes(writer: &mut Writer) {
-    let place = writer.small_place();
+    let place = writer.misplaced_small();
     let small = [b"a page increment, ".repeat(40), noise(4, 100)].concat();
     let len = small.len() as u64;
     let changes = vec![
@@ -296,10 +306,7 @@ async fn small_changes(writer: &mut Writer) {
         data(SPARSE, 0, 10, &place, 10),
     ];
     writer
-        .publish(Publish {
-            small_data: vec![small],
-            ..publish(changes, "small")
-        })
+        .commit_with(changes, special("small"), &[small])
         .await;
 }
 
@@ -327,17 +334,17 @@ async fn removals(writer: &mut Writer) {
         drop_name(MANY, b"file-011"),
         Change::DropInode(FileId(FIRST_OF_MANY + 11)),
     ];
-    writer.publish(publish(changes, "small")).await;
+    writer.commit(changes, special("small")).await;
 }
 
 fn tick(clock: &ManualClock) {
     clock.set(Stamp(clock.now().0 + MINUTE));
 }
 
-fn publish(changes: Vec<Change>, label: &'static str) -> Publish {
-    Publish {
-        changes,
-        label,
+fn special(label: &str) -> Special {
+    Special {
+        label: label.into(),
+        incomplete: false,
         totals: Totals {
             files: 1,
             bytes: 2,
@@ -346,7 +353,6 @@ fn publish(changes: Vec<Change>, label: &'static str) -> Publish {
             stored: 5,
         },
         next_file_id: 5000,
-        ..Publish::default()
     }
 }
 

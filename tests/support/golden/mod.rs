@@ -1,8 +1,5 @@
-//! Golden files: a small repository in which everything that the format has occurs, what makes one ([`maker`]), and the text
+//! Golden files: a small repository in which everything that the format has occurs, what makes one ([`maker`], through the writer that all tests share), and the text
 //! that says what is in it ([`listing`]). tests/fixtures/README.md says how the files of a new version are made.
-
-#[path = "writer.rs"]
-mod writer;
 
 #[path = "maker.rs"]
 pub(crate) mod maker;

@@ -1,0 +1,216 @@
+//! From an open repository to a running flusher: where the volume stands there, what an earlier process still owes it, and the
+//! claim to write it.
+//!
+//! Two occasions: before a directory is mounted, when a person has just asked for it; and behind a mount that came to be while
+//! the repository was away. In the second nobody has said that this machine may go on where another one has been writing
+//! meanwhile, so it does not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Error;
+use super::covering::trust;
+use super::local::{Left, Local, Settings};
+use crate::clock::{Clock, Stamp, SystemClock};
+use crate::flusher::{self, Flusher, Manifest, Resume};
+use crate::id::{FileId, Seq, SessionId, VolumeId};
+use crate::reconcile;
+use crate::repo::blocks::Blocks;
+use crate::repo::commits::Found;
+use crate::repo::{Repository, Volume};
+use crate::store::overlay::Overlay;
+
+/// Epochs with more dirty bytes are copied while they are still open, so that what is left at the seal is small.
+const COPY_AHEAD_BYTES: u64 = 64 << 20;
+/// During a first backup something is published this often, so that not all is lost if the machine is.
+const INCOMPLETE_INTERVAL: Duration = Duration::from_secs(600);
+/// Renewed at a third of it, that is once in 100 s: three dollars a year on S3, and no longer to wait after a crash of
+/// another machine than to look for what went wrong.
+const LEASE: Duration = Duration::from_secs(300);
+
+/// From whose commits this machine may go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum After {
+    /// Anybody's whose lease has run out: a person has just asked for it.
+    Anybody,
+    /// Its own alone.
+    ItselfOnly,
+}
+
+/// Where a volume stands.
+pub(super) struct Standing {
+    stored: Arc<Volume>,
+    volume: Arc<Volume>,
+    base: Option<Found>,
+    resumed: Vec<Manifest>,
+}
+
+impl Standing {
+    /// Looks. [`Error::AnotherWriter`] if another machine has taken the volume and `after` does not allow for that: then nothing has
+    /// been touched.
+    pub(super) async fn find(
+        repository: &Repository,
+        id: VolumeId,
+        settings: &Settings,
+        left: &Left,
+        after: After,
+    ) -> anyhow::Result<Self> {
+        let stored = repository.volume(id).await?;
+        let head = stored.head().await?;
+        // Asked when the head has been read: whoever takes the volume after that is noticed by our claim.
+        if after == After::ItselfOnly {
+            not_taken(&stored, settings).await?;
+        }
+        let resumed = resume(left, head.as_ref())?;
+        let overlay = Overlay::new(stored.store().clone(), settings.state.spool());
+        let volume = repository.through(Arc::new(overlay)).volume(id).await?;
+        let base = match resumed.is_empty() {
+            true => head,
+            false => volume.head().await?,
+        };
+        Ok(Self {
+            stored,
+            volume,
+            base,
+            resumed,
+        })
+    }
+
+    /// At least one more than the numbers of its files.
+    pub(super) fn next_id(&self) -> FileId {
+        self.base
+            .as_ref()
+            .map_or(FileId(FileId::ROOT.0 + 1), |base| {
+                FileId(base.commit.next_file_id)
+            })
+    }
+}
+
+async fn not_taken(stored: &Volume, settings: &Settings) -> anyhow::Result<()> {
+    let record = settings.state.record()?;
+    let session = record.and_then(|record| SessionId::from_hex(&record.session?));
+    match stored.taken_by_other(&settings.owner(), session).await? {
+        None => Ok(()),
+        Some(other) => Err(Error::AnotherWriter(format!(
+            "{other} has taken this volume while its repository could not be reached from here; nothing is backed up here until \
+             you unmount (`rewindfs umount --no-wait`) and mount again, which goes on from what that machine has published"
+        ))
+        .into()),
+    }
+}
+
+/// A running flusher, which holds back until the scan has been made.
+pub(super) struct Connected {
+    /// The flusher.
+    pub(super) flusher: flusher::Handle,
+    /// What the scan works with.
+    pub(super) scan: reconcile::Parts<Arc<Blocks>>,
+    /// The volume with the spool laid over it, for later scans.
+    pub(super) volume: Arc<Volume>,
+    /// Entries that the newest commit holds.
+    pub(super) expected: u64,
+    /// The session under which the volume was claimed.
+    pub(super) session: SessionId,
+    /// The commit with which the scan compares.
+    pub(super) compared: Option<Seq>,
+}
+
+/// Claims the volume and starts the flusher. `owed_since`: since when the open epoch has changes.
+pub(super) async fn connect(
+    local: &Local,
+    standing: Standing,
+    owed_since: Option<Stamp>,
+) -> anyhow::Result<Connected> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (settings, owner) = (&local.settings, local.settings.owner());
+    let Standing {
+        stored,
+        volume,
+        base,
+        resumed,
+    } = standing;
+    let tree = base.as_ref().map(|base| volume.tree(&base.commit));
+    if let Some(tree) = &tree {
+        let adopted = reconcile::adopt_numbers(&local.source, tree).await?;
+        if adopted > 0 {
+            tracing::info!(adopted, "took the file numbers from the newest snapshot");
+        }
+    }
+    let expected = base.as_ref().map_or(0, |base| base.commit.totals.files);
+    let compared = base.as_ref().map(|base| base.commit.name.seq);
+    let session = SessionId::random();
+    let heads = flusher::heads(&resumed);
+    let writership = stored
+        .claim(session, &owner, base.as_ref(), &heads, LEASE, &*clock)
+        .await?;
+    let options = flusher::Options {
+        policy: settings.flusher_policy(),
+        spool_bytes: settings.spool_bytes(),
+        copy_ahead_bytes: COPY_AHEAD_BYTES,
+        incomplete_interval: INCOMPLETE_INTERVAL,
+        // Until the scan has ended.
+        held: true,
+        lease: LEASE,
+        owner,
+        host: settings.place.machine.host.clone(),
+        source_path: settings.place.source_bytes().to_vec(),
+        index_dir: settings.state.dir().join("index"),
+    };
+    let scan = reconcile::Parts {
+        source: local.source.clone(),
+        epochs: local.epochs.clone(),
+        tree,
+        // Those of this life too: the open change set may have been dropped since they were made.
+        intents: local.journal.records()?.into_iter().collect(),
+        trust: trust(local, base.as_ref()),
+        runtime: tokio::runtime::Handle::current(),
+    };
+    let parts = flusher::Parts {
+        volume: volume.clone(),
+        store: stored.store().clone(),
+        writership,
+        epochs: local.epochs.clone(),
+        source: local.source.clone(),
+        journal: local.journal.clone(),
+        spool: local.left.spool.clone(),
+        resumed,
+        base,
+        owed_since,
+        clock,
+        runtime: tokio::runtime::Handle::current(),
+    };
+    // From here on nothing is awaited: whoever gives this up half way must not leave a flusher behind.
+    let flusher = Flusher::start(parts, options)?;
+    Ok(Connected {
+        flusher,
+        scan,
+        volume,
+        expected,
+        session,
+        compared,
+    })
+}
+
+/// Sorts out what an earlier process has left in the spool: what the store has already is removed, what it lacks is returned,
+/// and what another writer has overtaken is set aside. May be repeated.
+fn resume(left: &Left, head: Option<&Found>) -> anyhow::Result<Vec<Manifest>> {
+    let head = head.map(|head| (head.commit.name, head.tag));
+    let mut manifests = left.manifests.lock();
+    match flusher::resume(&manifests, head) {
+        Resume::Continue { from } => {
+            for published in manifests.drain(..from) {
+                published.remove(&left.spool)?;
+            }
+        }
+        Resume::Foreign => {
+            let aside = left.spool.set_aside(&manifests)?;
+            manifests.clear();
+            tracing::warn!(
+                "another writer has gone on with this volume; what waited for upload here was set aside in {}, and the \
+                 files are compared anew",
+                aside.display()
+            );
+        }
+    }
+    Ok(manifests.clone())
+}

@@ -1,0 +1,44 @@
+//! When the open change set becomes too large for memory: first its page bitmaps become whole logical blocks, and if that is not
+//! enough it is dropped, and a scan of everything is owed. Coarser, slower, and always correct.
+//!
+//! It comes to this only while no epoch can be sealed for long: the store is gone for a week, or the spool is full.
+//! A request that is under way while the set is dropped says what it changes once more when it is done ([`super::Guard`]), so that
+//! the scan, which may have gone by in between, misses nothing.
+
+use std::sync::atomic::Ordering;
+
+use crate::epoch::Epochs;
+use crate::epoch::seal::parity;
+use crate::id::EpochNo;
+
+impl Epochs {
+    /// After a change was recorded in `epoch`, which the caller has pinned.
+    pub(super) fn relieve(&self, epoch: EpochNo) {
+        let set = &self.sets[parity(epoch)];
+        let memory = set.memory();
+        if memory <= self.changes_bytes / 2 || (memory <= self.changes_bytes && set.is_coarse()) {
+            return;
+        }
+        // A sealed set must stay as it is. Whoever seals just now is not waited for: the next request comes by here too.
+        let Some(_sealing) = self.sealing.try_lock() else {
+            return;
+        };
+        if self.current() != epoch {
+            return;
+        }
+        if !set.is_coarse() {
+            set.coarsen();
+        }
+        if set.memory() > self.changes_bytes {
+            self.owe_everything(epoch, "more has changed than can be kept in memory");
+            self.forget_seen();
+            set.forget();
+            self.drops.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether a scan should wait: what it finds would only bring the set nearer to being dropped.
+    pub fn is_crowded(&self) -> bool {
+        self.set(self.current()).memory() > self.changes_bytes / 4 * 3
+    }
+}

@@ -1,0 +1,193 @@
+//! What cannot be noted, or not be kept in memory, is owed: no epoch counts as exact before it has been looked at again.
+
+use std::sync::Arc;
+
+use super::fake::{DIRS, Effect, ROOMY, World, node};
+use super::steps::{FILE, committed, create, sealed, write};
+use crate::epoch::{Debt, LiveInode, Options};
+use crate::format::entry::{Kind, NameEntry};
+use crate::id::FileId;
+
+/// Room for a few dozen records.
+const SMALL: Options = Options {
+    changes_bytes: 16 << 10,
+    ..ROOMY
+};
+
+fn root(world: &World) -> Arc<LiveInode> {
+    world.epochs.inode(&node(DIRS[0]))
+}
+
+/// Has so many files changed that they cannot be remembered.
+fn crowd(world: &World) {
+    for n in 0..200 {
+        create(world, FileId(1000 + n), format!("crowd {n}").as_bytes());
+    }
+}
+
+#[test]
+fn an_epoch_with_a_name_that_could_not_be_noted_is_not_exact() {
+    let world = World::new(&ROOMY);
+    let dir = root(&world);
+    let dirs = [&dir];
+    let error = std::io::Error::other("out of everything");
+    let mut guard = world.epochs.change(&dirs).unwrap();
+    guard.owe(&dir, b"lost", &error);
+    drop(guard);
+    assert!(world.epochs.is_owing());
+    assert!(
+        world
+            .epochs
+            .why_owing()
+            .unwrap()
+            .contains("out of everything")
+    );
+    let first = sealed(&world);
+    assert!(!first.is_exact());
+
+    let owed = Debt::Names(vec![(node(DIRS[0]), b"lost".to_vec())]);
+    assert_eq!(world.epochs.debt(), Some(owed));
+    let mut guard = world.epochs.change(&dirs).unwrap();
+    let entry = NameEntry {
+        id: FILE,
+        kind: Kind::File,
+    };
+    guard.name(&dir, b"lost", Some(entry));
+    guard.paid(&dir, b"lost");
+    drop(guard);
+    assert_eq!(world.epochs.debt(), None);
+    assert_eq!(world.epochs.why_owing(), None);
+    // Paid in the epoch after it: given up, it goes into that one.
+    drop(first);
+    let second = sealed(&world);
+    assert!(second.is_exact());
+    assert_eq!(second.names().len(), 1);
+}
+
+/// The store was away for a week. The change set grew until the machine had no memory left.
+#[test]
+fn a_set_that_becomes_too_large_is_dropped_and_everything_is_owed() {
+    let world = World::new(&SMALL);
+    crowd(&world);
+    let memory = world.epochs.set(world.epochs.current()).memory();
+    assert!(memory < 2 * SMALL.changes_bytes, "{memory} bytes");
+    assert_eq!(world.epochs.debt(), Some(Debt::Everything));
+    let first = sealed(&world);
+    assert!(!first.is_exact());
+    drop(first);
+
+    // A scan that had begun before pays for nothing.
+    world.epochs.take_moved(true);
+    assert!(world.epochs.is_owing());
+    world.epochs.begin_rescan();
+    world.epochs.watch_moves();
+    while world.epochs.take_moved(true).is_some() {}
+    assert!(!world.epochs.is_owing());
+    write(&world, &world.epochs.inode(&node(FileId(1000))), 0, b"x");
+    assert!(sealed(&world).is_exact());
+}
+
+#[test]
+fn a_request_under_way_while_the_set_is_dropped_is_not_forgotten() {
+    let world = World::new(&SMALL);
+    let file = committed(&world, 5000);
+    let guard = world.epochs.write(&file, 0..10).unwrap();
+    crowd(&world);
+    assert!(world.epochs.is_owing());
+    let effect = Effect::Write {
+        id: FILE,
+        at: 0,
+        bytes: vec![7; 10],
+    };
+    world.source.apply(guard.epoch(), effect);
+    drop(guard);
+    let sealed = sealed(&world);
+    let touched = sealed.inode(FILE).expect("said again");
+    assert_eq!(touched.dirty, vec![0..8192], "as a whole");
+}
+
+/// What the sealed epoch took for unchanged, since the open one did not know of it any more, had been changed.
+#[test]
+fn a_dropped_set_takes_nothing_for_unchanged() {
+    let world = World::new(&SMALL);
+    let file = committed(&world, 3 * 4096);
+    write(&world, &file, 0, b"x");
+    let sealed = sealed(&world);
+    write(&world, &file, 8192, b"later");
+    crowd(&world);
+    assert!(world.epochs.is_owing());
+    assert!(!sealed.also_needs(FILE, &[8192..12_288]));
+    assert_eq!(sealed.take(FILE, 0..4096).unwrap()[..2], *b"x\x01");
+    sealed.finish().unwrap();
+}
+
+#[test]
+fn bitmaps_become_whole_blocks_before_anything_is_dropped() {
+    let world = World::new(&Options {
+        changes_bytes: 4000,
+        ..ROOMY
+    });
+    let file = committed(&world, 1);
+    for page in 0..200 {
+        drop(
+            world
+                .epochs
+                .write(&file, page * 8192..page * 8192 + 1)
+                .unwrap(),
+        );
+    }
+    assert!(!world.epochs.is_owing());
+    let set = world.epochs.set(world.epochs.current());
+    assert!(set.is_coarse() && set.memory() < 4000, "{}", set.memory());
+    assert_eq!(sealed(&world).inode(FILE).unwrap().dirty, vec![0..64 << 20]);
+}
+
+/// During a scan a program changed a page of a file that had been changed while nothing was mounted. The incomplete commit had that page,
+/// and for the rest what the file had been before.
+#[test]
+fn what_a_scan_has_not_looked_at_is_doubted() {
+    let world = World::new(&ROOMY);
+    let file = committed(&world, 9000);
+    world.epochs.expect_scan();
+    write(&world, &file, 0, b"x");
+    let made = create(&world, FileId(60), b"made");
+    write(&world, &made, 0, b"known from its first byte");
+    let first = sealed(&world);
+    assert!(first.is_doubted(FILE) && !first.is_doubted(FileId(60)));
+    // The scan comes by in the next epoch: what it finds stands there, and not in this one.
+    let mut guard = world.epochs.change(&[]).unwrap();
+    let all = 0..9000;
+    guard.suspected(&node(FILE), std::slice::from_ref(&all));
+    guard.seen(&node(FILE));
+    drop(guard);
+    assert!(first.is_doubted(FILE));
+    first.finish_without(&[FILE].into()).unwrap();
+    let second = sealed(&world);
+    assert!(!second.is_doubted(FILE));
+    assert_eq!(second.inode(FILE).unwrap().dirty, vec![0..12_288]);
+    second.finish().unwrap();
+    write(&world, &file, 0, b"y");
+    assert!(!sealed(&world).is_doubted(FILE), "seen is seen");
+}
+
+#[test]
+fn what_is_left_out_goes_on_into_the_next_epoch_with_its_names() {
+    let world = World::new(&ROOMY);
+    let file = committed(&world, 9000);
+    write(&world, &file, 4096, b"x");
+    let dir = root(&world);
+    let both = [&dir, &file];
+    let mut guard = world.epochs.change(&both).unwrap();
+    let entry = NameEntry {
+        id: FILE,
+        kind: Kind::File,
+    };
+    guard.name(&dir, b"f", None);
+    guard.name(&dir, b"g", Some(entry));
+    drop(guard);
+    sealed(&world).finish_without(&[FILE].into()).unwrap();
+    let next = sealed(&world);
+    assert_eq!(next.inode(FILE).unwrap().dirty, vec![4096..8192]);
+    assert_eq!(next.names(), vec![(DIRS[0], b"g".to_vec(), Some(entry))]);
+    assert_eq!(next.ids(), vec![FILE]);
+}

@@ -1,0 +1,63 @@
+//! The process and the machine that it runs on: its user, its limits, the time since boot, and unmounting.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::{c_string, checked};
+
+/// The user whom this process acts as.
+pub fn effective_uid() -> u32 {
+    // SAFETY: takes no arguments, touches no memory and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// Time since the machine was started, that during which it slept included: for what must not seem younger than it is.
+pub fn since_boot() -> std::time::Duration {
+    let mut now = MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: `now` is valid for writing one timespec.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, now.as_mut_ptr()) };
+    debug_assert_eq!(result, 0, "every kernel since 2.6.39 has this clock");
+    // SAFETY: all-zero is a valid timespec, and the call has filled it.
+    let now = unsafe { now.assume_init() };
+    let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
+    std::time::Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), nanos)
+}
+
+/// Ends this process as `kill -9` does: nothing is written, given back or told.
+pub fn die() {
+    // SAFETY: takes a number and touches no memory.
+    unsafe { libc::raise(libc::SIGKILL) };
+}
+
+/// How many descriptors this process may have open.
+pub fn open_files_max() -> io::Result<u64> {
+    let mut limit = MaybeUninit::<libc::rlimit>::uninit();
+    // SAFETY: `limit` is valid for writing one rlimit.
+    checked(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, limit.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded and has filled it.
+    Ok(unsafe { limit.assume_init() }.rlim_cur)
+}
+
+/// Raises the limit of open descriptors to the most that this process may have without more rights, and returns that. For processes that
+/// never call select(2), which cannot bear numbers above 1023.
+pub fn raise_open_files_max() -> io::Result<u64> {
+    let mut limit = MaybeUninit::<libc::rlimit>::uninit();
+    // SAFETY: `limit` is valid for writing one rlimit.
+    checked(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, limit.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded and has filled it.
+    let mut limit = unsafe { limit.assume_init() };
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is valid for reading one rlimit.
+    checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
+    Ok(limit.rlim_cur)
+}
+
+/// umount2(2); `lazily` takes the mount out of the tree even while it is in use. Does not follow a symlink.
+pub fn unmount(place: &Path, lazily: bool) -> io::Result<()> {
+    let place = c_string(place.as_os_str().as_bytes())?;
+    let flags = libc::UMOUNT_NOFOLLOW | if lazily { libc::MNT_DETACH } else { 0 };
+    // SAFETY: `place` is a NUL-terminated string that outlives the call.
+    checked(unsafe { libc::umount2(place.as_ptr(), flags) }).map(drop)
+}

@@ -1,0 +1,97 @@
+//! A store that has lost or spoilt something, behind real mounts made by the program itself.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::world::{World, can_mount};
+
+/// A volume with two snapshots, `one` and `two`, unmounted again.
+fn two_snapshots() -> World {
+    let world = World::new();
+    world.init();
+    world.mount(&[]);
+    fs::write(world.source().join("small"), b"small").unwrap();
+    fs::write(world.source().join("large"), noise(4 << 20)).unwrap();
+    world.snapshot("one");
+    fs::write(world.source().join("small"), b"changed").unwrap();
+    world.snapshot("two");
+    world.unmount(&world.source());
+    world
+}
+
+/// Bytes that do not compress (xorshift64).
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// Files of the repository below folders of this name, in order.
+fn objects(dir: &Path, folder: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for path in fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+    {
+        if path.is_dir() {
+            found.extend(objects(&path, folder));
+        } else if path.components().any(|part| part.as_os_str() == folder) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_live_mount_does_not_go_on_from_a_store_that_was_put_back() {
+    if !can_mount("a_live_mount_does_not_go_on_from_a_store_that_was_put_back") {
+        return;
+    }
+    let world = two_snapshots();
+    let newest = objects(&world.path("repository"), "c").remove(0);
+    let kept = world.path("kept");
+    fs::rename(&newest, &kept).unwrap();
+    let source = world.source();
+    let refused = world.try_run(["mount".as_ref(), source.as_os_str()]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(4), "{told}");
+    assert!(told.contains("this machine has seen"), "{told}");
+    // The files themselves are as they were, and nothing was published over what is missing.
+    assert_eq!(fs::read(source.join("small")).unwrap(), b"changed");
+    fs::rename(&kept, &newest).unwrap();
+    world.mount(&[]);
+    world.unmount(&source);
+}
+
+#[test]
+fn a_snapshot_mount_gives_an_io_error_for_what_is_damaged_and_nothing_else() {
+    if !can_mount("a_snapshot_mount_gives_an_io_error_for_what_is_damaged_and_nothing_else") {
+        return;
+    }
+    let world = two_snapshots();
+    for object in objects(&world.path("repository"), "d") {
+        let mut bytes = fs::read(&object).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&object, bytes).unwrap();
+    }
+    let _ = fs::remove_dir_all(world.path("cache"));
+    let place = world.dir("then");
+    world.mount_past("one", &place);
+    assert_eq!(fs::read(place.join("small")).unwrap(), b"small");
+    let large = fs::read(place.join("large")).unwrap_err();
+    assert_eq!(large.raw_os_error(), Some(libc::EIO));
+    assert_eq!(fs::read_dir(&place).unwrap().count(), 2);
+    world.unmount(&place);
+    // The live files never needed the repository.
+    assert_eq!(
+        fs::read(world.source().join("large")).unwrap(),
+        noise(4 << 20)
+    );
+}
