@@ -22,6 +22,8 @@ use crate::store::overlay::Overlay;
 
 /// Epochs with more dirty bytes are copied while they are still open, so that what is left at the seal is small.
 const COPY_AHEAD_BYTES: u64 = 64 << 20;
+/// A second of work on a fast disk, ten on a slow one: so long may `status` be old and SIGTERM have to wait.
+const ROUND_BYTES: u64 = 1 << 30;
 /// During a first backup something is published this often, so that not all is lost if the machine is.
 const INCOMPLETE_INTERVAL: Duration = Duration::from_secs(600);
 /// Renewed at a third of it, that is once in 100 s: three dollars a year on S3, and no longer to wait after a crash of
@@ -147,6 +149,7 @@ pub(super) async fn connect(
         policy: settings.flusher_policy(),
         spool_bytes: settings.spool_bytes(),
         copy_ahead_bytes: COPY_AHEAD_BYTES,
+        round_bytes: ROUND_BYTES,
         incomplete_interval: INCOMPLETE_INTERVAL,
         // Until the scan has ended.
         held: true,

@@ -25,8 +25,6 @@ use crate::id::FileId;
 
 /// Copied extents that wait for their seal: at most about 100 MiB of memory. Beyond it nothing more is copied ahead.
 const EXTENTS_MAX: usize = 500_000;
-/// One round copies at most this much: no seal can come before its end, and what it copied is not known to the next commit.
-const ROUND_BYTES: u64 = 2 << 30;
 /// Taken from one file at once: a logical block, so that a fully dirty one stays whole.
 const COPY_BYTES: u64 = crate::journal::LOGICAL_BLOCK_LEN;
 /// One round copies at most this many files: each is remembered until the round is safe in the spool, so that it could be given
@@ -127,22 +125,25 @@ impl Ahead {
 }
 
 impl Flow {
-    /// Copies the open epoch ahead as long as it holds more than it should at its seal.
-    pub(super) fn copy_ahead_if_large(&mut self, mut open: ChangeSize) -> Result<(), Error> {
+    /// Copies a round of the open epoch ahead if it holds more than it should at its seal, and notes whether there is more to copy.
+    pub(super) fn copy_ahead_if_large(&mut self, open: ChangeSize) -> Result<(), Error> {
         let limit = match self.is_held() {
             true => HELD_COPY_BYTES.min(self.options.copy_ahead_bytes),
             false => self.options.copy_ahead_bytes,
         };
-        while open.bytes > limit && self.has_room() && !self.ahead.is_full() {
-            self.progress.phase(Phase::CopyingAhead);
-            self.copy_round()?;
-            let before = open.bytes;
-            open = self.epochs.open_size();
-            if open.bytes >= before {
-                // Writers dirty faster than we copy: the seal takes what is left.
-                break;
-            }
+        self.copying = false;
+        if open.bytes <= limit {
+            return Ok(());
         }
+        if !self.has_room() || self.ahead.is_full() {
+            self.copying = true;
+            return Ok(());
+        }
+        self.progress.phase(Phase::CopyingAhead);
+        self.copy_round()?;
+        let left = self.epochs.open_size().bytes;
+        // Where writers dirty faster than we copy, the seal takes what is left.
+        self.copying = left > limit && left < open.bytes;
         Ok(())
     }
 
@@ -175,22 +176,30 @@ impl Flow {
         let block_len = self.volume.config().block_len;
         let mut packer = Packer::for_epoch(&self.session, self.pipeline.clone(), block_len);
         let mut batch = Vec::new().into_iter();
-        let mut failed = 0;
+        let (mut taken, mut files) = (0, 0);
         let mut seen = HashSet::new();
-        while packer.plain_len() < ROUND_BYTES && copies.len() + failed < ROUND_FILES {
+        loop {
             let Some(mut copy) = batch.next() else {
                 let safe = packer.take_safe().into_iter().map(Job::Block);
                 safe.for_each(|job| self.queue.push(job));
-                if !self.has_room() {
+                // Only between batches: what was taken and not tried would be left to the seal.
+                let remembered = self.ahead.count + laid.len();
+                let full = taken >= self.options.round_bytes
+                    || files >= ROUND_FILES
+                    || remembered >= EXTENTS_MAX;
+                if full || !self.has_room() {
                     break;
                 }
-                let more = self.epochs.copy_ahead_batch(BATCH_FILES, COPY_BYTES);
+                let batch_bytes = COPY_BYTES.min(self.options.round_bytes);
+                let more = self.epochs.copy_ahead_batch(BATCH_FILES, batch_bytes);
                 if more.is_empty() {
                     break;
                 }
                 batch = more.into_iter();
                 continue;
             };
+            taken += copy.bytes();
+            files += 1;
             let before = laid.len();
             let mut cutter = Cutter {
                 keys: &self.pipeline.keys,
@@ -214,7 +223,6 @@ impl Flow {
                 // One file that cannot be copied is no reason to copy nothing else, nor to put off a seal.
                 Err(Error::Source { source, .. }) => {
                     laid.truncate(before);
-                    failed += 1;
                     match source.kind() {
                         // A program has cut it meanwhile.
                         ErrorKind::UnexpectedEof => copy.give_back_for_another(),

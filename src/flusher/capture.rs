@@ -17,6 +17,8 @@ use crate::id::FileId;
 
 /// The longest stretch asked for at once: what [`Sealed::take`] gives.
 pub(crate) const READ_LEN: u64 = 1 << 20;
+/// An inexact commit reads no more than this: most of what it holds was copied ahead.
+const INEXACT_BYTES: u64 = 64 << 20;
 /// Files that use less of the disk than their size says by more than this are looked at for holes; smaller ones never.
 pub(crate) const SPARSE_SLACK: u64 = 64 << 10;
 
@@ -31,12 +33,14 @@ pub(crate) struct Captured {
     pub(crate) refused: Vec<FileId>,
     /// Inodes that were refused before and can be read now: they are captured as a whole.
     pub(crate) readable: Vec<FileId>,
-    /// Files that a scan under way has not looked at yet: left out, and captured when it has.
-    pub(crate) doubted: BTreeSet<FileId>,
+    /// Files left out of an inexact commit, which go on into the open epoch: those that a scan under way has not looked at yet, and those
+    /// of which too much is still to be read.
+    pub(crate) postponed: BTreeSet<FileId>,
 }
 
 /// Resolves attributes of everything that the epoch touched. What is already known to be refused is tried again as a whole, but
-/// for the `hopeless`. `inexact`: a scan is under way or owed, and what it has not looked at is left out.
+/// for the `hopeless`. `inexact`: a scan is under way or owed, or there is more to be copied ahead; then what has not been looked at is left
+/// out, and what would take more than [`INEXACT_BYTES`] to read.
 pub(crate) fn capture(
     sealed: &Sealed,
     known: &BTreeSet<FileId>,
@@ -44,7 +48,8 @@ pub(crate) fn capture(
     inexact: bool,
 ) -> Result<Captured, Error> {
     let mut inodes = BTreeMap::new();
-    let (mut refused, mut readable, mut doubted) = (Vec::new(), Vec::new(), BTreeSet::new());
+    let (mut refused, mut readable, mut postponed) = (Vec::new(), Vec::new(), BTreeSet::new());
+    let mut budget = INEXACT_BYTES;
     for inode in sealed.inodes() {
         let id = inode.node.id;
         let mut dirty = union(inode.dirty);
@@ -55,8 +60,12 @@ pub(crate) fn capture(
                 left_out = true;
                 None
             }
-            Ok(found) if inexact && is_file(found.as_ref()) && sealed.is_doubted(id) => {
-                doubted.insert(id);
+            Ok(found)
+                if inexact
+                    && is_file(found.as_ref())
+                    && (sealed.is_doubted(id) || !fits(&dirty, &mut budget)) =>
+            {
+                postponed.insert(id);
                 left_out = true;
                 None
             }
@@ -91,8 +100,16 @@ pub(crate) fn capture(
         names: sealed.names(),
         refused,
         readable,
-        doubted,
+        postponed,
     })
+}
+
+/// Whether reading the `dirty` ranges is within the budget, and takes it from that.
+fn fits(dirty: &[Range<u64>], budget: &mut u64) -> bool {
+    let needed = dirty.iter().map(|range| range.end - range.start).sum();
+    let left = budget.checked_sub(needed);
+    *budget = left.unwrap_or(*budget);
+    left.is_some()
 }
 
 fn is_file(found: Option<&Attributes>) -> bool {

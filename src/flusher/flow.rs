@@ -90,6 +90,9 @@ pub struct Options {
     pub spool_bytes: u64,
     /// An open epoch with more dirty bytes than this is copied ahead before it is sealed.
     pub copy_ahead_bytes: u64,
+    /// One round of copying ahead reads about this much, whether it is new or known already: nobody is answered and nothing sealed
+    /// before its end.
+    pub round_bytes: u64,
     /// While a scan runs, an incomplete commit is published this often.
     pub incomplete_interval: Duration,
     /// Whether a scan is running from the start.
@@ -182,6 +185,8 @@ pub(super) struct Flow {
     pub(super) held: bool,
     /// The epoch that is being sealed is no exact moment.
     pub(super) inexact: bool,
+    /// The open epoch holds more than a seal should take, and is being copied ahead.
+    pub(super) copying: bool,
     pub(super) event: bool,
     pub(super) waiters: Vec<Waiter>,
     pub(super) last_seal: Instant,
@@ -237,6 +242,7 @@ impl Flow {
             last_seal: long_ago(options.policy.interval),
             held: options.held,
             inexact: options.held,
+            copying: false,
             volume: parts.volume,
             store: parts.store,
             epochs: parts.epochs,
@@ -280,7 +286,12 @@ impl Flow {
 
     fn run(mut self, mut inbox: mpsc::Receiver<Message>, uploading: JoinHandle<()>) {
         loop {
-            let next = async { tokio::time::timeout(TICK, inbox.recv()).await };
+            // With more to copy it only looks whether there is a message.
+            let pause = match self.copying && self.has_room() {
+                true => Duration::ZERO,
+                false => TICK,
+            };
+            let next = async { tokio::time::timeout(pause, inbox.recv()).await };
             match self.runtime.block_on(next) {
                 Ok(None) => return self.end(Duration::ZERO, None, uploading),
                 Ok(Some(Message::Stop { patience, reply })) => {
@@ -335,19 +346,22 @@ impl Flow {
             return false;
         }
         let since = self.last_seal.elapsed();
-        match self.is_held() {
-            true => {
-                let many = open.inodes.saturating_add(open.names) >= HELD_CHANGES_MAX;
-                let large = many || self.epochs.is_crowded();
-                let due = large || since >= self.options.incomplete_interval;
-                due && open != ChangeSize::default()
-            }
-            false => {
-                !self.waiters.is_empty()
-                    || self.owes_moment()
-                    || self.options.policy.due(open, since, self.event)
-            }
+        if self.is_held() || self.copying {
+            return self.wants_inexact_seal(open, since);
         }
+        !self.waiters.is_empty()
+            || self.owes_moment()
+            || self.options.policy.due(open, since, self.event)
+    }
+
+    /// Whether to publish what there is while no exact moment can be: from time to time during a first backup, and before memory runs
+    /// out.
+    fn wants_inexact_seal(&self, open: ChangeSize, since: Duration) -> bool {
+        let many = self.is_held() && open.inodes.saturating_add(open.names) >= HELD_CHANGES_MAX;
+        let large = many || self.epochs.is_crowded() || self.ahead.is_full();
+        let may = self.is_held() || !self.would_spoil();
+        let due = large || (may && since >= self.options.incomplete_interval);
+        due && open != ChangeSize::default()
     }
 
     /// Whether nothing that is sealed now can be an exact moment: a scan is running, or one is owed.
@@ -377,7 +391,7 @@ impl Flow {
     /// what it would say, and the next mount finds it there.
     fn would_spoil(&self) -> bool {
         let exact = |base: &Found| !base.commit.incomplete;
-        self.is_held() && self.base.as_ref().is_some_and(exact)
+        (self.is_held() || self.copying) && self.base.as_ref().is_some_and(exact)
     }
 
     /// Whether the spool takes more. If not, the open epoch grows coarser until it does.
@@ -481,16 +495,20 @@ impl Flow {
     ) {
         let deadline = Instant::now() + patience;
         for _ in 0..LAST_SEALS {
-            let open = self.epochs.open_size() != ChangeSize::default();
+            let size = self.epochs.open_size();
+            let open = size != ChangeSize::default();
             let owed = open || !self.waiters.is_empty();
+            // Never more than the spool has room for: the journal owes the rest.
+            let spool = self.spool.used_bytes().saturating_add(size.bytes);
+            self.copying = spool > self.options.spool_bytes;
             if self.progress.is_fenced() || !owed || self.would_spoil() {
                 break;
             }
             let sealed = self.seal();
             let done = sealed.is_ok();
             self.settle(sealed);
-            if done && self.is_held() {
-                // What a scan has not looked at stays open, however often it is tried.
+            if done && self.inexact {
+                // What was left out stays open, however often it is tried.
                 break;
             }
         }

@@ -40,8 +40,8 @@ impl Flow {
         if self.session.stepped_back(wall) || self.runtime.block_on(self.right.is_half_replaced()) {
             self.begin_era(wall)?;
         }
-        // While a scan runs nobody is served by what is sealed: it is not an exact moment.
-        self.inexact = self.is_held();
+        // While a scan runs, or much is still to be copied, nobody is served by what is sealed: it is not an exact moment.
+        self.inexact = self.is_held() || self.copying;
         let label = if self.inexact {
             String::new()
         } else {
@@ -113,7 +113,7 @@ impl Flow {
         }
         let (packed, laid) = self.contents(&parent, sealed.as_ref(), &captured, &outcome)?;
         let written = self.write_commit(&parent, &outcome, &packed, &laid, wall, label)?;
-        self.make_captured(sealed, &captured.doubted, packed, written, since)?;
+        self.make_captured(sealed, &captured.postponed, packed, written, since)?;
         let readable = captured.readable.iter();
         readable.for_each(|&id| self.progress.forgive(id));
         self.struck = None;
@@ -324,7 +324,7 @@ impl Flow {
     fn make_captured(
         &mut self,
         sealed: Option<Sealed>,
-        doubted: &BTreeSet<FileId>,
+        postponed: &BTreeSet<FileId>,
         mut packed: Packed,
         mut written: Written,
         since: Stamp,
@@ -351,7 +351,9 @@ impl Flow {
         let prepared = manifest.prepare(&self.spool)?;
         failpoint::reach(Point::ManifestPrepared);
         if let Some(sealed) = sealed {
-            sealed.finish_without(doubted).map_err(|_| Error::Folded)?;
+            sealed
+                .finish_without(postponed)
+                .map_err(|_| Error::Folded)?;
         }
         for block in own {
             block.keep();
@@ -364,7 +366,7 @@ impl Flow {
         tracing::info!(seq = %found.commit.name.seq, objects = manifest.objects.len(), "captured");
         self.queue.push(Job::Commit(Box::new(manifest)));
         self.base = Some(found);
-        self.ahead.keep_only(doubted);
+        self.ahead.keep_only(postponed);
         Ok(())
     }
 

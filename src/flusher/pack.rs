@@ -102,11 +102,6 @@ impl<'a> Packer<'a> {
         }
     }
 
-    /// Plaintext bytes taken so far.
-    pub(crate) fn plain_len(&self) -> u64 {
-        self.plain
-    }
-
     /// Blocks that have become durable since the last call, which may be uploaded while others are made. Whatever becomes of
     /// this packer, they are not taken back.
     pub(crate) fn take_safe(&self) -> Vec<SpooledObject> {

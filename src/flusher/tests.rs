@@ -1,5 +1,7 @@
 //! The whole flow, with real parts: what was written through the live side is what a reader finds in the store.
 
+mod large;
+
 mod world;
 
 use crate::clock::{Clock, ManualClock, Stamp, SystemClock};

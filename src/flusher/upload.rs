@@ -32,6 +32,9 @@ const PAUSE_FIRST: Duration = Duration::from_millis(500);
 /// The longest pause: a laptop that comes back to its network is served within this.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
+/// Between attempts to renew the lease while something is uploaded.
+const RENEW_PAUSE: Duration = Duration::from_secs(5);
+
 /// Something to upload.
 #[derive(Clone, Debug)]
 pub(crate) enum Job {
@@ -146,6 +149,30 @@ impl Right {
         Ok(())
     }
 
+    /// Does `work`, and renews the lease meanwhile: the blocks of a large backup take longer than that lasts.
+    async fn kept_during(
+        &self,
+        work: impl Future<Output = Result<(), Error>>,
+    ) -> Result<(), Error> {
+        let keeping = async {
+            loop {
+                let proven = self.state.lock().await.1;
+                tokio::time::sleep(self.renew_in(proven).max(RENEW_PAUSE)).await;
+                match self.prove().await.map_err(Error::from) {
+                    Err(error) if error.is_fenced() => return error,
+                    // The store may be away: then the work fails too, and is repeated.
+                    Err(error) => tracing::info!(%error, "the lease could not be renewed"),
+                    Ok(()) => {}
+                }
+            }
+        };
+        // Side by side, since the work proves the right too.
+        tokio::select! {
+            done = work => done,
+            error = keeping => Err(error),
+        }
+    }
+
     /// Gives the lease back, so that another machine need not wait for it to run out.
     pub(crate) async fn release(&self) -> Result<(), crate::repo::Error> {
         self.state.lock().await.0.release().await
@@ -209,6 +236,7 @@ impl Uploader {
     /// Does what is next, or waits until there is something, keeping the lease alive meanwhile.
     async fn step(&mut self) -> Result<(), Error> {
         let jobs = self.queue.next();
+        let right = Arc::clone(&self.right);
         match &jobs[..] {
             [] => {
                 let proven = self.right.state.lock().await.1;
@@ -218,8 +246,8 @@ impl Uploader {
                 }
                 return Ok(());
             }
-            [Job::Commit(manifest)] => self.commit(manifest).await?,
-            blocks => self.blocks(blocks).await?,
+            [Job::Commit(manifest)] => right.kept_during(self.commit(manifest)).await?,
+            blocks => right.kept_during(self.blocks(blocks)).await?,
         }
         self.queue.done(jobs.len());
         Ok(())

@@ -61,6 +61,7 @@ pub(super) fn options(world: &World) -> Options {
         },
         spool_bytes: 1 << 30,
         copy_ahead_bytes: 256 << 20,
+        round_bytes: 1 << 30,
         incomplete_interval: LONG,
         held: false,
         lease: LONG,

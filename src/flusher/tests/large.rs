@@ -1,0 +1,74 @@
+//! Backups that are larger than what a seal takes at once: copied ahead round by round, told of on the way, and never more of them in the
+//! spool than it has room for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+/// More than an inexact commit reads.
+const FILES: u64 = 4;
+const FILE_LEN: usize = 40 << 20;
+
+/// Much more than a round at every look.
+fn in_small_rounds(world: &World) -> Options {
+    Options {
+        copy_ahead_bytes: MIB,
+        round_bytes: MIB,
+        ..options(world)
+    }
+}
+
+fn create_all(writer: &world::Writer) {
+    for number in 0..FILES {
+        writer.create(&format!("{number}"), &noise(number, FILE_LEN));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_long_first_backup_has_copied_can_be_restored_before_its_end() {
+    let world = World::new().await;
+    let told = Options {
+        incomplete_interval: Duration::ZERO,
+        ..in_small_rounds(&world)
+    };
+    let writer = world.start_with(told, Arc::new(SystemClock)).await;
+    create_all(&writer);
+    let mark = writer.sync().await;
+    assert!(world.snapshot(&mark).await == writer.now());
+    let volume = world.volume(false).await;
+    let found = volume.read_commit(&mark.name).await.unwrap();
+    assert!(!found.commit.incomplete, "whoever waits gets an exact one");
+
+    let history = volume.history(&found).await.unwrap();
+    let first = volume.read_commit(&history[0].name).await.unwrap();
+    assert!(first.commit.incomplete && history.len() > 1);
+    let now = writer.now();
+    for (path, bytes) in contents(&volume, &first).await {
+        assert!(now.get(&path) == Some(&bytes), "{path} is not what it is");
+    }
+    writer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_puts_no_more_into_the_spool_than_it_has_room_for() {
+    let world = World::new().await;
+    let narrow = Options {
+        spool_bytes: 8 * MIB,
+        ..in_small_rounds(&world)
+    };
+    let writer = world.start_with(narrow, Arc::new(SystemClock)).await;
+    let down = Rule {
+        on: Some(Operation::PutIf),
+        skip: 0,
+        times: u64::MAX,
+        fault: Fault::FailBefore(Kind::Retry),
+    };
+    world.plan.add(down);
+    create_all(&writer);
+    let stopped = writer.handle.stop(Duration::ZERO).await.unwrap();
+    assert!(!stopped.captured, "the journal owes the rest");
+    let spooled = stopped.status.spool_bytes;
+    assert!(spooled < 100 * MIB, "{spooled} bytes of 160 MiB");
+}
