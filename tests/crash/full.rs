@@ -5,14 +5,17 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::life::Life;
 use crate::listing;
 use crate::proof::Proof;
+use crate::wait;
 use crate::world::{World, can_mount};
 
 const MIB: usize = 1 << 20;
+/// The longest that is waited until an epoch has its place in the spool; when that is full it never has.
+const TAKEN_UP_MAX: Duration = Duration::from_millis(300);
 /// The longest until `status` tells of what was done before.
 const TOLD_MAX: Duration = Duration::from_secs(30);
 const OFTEN: &[&str] = &["--interval", "100ms"];
@@ -101,10 +104,8 @@ fn a_full_state_directory_makes_snapshots_coarser_and_no_write_fails() {
         let name = world.source().join(format!("file-{}", number % 16));
         fs::write(name, noise(number)).unwrap();
         // As soon as it is taken up, so that many epochs want their place in the spool.
-        let told = Instant::now();
-        while status(&world)["dirty_bytes"] != 0 && told.elapsed() < Duration::from_millis(300) {
-            std::thread::park_timeout(Duration::from_millis(20));
-        }
+        let taken_up = || (status(&world)["dirty_bytes"] == 0).then_some(());
+        wait::within(TAKEN_UP_MAX, taken_up);
     }
     let free = || {
         let place = fs::File::open(&small.0).unwrap();
@@ -119,14 +120,13 @@ fn a_full_state_directory_makes_snapshots_coarser_and_no_write_fails() {
     assert!(!told["last_error"].is_null(), "{told}");
 
     fs::rename(world.path("away"), world.path("repository")).unwrap();
-    let began = Instant::now();
     let mut proof = Proof::new();
     proof.after_death(&world, "the repository is back");
     proof.check(&world, "the repository is back");
-    while !status(&world)["last_error"].is_null() {
-        assert!(began.elapsed() < TOLD_MAX, "{}", status(&world));
-        std::thread::park_timeout(Duration::from_millis(100));
-    }
+    let mended = wait::within(TOLD_MAX, || {
+        status(&world)["last_error"].is_null().then_some(())
+    });
+    assert!(mended.is_some(), "{}", status(&world));
     life.kill();
     let mut life = Life::begin(&world, OFTEN, None);
     proof.after_death(&world, "killed after that");

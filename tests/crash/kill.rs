@@ -10,6 +10,7 @@ use rewindfs::failpoint::Point;
 use crate::life::Life;
 use crate::load::{Load, Written};
 use crate::proof::Proof;
+use crate::wait;
 use crate::world::{World, can_mount};
 
 /// Kills at random instants when nobody asks for more.
@@ -84,7 +85,7 @@ impl Victim {
     fn at_any_instant(&mut self) {
         let after = self.random.random_range(Duration::ZERO..LIFE_MAX);
         let end = |_: &mut Self, life: &mut Life, load: Load| {
-            std::thread::park_timeout(after);
+            wait::let_pass(after);
             life.kill();
             load.end()
         };
@@ -143,12 +144,23 @@ fn asked_for() -> Option<Duration> {
 }
 
 #[test]
-fn killed_at_every_step_it_loses_nothing() {
-    if !can_mount("killed_at_every_step_it_loses_nothing") {
+fn killed_at_every_step_up_to_the_capture_it_loses_nothing() {
+    let test = "killed_at_every_step_up_to_the_capture_it_loses_nothing";
+    at_each(test, &Point::ALL[..Point::ALL.len() / 2]);
+}
+
+#[test]
+fn killed_at_every_step_from_the_capture_on_it_loses_nothing() {
+    let test = "killed_at_every_step_from_the_capture_on_it_loses_nothing";
+    at_each(test, &Point::ALL[Point::ALL.len() / 2..]);
+}
+
+fn at_each(test: &str, points: &[Point]) {
+    if !can_mount(test) {
         return;
     }
     let mut victim = Victim::new();
-    for &point in Point::ALL {
+    for &point in points {
         victim.at(point, 1);
     }
     victim.prove_all("in the end");

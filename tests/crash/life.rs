@@ -3,17 +3,15 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rewindfs::failpoint;
 
+use crate::wait;
 use crate::world::World;
 
 /// The longest that a mount may take to come to be, on a machine that compiles meanwhile.
 const START_MAX: Duration = Duration::from_secs(60);
-/// How often it is looked whether something has happened.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
-
 /// A live mount's process in front. Killed when dropped.
 pub(crate) struct Life {
     child: Child,
@@ -38,11 +36,10 @@ impl Life {
             let told = std::fs::read(&told).unwrap();
             String::from_utf8_lossy(&told).contains("backs itself up")
         };
-        let until = Instant::now() + START_MAX;
-        while !ready() && life.ended().is_none() {
-            assert!(Instant::now() < until, "the mount does not come to be");
-            std::thread::park_timeout(LOOK_EVERY);
-        }
+        let begun = wait::within(START_MAX, || {
+            (ready() || life.ended().is_some()).then_some(())
+        });
+        assert!(begun.is_some(), "the mount does not come to be");
         if failpoint.is_none() {
             let told = String::from_utf8(std::fs::read(&told).unwrap()).unwrap();
             assert!(ready(), "the mount did not come to be:\n{told}");
@@ -57,14 +54,7 @@ impl Life {
 
     /// Waits for its end, for so long at most.
     pub(crate) fn ends_within(&mut self, patience: Duration) -> Option<ExitStatus> {
-        let until = Instant::now() + patience;
-        while Instant::now() < until {
-            if let Some(status) = self.ended() {
-                return Some(status);
-            }
-            std::thread::park_timeout(LOOK_EVERY);
-        }
-        None
+        wait::within(patience, || self.ended())
     }
 
     /// Stops it where it stands: from now on none of its threads begins anything. What the kernel does for one of them goes on.
@@ -89,11 +79,9 @@ impl Life {
                 after.starts_with(|state| states.contains(state))
             })
         };
-        let until = Instant::now() + START_MAX;
-        while !std::fs::read_dir(&tasks).unwrap().flatten().all(is_so) {
-            assert!(Instant::now() < until, "it does not stop");
-            std::thread::park_timeout(LOOK_EVERY);
-        }
+        let all = || std::fs::read_dir(&tasks).unwrap().flatten().all(is_so);
+        let stopped = wait::within(START_MAX, || all().then_some(()));
+        assert!(stopped.is_some(), "it does not stop");
     }
 
     /// Lets it go on.

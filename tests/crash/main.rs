@@ -26,6 +26,8 @@ mod world;
 #[path = "../support/s3_server/mod.rs"]
 mod s3_server;
 
+mod wait;
+
 mod life;
 
 mod load;

@@ -15,6 +15,7 @@ use crate::kill::seed;
 use crate::life::Life;
 use crate::load::{self, Load};
 use crate::proof::Proof;
+use crate::wait;
 use crate::world::{World, can_mount};
 
 /// Instants at which power fails when nobody asks for more, and states of the disk looked at for each.
@@ -79,13 +80,13 @@ fn under_load(world: &World, disk: &Disk, number: usize, random: &mut StdRng) ->
     let load = Load::begin(&world.source(), random.random());
     let mut instants = Vec::new();
     for number in 0..number {
-        std::thread::park_timeout(random.random_range(Duration::ZERO..BETWEEN_MAX));
+        wait::let_pass(random.random_range(Duration::ZERO..BETWEEN_MAX));
         let mut tries = TRIES_MAX;
         let (safe, events) = loop {
             life.freeze();
             let safe = load.safe();
             let earliest = disk.events();
-            std::thread::park_timeout(random.random_range(Duration::ZERO..FROZEN_MAX));
+            wait::let_pass(random.random_range(Duration::ZERO..FROZEN_MAX));
             life.settle();
             // Nothing but what had been asked for before has happened in between, so power may have failed at any of these.
             let (events, at_stake) = disk.worst_of(earliest..=disk.events());
@@ -94,7 +95,7 @@ fn under_load(world: &World, disk: &Disk, number: usize, random: &mut StdRng) ->
                 break (safe, events);
             }
             life.thaw();
-            std::thread::park_timeout(random.random_range(Duration::ZERO..FROZEN_MAX));
+            wait::let_pass(random.random_range(Duration::ZERO..FROZEN_MAX));
         };
         let repository = world.path(&format!("repository-{number}"));
         link_tree(&world.path("repository"), &repository);
