@@ -39,11 +39,9 @@ impl Kept {
     /// Reads what the last life has left in `dir`, and takes it away: this life has to give its own word.
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
         let path = dir.join(FILE);
-        let before = match fs::read_to_string(&path) {
-            Ok(text) => Cover::parse(&text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(_) => None,
-        };
+        // One that cannot be read is as good as none.
+        let text = fs::read_to_string(&path).ok();
+        let before = text.as_deref().and_then(Cover::parse);
         remove(&path)?;
         Ok(Self {
             path,
