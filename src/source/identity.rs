@@ -196,6 +196,11 @@ impl Identity {
         self.numbers.bound()
     }
 
+    /// See [`super::Source::first_id`].
+    pub(super) fn first_id(&self) -> FileId {
+        self.numbers.first()
+    }
+
     fn shard(&self, handle: &Handle) -> parking_lot::MutexGuard<'_, LruCache<Handle, FileId>> {
         let index = self.hasher.hash_one(handle) as usize % SHARDS;
         self.recent[index].lock()

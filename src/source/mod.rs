@@ -180,6 +180,11 @@ impl Source {
         self.identity.next_id()
     }
 
+    /// The bound with which the numbers of this life began: no earlier life has handed out one above it.
+    pub fn first_id(&self) -> FileId {
+        self.identity.first_id()
+    }
+
     /// The entry `name` of `dir`, not following symlinks: its number (handed out now if it is new) and its stat.
     /// `ENOENT` if there is none, `EINVAL` for what cannot be a name.
     pub fn lookup(&self, dir: &Node, name: &[u8]) -> io::Result<(Node, Stat)> {
