@@ -18,6 +18,7 @@ use crate::reconcile;
 use crate::repo::blocks::Blocks;
 use crate::repo::commits::Found;
 use crate::repo::{Repository, Volume};
+use crate::source::Source;
 use crate::store::overlay::Overlay;
 
 /// Epochs with more dirty bytes are copied while they are still open, so that what is left at the seal is small.
@@ -76,6 +77,20 @@ impl Standing {
         })
     }
 
+    /// Takes the file numbers from the newest commit, if this machine has lost them or never had any. Before [`connect`], which scans; may
+    /// be given up at any point, and goes on there when it is called again.
+    pub(super) async fn adopt(&self, source: &Source) -> anyhow::Result<()> {
+        let Some(base) = &self.base else {
+            return Ok(source.end_adoption()?);
+        };
+        let tree = self.volume.tree(&base.commit);
+        let adopted = reconcile::adopt_numbers(source, &tree).await?;
+        if adopted > 0 {
+            tracing::info!(adopted, "took the file numbers from the newest snapshot");
+        }
+        Ok(())
+    }
+
     /// At least one more than the numbers of its files.
     pub(super) fn next_id(&self) -> FileId {
         self.base
@@ -130,12 +145,6 @@ pub(super) async fn connect(
         resumed,
     } = standing;
     let tree = base.as_ref().map(|base| volume.tree(&base.commit));
-    if let Some(tree) = &tree {
-        let adopted = reconcile::adopt_numbers(&local.source, tree).await?;
-        if adopted > 0 {
-            tracing::info!(adopted, "took the file numbers from the newest snapshot");
-        }
-    }
     let expected = base.as_ref().map_or(0, |base| base.commit.totals.files);
     let compared = base.as_ref().map(|base| base.commit.name.seq);
     let session = SessionId::random();

@@ -96,6 +96,7 @@ impl Writing {
             )
             .into());
         }
+        standing.adopt(&local.source).await?;
         connect(local, standing, self.owed_since()).await
     }
 

@@ -325,6 +325,28 @@ fn numbers_come_back_from_the_tree_when_the_map_was_lost() {
     assert_eq!(scene.scan(Trust::Stat).unwrap().marked, 0);
 }
 
+/// The time limit of a mount's start may end it anywhere.
+#[test]
+fn adopting_goes_on_where_it_was_given_up() {
+    let mut scene = Scene::new();
+    for name in ["a", "b", "c"] {
+        fs::write(scene.path().join(name), name).unwrap();
+    }
+    scene.scan(Trust::Stat).unwrap();
+    scene.commit();
+    let before = ["a", "b", "c"].map(|name| scene.node_of(name));
+    scene.lose_identities();
+    let source = scene.source.clone();
+    source.adopt(before[0].id, &before[0].handle).unwrap();
+    assert!(!source.has_adopted());
+    let tree = scene.tree.clone().unwrap();
+    let adopt = || scene.runtime.block_on(adopt_numbers(&source, &tree));
+    assert_eq!(adopt().unwrap(), 2);
+    assert_eq!(["a", "b", "c"].map(|name| scene.node_of(name)), before);
+    assert!(source.has_adopted());
+    assert_eq!(adopt().unwrap(), 0);
+}
+
 #[test]
 fn an_unreadable_directory_is_named_and_the_rest_is_backed_up() {
     if crate::sys::effective_uid() == 0 {

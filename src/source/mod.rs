@@ -236,6 +236,20 @@ impl Source {
         self.identity.adopt(id, handle)
     }
 
+    /// Whether the identity map holds what a commit's tree could tell it: [`Self::end_adoption`] was called since it was new or lost.
+    /// False too if the map cannot be read.
+    pub fn has_adopted(&self) -> bool {
+        self.identity
+            .has_adopted()
+            .inspect_err(|error| tracing::error!(%error, "read the identity map"))
+            .unwrap_or(false)
+    }
+
+    /// All numbers of a tree have been adopted, or there is none. Outlives whatever was adopted.
+    pub fn end_adoption(&self) -> io::Result<()> {
+        self.identity.end_adoption()
+    }
+
     /// The inode is gone for good.
     pub fn forget_identity_best_effort(&self, node: &Node) {
         self.descriptors.unpin(node.id);
