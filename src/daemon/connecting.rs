@@ -104,7 +104,7 @@ impl Standing {
 async fn not_taken(stored: &Volume, settings: &Settings) -> anyhow::Result<()> {
     let record = settings.state.record()?;
     let session = record.and_then(|record| SessionId::from_hex(&record.session?));
-    match stored.taken_by_other(&settings.owner(), session).await? {
+    match stored.taken_by_other(&settings.owner, session).await? {
         None => Ok(()),
         Some(other) => Err(Error::AnotherWriter(format!(
             "{other} has taken this volume while its repository could not be reached from here; nothing is backed up here until \
@@ -137,7 +137,7 @@ pub(super) async fn connect(
     owed_since: Option<Stamp>,
 ) -> anyhow::Result<Connected> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let (settings, owner) = (&local.settings, local.settings.owner());
+    let (settings, owner) = (&local.settings, local.settings.owner.clone());
     let Standing {
         stored,
         volume,

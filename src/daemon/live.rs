@@ -94,7 +94,7 @@ impl LiveMount {
         VolumeLock::take(&state, HANDOVER_MAX)?.keep_until_exit();
 
         let uncovered = Uncovered::take_off(&self.mountpoint)?;
-        let (location, settings) = (self.opening.location.clone(), self.settings(&state));
+        let (location, settings) = (self.opening.location.clone(), self.settings(&state)?);
         let (writing, session_id) =
             runtime.block_on(Writing::start(found, location, settings, uncovered))?;
         let writing = Arc::new(writing);
@@ -152,17 +152,19 @@ impl LiveMount {
         }
     }
 
-    fn settings(&self, state: &VolumeState) -> Settings {
-        Settings {
+    fn settings(&self, state: &VolumeState) -> anyhow::Result<Settings> {
+        let machine = Machine::this();
+        Ok(Settings {
             state: state.clone(),
+            owner: state.owner(&machine.host)?,
             place: Place {
                 source: self.source.clone(),
                 mountpoint: self.mountpoint.clone(),
-                machine: Machine::this(),
+                machine,
             },
             policy: self.policy.clone(),
             spool_bytes: self.spool_bytes,
-        }
+        })
     }
 
     fn record(&self, info: &VolumeInfo, session: Option<SessionId>) -> MountRecord {
@@ -173,7 +175,10 @@ impl LiveMount {
             self.mountpoint.clone(),
             SystemClock.now(),
         );
-        record.session = session.map(|session| session.to_string());
+        // Without an answer from the repository the last session is still the one that it knows this machine by. An old record that
+        // cannot be read has been complained of where the volume was looked for.
+        let before = || self.state.volume(info.id).record().ok().flatten()?.session;
+        record.session = session.map(|session| session.to_string()).or_else(before);
         record
     }
 }
