@@ -264,7 +264,9 @@ async fn finish(
             let interrupted = upload(writing, wishes, signals, PUBLISH_PATIENCE).await;
             let patience = match interrupted {
                 Interrupted::Not => PUBLISH_PATIENCE,
-                Interrupted::HandedOver(_) | Interrupted::Signalled(_) => Duration::ZERO,
+                Interrupted::GivenUp | Interrupted::HandedOver(_) | Interrupted::Signalled(_) => {
+                    Duration::ZERO
+                }
             };
             let stopped = tokio::select! {
                 stopped = writing.stop_published(patience) => stopped,
@@ -300,6 +302,8 @@ async fn has_ended(session: &Arc<Session>) -> bool {
 enum Interrupted {
     /// Nothing: it is through, or cannot be.
     Not,
+    /// It has been waited for long enough.
+    GivenUp,
     /// Another process wants to go on; it waits.
     HandedOver(Reply),
     /// A signal.
@@ -328,14 +332,16 @@ async fn upload(
                     "nothing could be put into the repository for {} minutes ({error}); ending, and the next mount goes on",
                     IN_VAIN_MAX.as_secs() / 60
                 );
-                return Interrupted::Not;
+                return Interrupted::GivenUp;
             },
-            synced = &mut synced => {
-                if let Ok(Err(error)) = synced {
+            synced = &mut synced => return match synced {
+                Ok(Ok(_)) => Interrupted::Not,
+                Ok(Err(error)) => {
                     tracing::warn!("not everything is in the repository: {error}; the next mount goes on");
+                    Interrupted::Not
                 }
-                return Interrupted::Not;
-            }
+                Err(_elapsed) => Interrupted::GivenUp,
+            },
             Some(wish) = wishes.recv() => match wish {
                 Wish::HandOver(reply) => return Interrupted::HandedOver(reply),
                 Wish::Stop(ending) => ending.done(),
@@ -345,9 +351,10 @@ async fn upload(
     }
 }
 
-/// Why there is no use in trying any longer once nothing is mounted: it has failed all the time. What is owed is in the spool.
+/// Why there is no use in trying any longer once nothing is mounted: it has failed all the time. What is owed is in the spool. A
+/// journal that has failed, or a file that cannot be read, keeps nothing from being uploaded.
 fn in_vain(status: &flusher::Status, now: Stamp) -> Option<&str> {
-    let (error, since) = status.last_error.as_ref()?;
+    let (error, since) = status.publish_error.as_ref()?;
     let failing = Duration::from_millis(now.0.saturating_sub(since.0));
     (failing >= IN_VAIN_MAX).then_some(error)
 }
@@ -365,7 +372,7 @@ async fn drain(
         again = signals.next() => return Err(again.into()),
     };
     match interrupted {
-        Interrupted::Not => stopped,
+        Interrupted::Not | Interrupted::GivenUp => stopped,
         Interrupted::HandedOver(reply) => {
             reply.done();
             stopped
@@ -383,7 +390,7 @@ mod tests {
         let begun = Stamp(1_000_000);
         let after = |time: Duration| Stamp(begun.0 + time.as_millis() as u64);
         let failing = flusher::Status {
-            last_error: Some(("no folder".into(), begun)),
+            publish_error: Some(("no folder".into(), begun)),
             ..flusher::Status::default()
         };
         assert_eq!(in_vain(&failing, after(Duration::ZERO)), None);
@@ -391,7 +398,10 @@ mod tests {
         assert_eq!(in_vain(&failing, after(IN_VAIN_MAX)), Some("no folder"));
         // A clock that was set back gives more time, never less.
         assert_eq!(in_vain(&failing, Stamp(0)), None);
-        let well = flusher::Status::default();
+        let well = flusher::Status {
+            last_error: Some(("the journal is latched".into(), begun)),
+            ..flusher::Status::default()
+        };
         assert_eq!(in_vain(&well, after(IN_VAIN_MAX * 9)), None);
     }
 }
