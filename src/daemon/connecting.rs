@@ -29,6 +29,10 @@ const INCOMPLETE_INTERVAL: Duration = Duration::from_secs(600);
 /// another machine than to look for what went wrong.
 const LEASE: Duration = Duration::from_secs(300);
 
+/// How often a volume is looked at that others move meanwhile. Each look costs a few requests, and it takes a commit of another's
+/// between two of them to spoil one.
+const LOOKS_MAX: u32 = 3;
+
 /// From whose commits this machine may go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum After {
@@ -57,24 +61,39 @@ impl Standing {
         after: After,
     ) -> anyhow::Result<Self> {
         let stored = repository.volume(id).await?;
-        let head = stored.head().await?;
-        // Asked when the head has been read: whoever takes the volume after that is noticed by our claim.
-        if after == After::ItselfOnly {
-            not_taken(&stored, settings).await?;
-        }
-        let resumed = resume(left, head.as_ref())?;
         let overlay = Overlay::new(stored.store().clone(), settings.state.spool());
         let volume = repository.through(Arc::new(overlay)).volume(id).await?;
-        let base = match resumed.is_empty() {
-            true => head,
-            false => volume.head().await?,
-        };
-        Ok(Self {
-            stored,
-            volume,
-            base,
-            resumed,
-        })
+        for _ in 0..LOOKS_MAX {
+            let head = stored.head().await?;
+            // Asked when the head has been read: whoever takes the volume after that is noticed by our claim.
+            if after == After::ItselfOnly {
+                not_taken(&stored, settings).await?;
+            }
+            let resumed = resume(left, head.as_ref())?;
+            let tag = |found: &Option<Found>| found.as_ref().map(|found| found.tag);
+            let seen = tag(&head);
+            let base = match resumed.is_empty() {
+                true => head,
+                false => volume.head().await?,
+            };
+            if goes_on_from(&resumed, base.as_ref()) {
+                return Ok(Self {
+                    stored,
+                    volume,
+                    base,
+                    resumed,
+                });
+            }
+            // Either another's commit came in between, or a claim of another's has cut off what waits here.
+            if tag(&stored.head().await?) == seen {
+                set_aside(left)?;
+            }
+        }
+        // No reason to give the volume up: who waits for the repository tries again, and hears of the other writer if there is one.
+        Err(Error::Failed(
+            "the volume moves on while it is looked at; another machine seems to be publishing into it just now".into(),
+        )
+        .into())
     }
 
     /// Takes the file numbers from the newest commit, if this machine has lost them or never had any. Before [`connect`], which scans; may
@@ -99,6 +118,12 @@ impl Standing {
                 FileId(base.commit.next_file_id)
             })
     }
+}
+
+/// Whether `base`, read after what waits in the spool was sorted out, is the last of that: else another has published in between.
+fn goes_on_from(resumed: &[Manifest], base: Option<&Found>) -> bool {
+    let last = flusher::heads(resumed.last()).pop();
+    last.is_none() || last == base.map(|base| base.tag)
 }
 
 async fn not_taken(stored: &Volume, settings: &Settings) -> anyhow::Result<()> {
@@ -212,14 +237,23 @@ fn resume(left: &Left, head: Option<&Found>) -> anyhow::Result<Vec<Manifest>> {
             }
         }
         Resume::Foreign => {
-            let aside = left.spool.set_aside(&manifests)?;
-            manifests.clear();
-            tracing::warn!(
-                "another writer has gone on with this volume; what waited for upload here was set aside in {}, and the \
-                 files are compared anew",
-                aside.display()
-            );
+            drop(manifests);
+            set_aside(left)?;
+            return Ok(Vec::new());
         }
     }
     Ok(manifests.clone())
+}
+
+/// Another writer has overtaken what an earlier process has left: none of it will be history. May be repeated.
+fn set_aside(left: &Left) -> anyhow::Result<()> {
+    let mut manifests = left.manifests.lock();
+    let aside = left.spool.set_aside(&manifests)?;
+    manifests.clear();
+    tracing::warn!(
+        "another writer has gone on with this volume; what waited for upload here was set aside in {}, and the files are \
+         compared anew",
+        aside.display()
+    );
+    Ok(())
 }
