@@ -19,6 +19,10 @@ use crate::id::{SessionId, VolumeId};
 
 /// The version of `mount.json` that this program writes.
 const RECORD_VERSION: u32 = 1;
+/// What is remembered of a mount.
+const RECORD: &str = "mount.json";
+/// As whom the volume is written.
+const OWNER: &str = "owner";
 /// Longer than any path twice over; a longer file is not ours.
 const RECORD_LEN_MAX: u64 = 64 << 10;
 
@@ -181,7 +185,7 @@ impl VolumeState {
 
     /// What is remembered of the last live mount; `None` if there was none.
     pub fn record(&self) -> Result<Option<MountRecord>, Error> {
-        let path = self.dir.join("mount.json");
+        let path = self.dir.join(RECORD);
         let text = match File::open(&path) {
             Ok(file) => io::read_to_string(io::Read::take(file, RECORD_LEN_MAX)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -203,6 +207,28 @@ impl VolumeState {
         Ok(Some(record))
     }
 
+    /// As whom this machine writes the volume: made of `host` the first time, and the same ever after, whatever the host is called
+    /// then. No other state directory has the same, since it holds a random number, before all that may be cut off.
+    pub fn owner(&self, host: &str) -> Result<String, Error> {
+        let path = self.dir.join(OWNER);
+        let text = match File::open(&path) {
+            Ok(file) => io::read_to_string(io::Read::take(file, RECORD_LEN_MAX)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            Err(error) => Err(error),
+        };
+        let text = text.map_err(Error::io("read", &path))?;
+        if let Some(owner) = text.strip_suffix('\n').filter(|owner| !owner.is_empty()) {
+            return Ok(owner.to_owned());
+        }
+        let id = SessionId::random();
+        let owner = format!(
+            "{host} {id} ({})",
+            self.dir.display().to_string().escape_debug()
+        );
+        self.write_durably(OWNER, format!("{owner}\n").as_bytes())?;
+        Ok(owner)
+    }
+
     /// Adds to what is remembered under which session the volume was claimed. Nothing if nothing is remembered yet.
     pub fn remember_session(&self, session: SessionId) -> Result<(), Error> {
         let Some(mut record) = self.record()? else {
@@ -214,18 +240,22 @@ impl VolumeState {
 
     /// Remembers a live mount, so that a power cut leaves either the old record or the new one.
     pub fn remember(&self, record: &MountRecord) -> Result<(), Error> {
-        self.create()?;
-        let path = self.dir.join("mount.json");
-        let temporary = self.dir.join("mount.json.new");
         let text = serde_json::to_vec_pretty(record)
             .expect("a record holds text, numbers and byte lists only, all of which JSON has");
+        self.write_durably(RECORD, &text)
+    }
+
+    fn write_durably(&self, name: &str, text: &[u8]) -> Result<(), Error> {
+        self.create()?;
+        let path = self.dir.join(name);
+        let temporary = self.dir.join(format!("{name}.new"));
         OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
             .open(&temporary)
-            .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
+            .and_then(|mut file| file.write_all(text).and_then(|()| file.sync_all()))
             .and_then(|()| std::fs::rename(&temporary, &path))
             .and_then(|()| File::open(&self.dir)?.sync_all())
             .map_err(Error::io("write", path))
@@ -325,6 +355,24 @@ mod tests {
         state.remember_session(session).unwrap();
         let text = state.record().unwrap().unwrap().session.unwrap();
         assert_eq!(SessionId::from_hex(&text), Some(session));
+    }
+
+    #[test]
+    fn an_owner_stays_the_same_and_no_two_state_directories_have_one() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let volume = |dir: &tempfile::TempDir| State::new(dir.path()).volume(VolumeId([1; 16]));
+        let owner = volume(&dir).owner("laptop").unwrap();
+        assert_eq!(volume(&dir).owner("laptop-2.home").unwrap(), owner);
+        assert!(owner.starts_with("laptop "), "{owner}");
+        // The same path in two machines' state directories: only the random number differs.
+        let id = |owner: &str| owner.split(' ').nth(1).map(str::to_owned);
+        let second = volume(&other).owner("laptop").unwrap();
+        assert_ne!(id(&second), id(&owner));
+        // A file that a full disk left empty is no owner.
+        std::fs::write(volume(&dir).dir().join(OWNER), "").unwrap();
+        let third = volume(&dir).owner("laptop").unwrap();
+        assert_ne!(third, owner);
+        assert_eq!(volume(&dir).owner("laptop").unwrap(), third);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::reconcile;
 use crate::repo::blocks::Blocks;
 use crate::repo::commits::Found;
 use crate::repo::{Repository, Volume};
+use crate::source::Source;
 use crate::store::overlay::Overlay;
 
 /// Epochs with more dirty bytes are copied while they are still open, so that what is left at the seal is small.
@@ -29,6 +30,10 @@ const INCOMPLETE_INTERVAL: Duration = Duration::from_secs(600);
 /// Renewed at a third of it, that is once in 100 s: three dollars a year on S3, and no longer to wait after a crash of
 /// another machine than to look for what went wrong.
 const LEASE: Duration = Duration::from_secs(300);
+
+/// How often a volume is looked at that others move meanwhile. Each look costs a few requests, and it takes a commit of another's
+/// between two of them to spoil one.
+const LOOKS_MAX: u32 = 3;
 
 /// From whose commits this machine may go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,24 +63,53 @@ impl Standing {
         after: After,
     ) -> anyhow::Result<Self> {
         let stored = repository.volume(id).await?;
-        let head = stored.head().await?;
-        // Asked when the head has been read: whoever takes the volume after that is noticed by our claim.
-        if after == After::ItselfOnly {
-            not_taken(&stored, settings).await?;
-        }
-        let resumed = resume(left, head.as_ref())?;
         let overlay = Overlay::new(stored.store().clone(), settings.state.spool());
         let volume = repository.through(Arc::new(overlay)).volume(id).await?;
-        let base = match resumed.is_empty() {
-            true => head,
-            false => volume.head().await?,
+        for _ in 0..LOOKS_MAX {
+            let head = stored.head().await?;
+            // Asked when the head has been read: whoever takes the volume after that is noticed by our claim.
+            if after == After::ItselfOnly {
+                not_taken(&stored, settings).await?;
+            }
+            let resumed = resume(left, head.as_ref())?;
+            let tag = |found: &Option<Found>| found.as_ref().map(|found| found.tag);
+            let seen = tag(&head);
+            let base = match resumed.is_empty() {
+                true => head,
+                false => volume.head().await?,
+            };
+            if goes_on_from(&resumed, base.as_ref()) {
+                return Ok(Self {
+                    stored,
+                    volume,
+                    base,
+                    resumed,
+                });
+            }
+            // Either another's commit came in between, or a claim of another's has cut off what waits here.
+            if tag(&stored.head().await?) == seen {
+                set_aside(left)?;
+            }
+        }
+        // No reason to give the volume up: who waits for the repository tries again, and hears of the other writer if there is one.
+        Err(Error::Failed(
+            "the volume moves on while it is looked at; another machine seems to be publishing into it just now".into(),
+        )
+        .into())
+    }
+
+    /// Takes the file numbers from the newest commit, if this machine has lost them or never had any. Before [`connect`], which scans; may
+    /// be given up at any point, and goes on there when it is called again.
+    pub(super) async fn adopt(&self, source: &Source) -> anyhow::Result<()> {
+        let Some(base) = &self.base else {
+            return Ok(source.end_adoption()?);
         };
-        Ok(Self {
-            stored,
-            volume,
-            base,
-            resumed,
-        })
+        let tree = self.volume.tree(&base.commit);
+        let adopted = reconcile::adopt_numbers(source, &tree).await?;
+        if adopted > 0 {
+            tracing::info!(adopted, "took the file numbers from the newest snapshot");
+        }
+        Ok(())
     }
 
     /// At least one more than the numbers of its files.
@@ -88,10 +122,16 @@ impl Standing {
     }
 }
 
+/// Whether `base`, read after what waits in the spool was sorted out, is the last of that: else another has published in between.
+fn goes_on_from(resumed: &[Manifest], base: Option<&Found>) -> bool {
+    let last = flusher::heads(resumed.last()).pop();
+    last.is_none() || last == base.map(|base| base.tag)
+}
+
 async fn not_taken(stored: &Volume, settings: &Settings) -> anyhow::Result<()> {
     let record = settings.state.record()?;
     let session = record.and_then(|record| SessionId::from_hex(&record.session?));
-    match stored.taken_by_other(&settings.owner(), session).await? {
+    match stored.taken_by_other(&settings.owner, session).await? {
         None => Ok(()),
         Some(other) => Err(Error::AnotherWriter(format!(
             "{other} has taken this volume while its repository could not be reached from here; nothing is backed up here until \
@@ -124,7 +164,7 @@ pub(super) async fn connect(
     owed_since: Option<Stamp>,
 ) -> anyhow::Result<Connected> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let (settings, owner) = (&local.settings, local.settings.owner());
+    let (settings, owner) = (&local.settings, local.settings.owner.clone());
     let Standing {
         stored,
         volume,
@@ -132,12 +172,6 @@ pub(super) async fn connect(
         resumed,
     } = standing;
     let tree = base.as_ref().map(|base| volume.tree(&base.commit));
-    if let Some(tree) = &tree {
-        let adopted = reconcile::adopt_numbers(&local.source, tree).await?;
-        if adopted > 0 {
-            tracing::info!(adopted, "took the file numbers from the newest snapshot");
-        }
-    }
     let expected = base.as_ref().map_or(0, |base| base.commit.totals.files);
     let compared = base.as_ref().map(|base| base.commit.name.seq);
     let session = SessionId::random();
@@ -206,14 +240,23 @@ fn resume(left: &Left, head: Option<&Found>) -> anyhow::Result<Vec<Manifest>> {
             }
         }
         Resume::Foreign => {
-            let aside = left.spool.set_aside(&manifests)?;
-            manifests.clear();
-            tracing::warn!(
-                "another writer has gone on with this volume; what waited for upload here was set aside in {}, and the \
-                 files are compared anew",
-                aside.display()
-            );
+            drop(manifests);
+            set_aside(left)?;
+            return Ok(Vec::new());
         }
     }
     Ok(manifests.clone())
+}
+
+/// Another writer has overtaken what an earlier process has left: none of it will be history. May be repeated.
+fn set_aside(left: &Left) -> anyhow::Result<()> {
+    let mut manifests = left.manifests.lock();
+    let aside = left.spool.set_aside(&manifests)?;
+    manifests.clear();
+    tracing::warn!(
+        "another writer has gone on with this volume; what waited for upload here was set aside in {}, and the files are \
+         compared anew",
+        aside.display()
+    );
+    Ok(())
 }

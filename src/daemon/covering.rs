@@ -6,6 +6,10 @@
 //! older than what the journal has forgotten. From the moment at which the dead mount is taken off until the new one is there,
 //! anybody may write to the source unseen: what was changed since, going by change times, is compared as a whole. That needs
 //! a clock that did not step back meanwhile, and a file system that goes by it.
+//!
+//! Not proven by this: that nobody had a way past the mount, by a file that was opened before it or by a bind mount of the source. So a
+//! file that was touched and has no record at all is compared as a whole (`reconcile/compare.rs`). What is missed is a change past the mount
+//! in a file that was written through it as well, which no mount, killed or not, can see: nothing but a comparison of every file would find it.
 
 use std::path::Path;
 use std::time::Duration;

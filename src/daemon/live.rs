@@ -94,7 +94,7 @@ impl LiveMount {
         VolumeLock::take(&state, HANDOVER_MAX)?.keep_until_exit();
 
         let uncovered = Uncovered::take_off(&self.mountpoint)?;
-        let (location, settings) = (self.opening.location.clone(), self.settings(&state));
+        let (location, settings) = (self.opening.location.clone(), self.settings(&state)?);
         let (writing, session_id) =
             runtime.block_on(Writing::start(found, location, settings, uncovered))?;
         let writing = Arc::new(writing);
@@ -152,17 +152,19 @@ impl LiveMount {
         }
     }
 
-    fn settings(&self, state: &VolumeState) -> Settings {
-        Settings {
+    fn settings(&self, state: &VolumeState) -> anyhow::Result<Settings> {
+        let machine = Machine::this();
+        Ok(Settings {
             state: state.clone(),
+            owner: state.owner(&machine.host)?,
             place: Place {
                 source: self.source.clone(),
                 mountpoint: self.mountpoint.clone(),
-                machine: Machine::this(),
+                machine,
             },
             policy: self.policy.clone(),
             spool_bytes: self.spool_bytes,
-        }
+        })
     }
 
     fn record(&self, info: &VolumeInfo, session: Option<SessionId>) -> MountRecord {
@@ -173,7 +175,10 @@ impl LiveMount {
             self.mountpoint.clone(),
             SystemClock.now(),
         );
-        record.session = session.map(|session| session.to_string());
+        // Without an answer from the repository the last session is still the one that it knows this machine by. An old record that
+        // cannot be read has been complained of where the volume was looked for.
+        let before = || self.state.volume(info.id).record().ok().flatten()?.session;
+        record.session = session.map(|session| session.to_string()).or_else(before);
         record
     }
 }
@@ -259,7 +264,9 @@ async fn finish(
             let interrupted = upload(writing, wishes, signals, PUBLISH_PATIENCE).await;
             let patience = match interrupted {
                 Interrupted::Not => PUBLISH_PATIENCE,
-                Interrupted::HandedOver(_) | Interrupted::Signalled(_) => Duration::ZERO,
+                Interrupted::GivenUp | Interrupted::HandedOver(_) | Interrupted::Signalled(_) => {
+                    Duration::ZERO
+                }
             };
             let stopped = tokio::select! {
                 stopped = writing.stop_published(patience) => stopped,
@@ -295,6 +302,8 @@ async fn has_ended(session: &Arc<Session>) -> bool {
 enum Interrupted {
     /// Nothing: it is through, or cannot be.
     Not,
+    /// It has been waited for long enough.
+    GivenUp,
     /// Another process wants to go on; it waits.
     HandedOver(Reply),
     /// A signal.
@@ -323,14 +332,16 @@ async fn upload(
                     "nothing could be put into the repository for {} minutes ({error}); ending, and the next mount goes on",
                     IN_VAIN_MAX.as_secs() / 60
                 );
-                return Interrupted::Not;
+                return Interrupted::GivenUp;
             },
-            synced = &mut synced => {
-                if let Ok(Err(error)) = synced {
+            synced = &mut synced => return match synced {
+                Ok(Ok(_)) => Interrupted::Not,
+                Ok(Err(error)) => {
                     tracing::warn!("not everything is in the repository: {error}; the next mount goes on");
+                    Interrupted::Not
                 }
-                return Interrupted::Not;
-            }
+                Err(_elapsed) => Interrupted::GivenUp,
+            },
             Some(wish) = wishes.recv() => match wish {
                 Wish::HandOver(reply) => return Interrupted::HandedOver(reply),
                 Wish::Stop(ending) => ending.done(),
@@ -340,9 +351,10 @@ async fn upload(
     }
 }
 
-/// Why there is no use in trying any longer once nothing is mounted: it has failed all the time. What is owed is in the spool.
+/// Why there is no use in trying any longer once nothing is mounted: it has failed all the time. What is owed is in the spool. A
+/// journal that has failed, or a file that cannot be read, keeps nothing from being uploaded.
 fn in_vain(status: &flusher::Status, now: Stamp) -> Option<&str> {
-    let (error, since) = status.last_error.as_ref()?;
+    let (error, since) = status.publish_error.as_ref()?;
     let failing = Duration::from_millis(now.0.saturating_sub(since.0));
     (failing >= IN_VAIN_MAX).then_some(error)
 }
@@ -360,7 +372,7 @@ async fn drain(
         again = signals.next() => return Err(again.into()),
     };
     match interrupted {
-        Interrupted::Not => stopped,
+        Interrupted::Not | Interrupted::GivenUp => stopped,
         Interrupted::HandedOver(reply) => {
             reply.done();
             stopped
@@ -378,7 +390,7 @@ mod tests {
         let begun = Stamp(1_000_000);
         let after = |time: Duration| Stamp(begun.0 + time.as_millis() as u64);
         let failing = flusher::Status {
-            last_error: Some(("no folder".into(), begun)),
+            publish_error: Some(("no folder".into(), begun)),
             ..flusher::Status::default()
         };
         assert_eq!(in_vain(&failing, after(Duration::ZERO)), None);
@@ -386,7 +398,10 @@ mod tests {
         assert_eq!(in_vain(&failing, after(IN_VAIN_MAX)), Some("no folder"));
         // A clock that was set back gives more time, never less.
         assert_eq!(in_vain(&failing, Stamp(0)), None);
-        let well = flusher::Status::default();
+        let well = flusher::Status {
+            last_error: Some(("the journal is latched".into(), begun)),
+            ..flusher::Status::default()
+        };
         assert_eq!(in_vain(&well, after(IN_VAIN_MAX * 9)), None);
     }
 }

@@ -46,11 +46,6 @@ impl Machine {
         };
         Self { host }
     }
-
-    /// Owner of a lease: who comes back with the same state directory takes it over at once.
-    fn owner(&self, state: &VolumeState) -> String {
-        format!("{} ({})", self.host, state.dir().display())
-    }
 }
 
 /// What is protected, and where.
@@ -81,6 +76,8 @@ pub(super) struct Settings {
     pub(super) state: VolumeState,
     /// What is protected.
     pub(super) place: Place,
+    /// Owner of the lease: who comes back with the same state directory takes it over at once.
+    pub(super) owner: String,
     /// When to seal.
     pub(super) policy: Policy,
     /// The most bytes in the spool; absent for the default.
@@ -88,11 +85,6 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Owner of the lease.
-    pub(super) fn owner(&self) -> String {
-        self.place.machine.owner(&self.state)
-    }
-
     /// Whether it can be mounted without its repository: if not, only the newest commit knows which numbers files may be given.
     pub(super) fn can_wait(&self) -> bool {
         Source::knows_numbers(&self.state.identity())

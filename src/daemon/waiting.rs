@@ -87,7 +87,8 @@ impl Writing {
             After::ItselfOnly,
         )
         .await?;
-        if standing.next_id() > local.source.next_id() {
+        // With the numbers of earlier lives: those of this one are no proof that the directory is not an old one.
+        if standing.next_id() > local.source.first_id() {
             return Err(Error::AnotherWriter(
                 "what this machine remembers of the volume is older than its newest snapshot, as if its state directory had been \
                  put back; nothing is backed up here until you unmount (`rewindfs umount --no-wait`) and mount again"
@@ -95,6 +96,7 @@ impl Writing {
             )
             .into());
         }
+        standing.adopt(&local.source).await?;
         connect(local, standing, self.owed_since()).await
     }
 

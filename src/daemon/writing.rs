@@ -90,7 +90,13 @@ impl Writing {
             .map_or(FileId(FileId::ROOT.0 + 1), Standing::next_id);
         let local = Local::open(settings, left, uncovered, next_id)?;
         let connected = match standing {
-            Ok(standing) => in_time(can_wait, &location, connect(&local, standing, None)).await?,
+            // Without a limit of time: what a lost map lacks then would be numbered anew by the mount.
+            Ok(standing) => {
+                match unless_away(can_wait, &location, standing.adopt(&local.source)).await? {
+                    Ok(()) => in_time(can_wait, &location, connect(&local, standing, None)).await?,
+                    Err(why) => Err(why),
+                }
+            }
             Err(why) => Err(why),
         };
 
@@ -370,11 +376,24 @@ async fn in_time<T>(
     if !can_wait {
         return work.await.map(Ok);
     }
-    match within(PATIENCE, work).await {
-        Some(Ok(done)) => Ok(Ok(done)),
-        Some(Err(error)) if away::is_away(&error) => Ok(Err(away::sentence(location, &error))),
-        Some(Err(error)) => Err(error),
+    match within(PATIENCE, unless_away(can_wait, location, work)).await {
+        Some(done) => done,
         None => Ok(Err(away::no_answer(location))),
+    }
+}
+
+/// The same for as long as it takes, where the repository may say itself that it is away.
+async fn unless_away<T>(
+    can_wait: bool,
+    location: &Location,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<Result<T, String>> {
+    match work.await {
+        Ok(done) => Ok(Ok(done)),
+        Err(error) if can_wait && away::is_away(&error) => {
+            Ok(Err(away::sentence(location, &error)))
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -12,21 +12,22 @@ const BLOCKS_MAX: u64 = 64;
 
 impl Epochs {
     /// Notes that `range` of an existing file is about to change. After a crash the journal may narrow the comparison of a
-    /// large file to the blocks that it knows of, so for such a file a new note reaches the kernel before the write does.
+    /// large file to the blocks that it knows of, so for such a file the note
+    /// reaches the kernel before the write does, also where another writer has made it a moment ago.
     ///
     /// A journal that fails is latched: it says so to fsync and status, and no write fails because of it.
     pub(super) fn intend(&self, node: &Node, range: &Range<u64>, epoch: EpochNo) {
         if range.start >= range.end {
             return;
         }
-        let mut new = false;
+        let mut unwritten = false;
         for block in blocks_of(range) {
             match self.journal.record(node.id, block, epoch) {
-                Ok(noted) => new |= noted,
+                Ok(missing) => unwritten |= missing,
                 Err(_latched) => return,
             }
         }
-        if new && (range.end > LOGICAL_BLOCK_LEN || self.is_large(node)) {
+        if unwritten && (range.end > LOGICAL_BLOCK_LEN || self.is_large(node)) {
             let _latched = self.journal.write_out();
         }
     }

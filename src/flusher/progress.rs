@@ -63,6 +63,8 @@ pub struct Status {
     pub last_captured: Option<CommitMark>,
     /// The last failure that has not been followed by success, and since when it has been failing.
     pub last_error: Option<(String, Stamp)>,
+    /// The same of sealing, capturing and uploading alone: what keeps changes from the store.
+    pub publish_error: Option<(String, Stamp)>,
     /// Whether another writer has taken the volume: nothing will be published any more.
     pub fenced: bool,
     /// Contents captured by this process: plain, compressed, encrypted. C = compressed / plain, E = encrypted / compressed.
@@ -145,6 +147,7 @@ impl Progress {
         let inner = self.inner.lock();
         let waiting = inner.waiting.front().map(|&(_, wall)| wall);
         let oldest = waiting.into_iter().chain(inner.open_since).min();
+        let publishing = [Who::Flow, Who::Uploader].map(|who| &inner.errors[who as usize]);
         Status {
             lag: oldest.map_or(Duration::ZERO, |at| {
                 Duration::from_millis(now.0.saturating_sub(at.0))
@@ -153,6 +156,11 @@ impl Progress {
             folds,
             spool_commits: inner.waiting.len(),
             last_error: inner.errors.iter().flatten().min_by_key(|e| e.1).cloned(),
+            publish_error: publishing
+                .into_iter()
+                .flatten()
+                .min_by_key(|e| e.1)
+                .cloned(),
             refused: inner
                 .refused
                 .iter()

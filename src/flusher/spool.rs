@@ -115,7 +115,7 @@ impl Spool {
     }
 
     /// Moves everything that `manifests` name into a directory of its own beside the others and returns that: a writer
-    /// that was replaced must not publish them, and nobody's data is thrown away unasked.
+    /// that was replaced must not publish them, and nobody's data is thrown away unasked. May be repeated if it fails.
     pub fn set_aside(&self, manifests: &[Manifest]) -> Result<PathBuf, Error> {
         let seq = manifests.first().map_or(0, |m| m.name.seq);
         let aside = self.dir.join(format!("aside-{seq}"));
@@ -132,8 +132,11 @@ impl Spool {
                 }
             }
             let name = manifest.file_name();
-            fs::rename(self.dir.join(&name), aside.join(&name))
-                .map_err(|source| self.failed("set aside", &aside, source))?;
+            match fs::rename(self.dir.join(&name), aside.join(&name)) {
+                // Moved before something else failed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                moved => moved.map_err(|source| self.failed("set aside", &aside, source))?,
+            }
         }
         Ok(aside)
     }
@@ -387,27 +390,58 @@ mod tests {
     use crate::format::entry::CommitName;
     use crate::id::{Era, Seq, SessionId, Tag};
 
-    #[test]
-    fn what_was_uploaded_ahead_of_its_commit_takes_no_room_after_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let object = |name: &str, len| SpooledObject {
+    fn object(name: &str, len: u64) -> SpooledObject {
+        SpooledObject {
             key: ObjectKey::new(name.to_owned()),
             len,
-        };
-        let (gone, there) = (object("v/1/d/gone", 1 << 40), object("v/1/c/there", 5));
+        }
+    }
+
+    fn manifest(seq: u64, objects: Vec<SpooledObject>) -> Manifest {
         let name = CommitName {
             era: Era(0),
             stamp: Stamp(1),
-            seq: Seq(1),
+            seq: Seq(seq),
             session: SessionId([7; 8]),
         };
-        let manifest = Manifest {
+        Manifest {
             name: SpooledName::new(&name, &Tag(Default::default())),
             previous: None,
-            objects: vec![gone, there.clone()],
+            objects,
             wall: 0,
             epoch: None,
-        };
+        }
+    }
+
+    #[test]
+    fn setting_aside_goes_on_where_it_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (spool, _) = Spool::open(dir.path()).unwrap();
+        let (first, second) = (object("v/1/c/first", 5), object("v/1/c/second", 6));
+        let manifests = [(1, first), (2, second)].map(|(seq, object)| {
+            fs::write(spool.hidden_path(&object.key), b"bytes").unwrap();
+            let manifest = manifest(seq, vec![object]);
+            manifest.prepare(&spool).unwrap().publish(&spool).unwrap();
+            manifest
+        });
+        // A directory in the way of the second.
+        let way = dir.path().join("aside-1").join(manifests[1].file_name());
+        fs::create_dir_all(&way).unwrap();
+        assert!(spool.set_aside(&manifests).is_err());
+        fs::remove_dir(&way).unwrap();
+        let aside = spool.set_aside(&manifests).unwrap();
+        for manifest in &manifests {
+            assert!(aside.join(manifest.file_name()).exists());
+            assert!(aside.join(file_name(&manifest.objects[0].key)).exists());
+        }
+        assert!(Spool::open(dir.path()).unwrap().1.is_empty());
+    }
+
+    #[test]
+    fn what_was_uploaded_ahead_of_its_commit_takes_no_room_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let (gone, there) = (object("v/1/d/gone", 1 << 40), object("v/1/c/there", 5));
+        let manifest = manifest(1, vec![gone, there.clone()]);
         let (spool, _) = Spool::open(dir.path()).unwrap();
         fs::write(spool.hidden_path(&there.key), b"bytes").unwrap();
         manifest.prepare(&spool).unwrap().publish(&spool).unwrap();

@@ -155,7 +155,8 @@ impl Journal {
         self.cover.raise(commit)
     }
 
-    /// Notes that `block` of `id` is about to change in `epoch`; true if it was not noted yet. Cheap when it was.
+    /// Notes that `block` of `id` is about to change in `epoch`. True if the note is not with the kernel yet, whoever has made it:
+    /// then [`Self::write_out`] sees to that. Cheap when it was noted before.
     pub fn record(&self, id: FileId, block: LogicalBlock, epoch: EpochNo) -> io::Result<bool> {
         self.refuse_if_latched()?;
         let key = Key { id, block };
@@ -163,8 +164,11 @@ impl Journal {
         if noted.is_closed() {
             return Err(io::Error::other("the journal is closed"));
         }
-        if noted.is_covered(epoch) || noted.touch(key, epoch) {
+        if noted.is_covered(epoch) {
             return Ok(false);
+        }
+        if noted.touch(key, epoch) {
+            return Ok(noted.is_unwritten(key));
         }
         if noted.is_crowded() {
             return self.cover(&mut noted, epoch);
@@ -182,7 +186,7 @@ impl Journal {
         let stored = before.as_deref().and_then(Value::parse);
         let newest = stored.map_or(epoch, |stored| noted.newest(key, stored).max(epoch));
         noted.insert(key, newest, before.is_none());
-        Ok(before.is_none())
+        Ok(noted.is_unwritten(key))
     }
 
     /// Too many records: one that says "any file" takes their place. It is with the kernel before anybody relies on it.
@@ -240,7 +244,7 @@ impl Journal {
     fn make_durable(&self) -> io::Result<()> {
         self.sweep()?;
         self.noted.lock().begin_sync();
-        self.sled("flush", || self.database.flush())?;
+        self.write_out()?;
         failpoint::reach(Point::JournalSync);
         self.latching("fdatasync", self.log.sync_data())?;
         self.noted.lock().end_sync();
@@ -250,7 +254,10 @@ impl Journal {
     /// Hands all records so far to the kernel: they survive the death of this process, but not that of the machine.
     pub fn write_out(&self) -> io::Result<()> {
         self.refuse_if_latched()?;
-        self.sled("flush", || self.database.flush()).map(drop)
+        let flush = self.noted.lock().begin_flush();
+        self.sled("flush", || self.database.flush())?;
+        self.noted.lock().end_flush(flush);
+        Ok(())
     }
 
     /// Everything recorded up to and including `epoch`, and not touched since, may go: verified in the store and safe on the

@@ -79,6 +79,9 @@ pub(super) struct Noted {
     owed: HashSet<FileId>,
     /// Owed when the durable write that is now under way began.
     syncing: HashSet<FileId>,
+    /// Records that are in sled's memory alone, each with the number of flushes that had begun before it was made.
+    unwritten: HashMap<Key, u64>,
+    flushes: u64,
     highest: EpochNo,
     closed: bool,
     /// Records on disk.
@@ -95,6 +98,8 @@ impl Noted {
             newest: HashMap::new(),
             owed: HashSet::new(),
             syncing: HashSet::new(),
+            unwritten: HashMap::new(),
+            flushes: 0,
             highest: EpochNo(0),
             closed: false,
             count: 0,
@@ -173,12 +178,32 @@ impl Noted {
         if new {
             self.count += 1;
             self.owed.insert(key.id);
+            self.unwritten.insert(key, self.flushes);
         }
+    }
+
+    /// Whether a record would be gone if this process were killed now. Whoever relies on it must see to a flush of its own, also
+    /// where somebody else has made it: that one's flush may be still under way.
+    pub(super) fn is_unwritten(&self, key: Key) -> bool {
+        self.unwritten.contains_key(&key)
+    }
+
+    /// A flush of sled begins. Its number is to be given to [`Self::end_flush`] when it has succeeded.
+    pub(super) fn begin_flush(&mut self) -> u64 {
+        let number = self.flushes;
+        self.flushes += 1;
+        number
+    }
+
+    /// What was there when that flush began is with the kernel now.
+    pub(super) fn end_flush(&mut self, number: u64) {
+        self.unwritten.retain(|_, made| *made > number);
     }
 
     /// A record is taken off the disk.
     pub(super) fn remove(&mut self, key: Key) {
         self.newest.remove(&key);
+        self.unwritten.remove(&key);
         self.count = self.count.saturating_sub(1);
         if key == ANY {
             self.any = None;

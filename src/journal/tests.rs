@@ -95,6 +95,7 @@ fn forgetting_spares_what_was_touched_again() {
     for id in 0..1000 {
         journal.record(FileId(id), 7, EpochNo(1)).unwrap();
     }
+    journal.write_out().unwrap();
     for id in (0..1000).step_by(2) {
         assert!(!journal.record(FileId(id), 7, EpochNo(2)).unwrap());
     }
@@ -124,6 +125,27 @@ fn only_a_new_record_owes_a_sync() {
     assert!(!journal.owes(FileId(1)));
     journal.record(FileId(1), 0, EpochNo(2)).unwrap();
     assert!(!journal.owes(FileId(1)), "a hot file pays once");
+}
+
+#[test]
+fn a_record_is_new_to_everybody_until_the_kernel_has_it() {
+    let dir = dir();
+    let (journal, _) = open(&dir);
+    let record = |block| journal.record(FileId(1), block, EpochNo(1)).unwrap();
+    assert!(record(0));
+    assert!(record(0), "the first writer's flush has not ended");
+    // Made while a flush is under way: that need not have it.
+    let under_way = journal.noted.lock().begin_flush();
+    assert!(record(1));
+    journal.noted.lock().end_flush(under_way);
+    assert!(!record(0));
+    assert!(record(1));
+    // Forgotten by memory, not by the database.
+    let batch = journal.noted.lock().write_back();
+    journal.database.apply_batch(batch).unwrap();
+    assert!(record(1));
+    journal.sync().unwrap();
+    assert!(!record(1));
 }
 
 #[test]
@@ -248,6 +270,7 @@ fn more_records_than_memory_holds_are_still_known() {
     let dir = dir();
     let (journal, _) = open(&dir);
     journal.record(FileId(1), 0, EpochNo(1)).unwrap();
+    journal.write_out().unwrap();
     assert!(!journal.record(FileId(1), 0, EpochNo(3)).unwrap());
     let batch = journal.noted.lock().write_back();
     journal.database.apply_batch(batch).unwrap();

@@ -38,7 +38,8 @@ pub(super) fn verdict(old: &Inode, now: &Stat, handle: &Handle, doubted: bool) -
 /// journal has records of, and what a different size adds or cuts off.
 ///
 /// A record is with the kernel before the first write to its block only where the file reaches a whole logical block; so
-/// smaller files, and files that are not the same inode any more, are compared as a whole.
+/// smaller files, and files that are not the same inode any more, are compared as a whole. So is a file that was touched without
+/// any record: whoever did that did not do it through the mount, or did not change contents, and `stat` does not tell which.
 pub(super) fn doubtful(
     old: &Inode,
     now: &Stat,
@@ -47,7 +48,9 @@ pub(super) fn doubtful(
 ) -> Vec<Range<u64>> {
     let (shorter, longer) = (old.size.min(now.size), old.size.max(now.size));
     let same_inode = *old.handle == *handle.0;
-    if !same_inode || old.size < LOGICAL_BLOCK_LEN || blocks.contains(&WHOLE_FILE) {
+    let touched = (old.mtime, old.ctime) != (now.mtime, now.ctime);
+    let unexplained = touched && blocks.is_empty();
+    if !same_inode || old.size < LOGICAL_BLOCK_LEN || unexplained || blocks.contains(&WHOLE_FILE) {
         return whole(old, now);
     }
     let block = |number: &LogicalBlock| {

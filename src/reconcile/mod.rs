@@ -25,7 +25,6 @@ use tokio::runtime::Handle as Runtime;
 
 use crate::clock::Timespec;
 use crate::epoch::Epochs;
-use crate::format::entry::Inode;
 use crate::id::{EpochNo, FileId};
 use crate::journal::{ANY_FILE, LastStop, LogicalBlock, WHOLE_FILE};
 use crate::path::RepoPath;
@@ -157,32 +156,25 @@ pub enum Error {
     Stopped,
 }
 
-/// Takes over the numbers of a tree if the source knows none of them (its identity map is new or was lost). To be called
-/// before anything is mounted: a number handed out meanwhile stays. Returns how many were taken over.
+/// Takes over the numbers of a tree if the source's identity map is new or was lost; goes on where an earlier call was given up, which
+/// may happen at any time. To be called before anything is mounted where that can be: a number handed out meanwhile stays. Returns how
+/// many were taken over.
 pub async fn adopt_numbers<P: Pages + Clone>(
     source: &Source,
     tree: &Tree<P>,
 ) -> Result<u64, Error> {
     let mut adopted = 0;
     let mut after = None;
+    if source.has_adopted() {
+        return Ok(0);
+    }
     loop {
         let inodes = tree.inodes(after, INODES_AT_ONCE).await?;
         let Some((last, _)) = inodes.last() else {
+            source.end_adoption()?;
             return Ok(adopted);
         };
         after = Some(*last);
-        let known = |inode: &Inode| {
-            source
-                .known(&Handle(inode.handle.as_slice().into()))
-                .is_some()
-        };
-        if adopted == 0
-            && inodes
-                .iter()
-                .any(|(id, inode)| *id != FileId::ROOT && known(inode))
-        {
-            return Ok(0);
-        }
         for (id, inode) in inodes {
             let handle = Handle(inode.handle.into());
             if id == FileId::ROOT || handle.0.is_empty() || source.known(&handle).is_some() {

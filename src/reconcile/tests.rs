@@ -182,10 +182,35 @@ fn what_was_changed_after_the_dead_mount_was_taken_off_is_compared_as_a_whole() 
     file.write_all_at(b"x", LOGICAL_BLOCK_LEN + 5).unwrap();
     let id = scene.id_of("large");
     scene.next_life();
+    scene.intents = [(id, 0, EpochNo(0))].into_iter().collect();
     let ctime = scene.source.stat(&scene.node_of("large")).unwrap().ctime;
     scene.scan(Trust::Covered { until: ctime }).unwrap();
     let dirty = scene.epochs.seal().unwrap().inode(id).unwrap().dirty;
     assert_eq!(dirty, vec![0..2 * LOGICAL_BLOCK_LEN; 1]);
+}
+
+/// A program that had the file open before the mount was laid over it writes past the mount.
+#[test]
+fn what_was_touched_under_a_dead_mount_without_a_record_is_compared_as_a_whole() {
+    let mut scene = Scene::new();
+    let file = fs::File::create(scene.path().join("large")).unwrap();
+    file.set_len(2 * LOGICAL_BLOCK_LEN).unwrap();
+    scene.scan(Trust::Stat).unwrap();
+    scene.commit();
+    let id = scene.id_of("large");
+    for put_back in [false, true] {
+        let times = file.metadata().unwrap().modified().unwrap();
+        file.write_all_at(b"x", LOGICAL_BLOCK_LEN + 5).unwrap();
+        if put_back {
+            file.set_modified(times).unwrap();
+        }
+        scene.next_life();
+        scene.scan(COVERED).unwrap();
+        let sealed = scene.epochs.seal().unwrap();
+        let dirty = sealed.inode(id).unwrap().dirty;
+        assert_eq!(dirty, vec![0..2 * LOGICAL_BLOCK_LEN; 1], "{put_back}");
+        sealed.finish().unwrap();
+    }
 }
 
 #[test]
@@ -298,6 +323,28 @@ fn numbers_come_back_from_the_tree_when_the_map_was_lost() {
     assert_eq!(adopted.unwrap(), 2);
     assert_eq!(scene.id_of("d/f"), before);
     assert_eq!(scene.scan(Trust::Stat).unwrap().marked, 0);
+}
+
+/// The time limit of a mount's start may end it anywhere.
+#[test]
+fn adopting_goes_on_where_it_was_given_up() {
+    let mut scene = Scene::new();
+    for name in ["a", "b", "c"] {
+        fs::write(scene.path().join(name), name).unwrap();
+    }
+    scene.scan(Trust::Stat).unwrap();
+    scene.commit();
+    let before = ["a", "b", "c"].map(|name| scene.node_of(name));
+    scene.lose_identities();
+    let source = scene.source.clone();
+    source.adopt(before[0].id, &before[0].handle).unwrap();
+    assert!(!source.has_adopted());
+    let tree = scene.tree.clone().unwrap();
+    let adopt = || scene.runtime.block_on(adopt_numbers(&source, &tree));
+    assert_eq!(adopt().unwrap(), 2);
+    assert_eq!(["a", "b", "c"].map(|name| scene.node_of(name)), before);
+    assert!(source.has_adopted());
+    assert_eq!(adopt().unwrap(), 0);
 }
 
 #[test]

@@ -20,8 +20,21 @@ const COPIES_AT_ONCE: usize = 8;
 impl Repository {
     /// Copies what opens this repository and `volume` to `to`, where [`Repository::open`] then opens it, and removes slots that
     /// are no longer in the store: a password that was taken away must not open the copy either.
+    ///
+    /// [`Error::Invalid`], and the copy stays as it is, if the store lists nothing that opens the volume: a place that is just being filled, or
+    /// one that was emptied, must not take from this machine what opens it.
     pub async fn keep_keys(&self, volume: VolumeId, to: &Store) -> Result<(), Error> {
         let names = keys::names(&self.store).await?;
+        let has_slot = names.iter().any(|name| matches!(name, KeyName::Slot(_)));
+        let has_key = names
+            .iter()
+            .any(|name| matches!(name, KeyName::Volume { volume: of, .. } if *of == volume));
+        if !(has_slot && has_key) {
+            return Err(Error::Invalid(format!(
+                "{} lists no password, or no key of this volume; what this machine keeps of them is left as it is",
+                self.store.describe()
+            )));
+        }
         let wanted = names.iter().filter_map(|name| match name {
             KeyName::Slot(slot) => Some(layout::slot(*slot)),
             KeyName::Volume { volume: of, epoch } if *of == volume => {
@@ -119,6 +132,31 @@ mod tests {
         assert!(matches!(old, Err(Error::WrongPassword(_))));
         let new = Repository::open(kept, no_cache(), &Secret::Recovery(recovery)).await;
         assert_eq!(new.unwrap().id(), repository.id());
+    }
+
+    #[tokio::test]
+    async fn a_store_that_lists_nothing_takes_nothing_away() {
+        let (store, kept) = (memory(), memory());
+        let repository = init(&store).await;
+        let docs = repository.create_volume("docs", Stamp(TEN)).await.unwrap();
+        repository.keep_keys(docs.id, &kept).await.unwrap();
+        let before = listing::all(&kept, layout::KEYS_PREFIX).await.unwrap();
+        // First what opens the repository is gone, then what opens the volume too.
+        let keys = listing::all(&store, layout::KEYS_PREFIX).await.unwrap();
+        let (slots, volumes): (Vec<_>, Vec<_>) = keys
+            .into_iter()
+            .partition(|key| matches!(layout::parse_key(key), Some(KeyName::Slot(_))));
+        assert!(!slots.is_empty() && !volumes.is_empty());
+        for gone in [slots, volumes] {
+            for key in gone {
+                store.delete(&key).await.unwrap();
+            }
+            let again = repository.keep_keys(docs.id, &kept).await;
+            assert!(matches!(again, Err(Error::Invalid(_))), "{again:?}");
+        }
+        let after = listing::all(&kept, layout::KEYS_PREFIX).await.unwrap();
+        assert_eq!(after, before);
+        assert!(open(&kept, no_cache()).await.volume(docs.id).await.is_ok());
     }
 
     #[tokio::test]

@@ -34,10 +34,15 @@ const SHARDS: usize = 16;
 /// Numbers kept in memory alone, while the map cannot be written: about 10 MiB. With more of them nothing new is created.
 const UNWRITTEN_MAX: usize = 1 << 16;
 
+/// Says that everything has been adopted.
+const ADOPTED: &[u8] = b"adopted";
+
 /// The identity map.
 pub(super) struct Identity {
     /// Handle to number.
     handles: sled::Tree,
+    /// Holds [`ADOPTED`] or nothing. In the database of the numbers, so that it is lost with them, and never without them.
+    marks: sled::Tree,
     /// Where inodes have been seen.
     places: Places,
     recent: [Mutex<LruCache<Handle, FileId>>; SHARDS],
@@ -73,6 +78,7 @@ impl Identity {
         let shard = NonZeroUsize::new(RECENT_MAX / SHARDS).expect("more entries than shards");
         Ok(Self {
             handles: tree("handles")?,
+            marks: tree("marks")?,
             places: Places::new(tree("names")?),
             recent: std::array::from_fn(|_| Mutex::new(LruCache::new(shard))),
             hasher: RandomState::new(),
@@ -181,6 +187,18 @@ impl Identity {
         }
     }
 
+    /// See [`super::Source::has_adopted`].
+    pub(super) fn has_adopted(&self) -> io::Result<bool> {
+        Ok(self.marks.contains_key(ADOPTED)?)
+    }
+
+    /// See [`super::Source::end_adoption`]. sled recovers a prefix of what was written, so no number adopted before is missing where this
+    /// is found.
+    pub(super) fn end_adoption(&self) -> io::Result<()> {
+        self.marks.insert(ADOPTED, &[])?;
+        Ok(())
+    }
+
     /// The inode no longer exists. Losing this is harmless: its handle never comes back.
     pub(super) fn forget_best_effort(&self, id: FileId, handle: &Handle) {
         self.shard(handle).pop(handle);
@@ -194,6 +212,11 @@ impl Identity {
     /// See [`Numbers::bound`].
     pub(super) fn next_id(&self) -> FileId {
         self.numbers.bound()
+    }
+
+    /// See [`super::Source::first_id`].
+    pub(super) fn first_id(&self) -> FileId {
+        self.numbers.first()
     }
 
     fn shard(&self, handle: &Handle) -> parking_lot::MutexGuard<'_, LruCache<Handle, FileId>> {

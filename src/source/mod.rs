@@ -180,6 +180,11 @@ impl Source {
         self.identity.next_id()
     }
 
+    /// The bound with which the numbers of this life began: no earlier life has handed out one above it.
+    pub fn first_id(&self) -> FileId {
+        self.identity.first_id()
+    }
+
     /// The entry `name` of `dir`, not following symlinks: its number (handed out now if it is new) and its stat.
     /// `ENOENT` if there is none, `EINVAL` for what cannot be a name.
     pub fn lookup(&self, dir: &Node, name: &[u8]) -> io::Result<(Node, Stat)> {
@@ -229,6 +234,20 @@ impl Source {
             return Ok(());
         }
         self.identity.adopt(id, handle)
+    }
+
+    /// Whether the identity map holds what a commit's tree could tell it: [`Self::end_adoption`] was called since it was new or lost.
+    /// False too if the map cannot be read.
+    pub fn has_adopted(&self) -> bool {
+        self.identity
+            .has_adopted()
+            .inspect_err(|error| tracing::error!(%error, "read the identity map"))
+            .unwrap_or(false)
+    }
+
+    /// All numbers of a tree have been adopted, or there is none. Outlives whatever was adopted.
+    pub fn end_adoption(&self) -> io::Result<()> {
+        self.identity.end_adoption()
     }
 
     /// The inode is gone for good.

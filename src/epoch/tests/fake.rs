@@ -306,7 +306,8 @@ pub(super) struct World {
     pub(super) source: Arc<FakeSource>,
     pub(super) epochs: Arc<Epochs>,
     pub(super) journal: Arc<Journal>,
-    _dir: tempfile::TempDir,
+    /// The journal's.
+    pub(super) dir: tempfile::TempDir,
 }
 
 impl World {
@@ -321,7 +322,7 @@ impl World {
             source,
             epochs,
             journal,
-            _dir: dir,
+            dir,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Single cases, step by step.
 
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use super::fake::{DIRS, Effect, ROOMY, World, node, read_ahead};
 use crate::epoch::{CaptureError, LiveInode, Options, Sealed};
 use crate::format::entry::{Kind, NameEntry};
 use crate::id::FileId;
-use crate::journal::WHOLE_FILE;
+use crate::journal::{Journal, LOGICAL_BLOCK_LEN, LastStop, LogicalBlock, WHOLE_FILE};
 
 pub(super) const FILE: FileId = FileId(50);
 const MIB: u64 = 1 << 20;
@@ -69,6 +70,47 @@ pub(super) fn committed(world: &World, len: usize) -> Arc<LiveInode> {
     write(world, &file, 0, &vec![1; len]);
     world.epochs.seal().unwrap().finish().unwrap();
     file
+}
+
+/// The records that a process killed now would leave: those in the files of the journal.
+fn left_by_a_kill(world: &World) -> Vec<(FileId, LogicalBlock)> {
+    let copy = tempfile::tempdir().unwrap();
+    let mut dirs = vec![world.dir.path().to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let to = copy
+                .path()
+                .join(path.strip_prefix(world.dir.path()).unwrap());
+            if path.is_dir() {
+                fs::create_dir(to).unwrap();
+                dirs.push(path);
+            } else {
+                fs::copy(path, to).unwrap();
+            }
+        }
+    }
+    let (journal, stop) = Journal::open(copy.path()).unwrap();
+    assert_eq!(stop, LastStop::Crashed);
+    let records = journal.records().unwrap();
+    records
+        .into_iter()
+        .map(|(id, block, _)| (id, block))
+        .collect()
+}
+
+/// The second of two writers of a block was let go while the first was still flushing the record of both.
+#[test]
+fn no_writer_goes_on_before_the_kernel_has_the_record_whoever_made_it() {
+    let world = World::new(&ROOMY);
+    let file = committed(&world, 10);
+    // The first writer stands between its record and the flush.
+    let epoch = world.epochs.change(&[]).unwrap().epoch();
+    world.journal.record(FILE, 1, epoch).unwrap();
+    assert_eq!(left_by_a_kill(&world), []);
+    let range = LOGICAL_BLOCK_LEN..LOGICAL_BLOCK_LEN + 5;
+    let _second = world.epochs.write(&file, range).unwrap();
+    assert_eq!(left_by_a_kill(&world), [(FILE, 1)]);
 }
 
 pub(super) fn sealed(world: &World) -> Sealed {

@@ -190,6 +190,41 @@ async fn a_session_claims_once() {
     assert!(matches!(again, Err(Error::Invalid(_))));
 }
 
+/// A mount gives up waiting for its claim's put, and claims anew: the first may land after the second.
+#[tokio::test]
+async fn a_claim_that_was_given_up_and_lands_late_fences_nobody() {
+    let store = memory();
+    let volume = crate::repo::fixture::volume(&store).await;
+    let late = Claim {
+        name: ClaimName {
+            generation: Generation(1),
+            era: Era(0),
+            base_seq: Seq(0),
+            // Of two with one generation this would be the later.
+            session: SessionId([0; 8]),
+        },
+        base_tag: None,
+        made: Stamp(TEN),
+        owner: "here".to_owned(),
+        adopted: Vec::new(),
+    };
+    let given_up = Writership {
+        claims: volume.claims.clone(),
+        claim: late.name,
+        owner: late.owner.clone(),
+        since: late.made,
+        lease: LEASE,
+        again: Mutex::default(),
+    };
+    given_up.take_lease(None).await.unwrap();
+    let mut second = Writer::claim(&volume, &clock(1), "here").await.unwrap();
+    assert_eq!(second.writership.generation(), Generation(2));
+    let commit = second.commit(vec![], Special::default()).await;
+    assert_eq!(volume.claims.put(&late).await.unwrap(), PutOutcome::Done);
+    second.writership.verify().await.unwrap();
+    assert_eq!(volume.head().await.unwrap().unwrap().tag, commit.tag);
+}
+
 #[tokio::test]
 async fn a_claim_states_where_it_begins() {
     let store = memory();

@@ -95,6 +95,11 @@ impl Numbers {
         FileId(self.state.lock().bound)
     }
 
+    /// The bound as it was when this life began.
+    pub(super) fn first(&self) -> FileId {
+        FileId(self.first)
+    }
+
     /// Sees to it that `id`, which came from a commit, is not given out again.
     pub(super) fn keep_above(&self, id: FileId) -> io::Result<()> {
         if id.0 < self.first {

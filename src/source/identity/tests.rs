@@ -42,6 +42,20 @@ fn one_handle_gets_one_number_from_many_threads() {
 }
 
 #[test]
+fn the_bound_of_earlier_lives_is_not_raised_by_this_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let map = Identity::open(dir.path(), FileId(100)).expect("opens");
+    assert_eq!(map.first_id(), FileId(100));
+    map.number(&handle(1), FileId::ROOT).expect("numbered");
+    map.adopt(FileId(1 << 30), &handle(2)).expect("adopted");
+    assert_eq!(map.first_id(), FileId(100));
+    let all = map.next_id();
+    drop(map);
+    let map = Identity::open(dir.path(), FileId(2)).expect("opens again");
+    assert_eq!(map.first_id(), all);
+}
+
+#[test]
 fn adopting_gives_a_number_back_but_never_changes_one() {
     let dir = tempfile::tempdir().expect("a directory");
     let map = Identity::open(dir.path(), FileId(2)).expect("opens");
