@@ -1,5 +1,5 @@
-//! Names that anybody can put where claims and commits are listed, who may do nothing but put objects: they hide no claim and no commit.
-//! Also a store whose order makes it hard.
+//! Names that anybody can put where claims and commits are listed, who may do nothing but put objects: they hide no claim and no commit,
+//! and do not make looking dear. Also histories and stores whose order makes it hard.
 
 use std::ops::Range;
 
@@ -147,4 +147,61 @@ async fn claims_are_seen_where_a_page_of_commits_comes_before_them() {
     let sample = replaced(MANY as u64).await;
     let store: Store = Arc::new(FolderByFolder(sample.store));
     assert_eq!(lists_for_head(&store, sample.kept).await, 3);
+}
+
+/// How many names there are a minute apart in [`sparse_after_dense`].
+const DENSE: u64 = 5000;
+
+/// Commit 1; then [`DENSE`] names a minute apart, which nobody has to read; then commits half an hour apart, more than are listed
+/// at once.
+async fn sparse_after_dense(store: &Store) -> Writer {
+    let mut writer = Writer::new(store).await;
+    let first = writer.commit(vec![], Special::default()).await.commit.name;
+    for n in 1..=DENSE {
+        let name = CommitName {
+            stamp: Stamp(TEN + n * MINUTE),
+            ..first
+        };
+        let key = layout::commit(writer.volume.info().id, &name);
+        overwrite(store, &key, b"anything".to_vec()).await;
+    }
+    for n in 1..=MANY as u64 {
+        writer
+            .clock
+            .set(Stamp(TEN + DENSE * MINUTE + n * 30 * MINUTE));
+        writer.commit(vec![], Special::default()).await;
+    }
+    writer
+}
+
+/// Finds commit 1 by its time; how many LISTs that took.
+async fn lists_for_first(store: &Store) -> u64 {
+    let (counted, meter) = metered(store);
+    let volume = reopen(&counted, no_cache()).await;
+    let before = meter.usage(Operation::List).requests;
+    let at = Point::At(Stamp(TEN + MINUTE / 2));
+    assert_eq!(seq_of(&volume, at).await, 1);
+    meter.usage(Operation::List).requests - before
+}
+
+#[tokio::test]
+async fn a_time_before_commits_that_came_faster_costs_three_lists() {
+    let store = memory();
+    sparse_after_dense(&store).await;
+    assert_eq!(lists_for_first(&store).await, 3);
+}
+
+#[tokio::test]
+async fn a_name_with_an_extreme_time_does_not_make_other_times_dear() {
+    let store = memory();
+    let writer = sparse_after_dense(&store).await;
+    let head = writer.head.unwrap().commit.name;
+    let volume = writer.volume.info().id;
+    let latest = Stamp(u64::MAX);
+    for (era, stamp) in [(head.era, latest), (Era(u32::MAX), latest)] {
+        let name = CommitName { era, stamp, ..head };
+        let key = layout::commit(volume, &name);
+        overwrite(&store, &key, b"anything".to_vec()).await;
+        assert_eq!(lists_for_first(&store).await, 3, "{name:?}");
+    }
 }
