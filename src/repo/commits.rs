@@ -119,8 +119,9 @@ impl Volume {
     }
 
     /// The newest commit of history that is not later than `latest` and listed behind `after`. No further LIST where it is among the
-    /// newest; one where it is not, and for each era further back whose newest commits are later than `latest`: there the
-    /// clock was set back.
+    /// newest; else one, and for each era further back whose newest commits are later than `latest`: there the clock was set
+    /// back. One more in an era whose commits do not come about as often as those listed first; never more, however many
+    /// there are or whatever times the names say that others have put there.
     pub(super) async fn newest_from(
         &self,
         listed: &Listed,
@@ -134,11 +135,11 @@ impl Volume {
             },
             ..Looked::default()
         };
-        // The era in which a jump has been taken: what is still too late there is near.
-        let mut jumped: Option<Era> = None;
+        // The era in which a page has been listed that was to begin shortly before what is looked for.
+        let mut neared: Option<Era> = None;
         loop {
             let page = self.commits_after(listed, after.as_ref()).await?;
-            let mut jump: Option<ObjectKey> = None;
+            let mut too_late: Option<Era> = None;
             for (key, len) in &page.objects {
                 let Some(name) = layout::parse_commit(self.info.id, key) else {
                     continue;
@@ -151,16 +152,21 @@ impl Volume {
                     continue;
                 }
                 looked.newer = Newer::Name(name, *len);
-                if jumped != Some(name.era) {
-                    jumped = Some(name.era);
-                    let from = Stamp(latest.0.saturating_add(self.run_up(&page, name.era)));
-                    jump = Some(layout::commits_not_later(self.info.id, name.era, from));
-                }
+                too_late = Some(name.era);
             }
             let last = match page.objects.last() {
                 Some((last, _)) if page.more => last.clone(),
                 _ => return Ok(looked),
             };
+            let jump = too_late.map(|era| {
+                // What was to be near is not: right to it, then.
+                let run_up = match neared.replace(era) == Some(era) {
+                    true => 0,
+                    false => self.run_up(&page, era),
+                };
+                let from = Stamp(latest.0.saturating_add(run_up));
+                layout::commits_not_later(self.info.id, era, from)
+            });
             // Lies behind what was listed, so that this comes to an end.
             after = match jump.filter(|jump| *jump > last) {
                 Some(jump) => {

@@ -172,7 +172,7 @@ pub fn claims_prefix(volume: VolumeId) -> String {
     format!("v/{volume}/c-claims/")
 }
 
-/// What the names of all claims and all commits of a volume begin with, and no other's. The claims come first in a LIST.
+/// What the names of all claims and all commits of a volume begin with, and no other's that we write. The claims come first in a LIST.
 pub fn lineage_prefix(volume: VolumeId) -> String {
     format!("v/{volume}/c")
 }

@@ -98,6 +98,8 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// A whole object of at most `len_max` bytes with its version; longer is [`Kind::Corrupt`].
     async fn get(&self, key: &ObjectKey, len_max: u64) -> Result<(Bytes, Version), Error>;
     /// Up to `limit` keys (at most 1000) that begin with `prefix`, in byte order, strictly after `after`.
+    /// What lies there under names that cannot be keys is passed over, and never ends or empties a page: one that says that more
+    /// follow holds at least one key.
     async fn list(
         &self,
         prefix: &str,
@@ -174,3 +176,6 @@ pub struct Error {
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
+
+#[cfg(test)]
+mod tests;

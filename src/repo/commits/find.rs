@@ -1,5 +1,5 @@
 //! Which commit a person means: by time, number, name or id. All but a time are looked up in the history that the newest
-//! commit authenticates; a time is found by names, in at most two LISTs, however many commits there
+//! commit authenticates; a time is found by names, in two LISTs or three, however many commits there
 //! are. Where those leave open whether a commit is missing behind the one found, history is asked.
 
 use crate::clock::Stamp;

@@ -1,5 +1,7 @@
 //! What a reader lists before anything else: all claims, and behind them the newest commits. One LIST gives both, since the names of
 //! claims come right before those of commits (`layout.rs`); what follows is listed as far as somebody looks.
+//!
+//! A claim that is not seen cuts nothing off, so no name that somebody else has put there may keep one from being listed.
 
 use std::collections::HashSet;
 
@@ -23,37 +25,65 @@ pub(in crate::repo) struct Listed {
     proven: Mutex<HashSet<ClaimName>>,
 }
 
+impl Listed {
+    fn new(lineage: Lineage, newest: Listing) -> Self {
+        Self {
+            lineage,
+            newest,
+            proven: Mutex::default(),
+        }
+    }
+}
+
 impl Volume {
-    /// Lists claims and the newest commits.
+    /// Lists claims and the newest commits. One LIST, where its page holds both; else they are listed by themselves, two or
+    /// more LISTs: there are more claims than a page holds, or none, or no commit, or others have put many names between.
     pub(in crate::repo) async fn list_commits(&self) -> Result<Listed, Error> {
+        match self.list_both().await? {
+            Some(listed) => Ok(listed),
+            None => self.list_each().await,
+        }
+    }
+
+    /// The one LIST. It begins with the claims, and in byte order no claim follows a commit: a page with a claim and behind it a name
+    /// among the commits' has all claims. `None` where it does not show that; also without a claim, which every volume with
+    /// commits has, because a page of commits alone would be all there is to see where folders are listed in another order.
+    async fn list_both(&self) -> Result<Option<Listed>, Error> {
         let prefix = layout::lineage_prefix(self.info.id);
-        let is_claim = layout::claims_prefix(self.info.id);
+        let (of_claims, of_commits) = (
+            layout::claims_prefix(self.info.id),
+            layout::commits_prefix(self.info.id),
+        );
+        let first = ObjectKey::new(&*of_claims);
+        let page = self
+            .store
+            .list(&prefix, Some(&first), NAMES_AT_ONCE)
+            .await?;
+        let ends_in_commits = |(last, _): &(ObjectKey, u64)| last.as_str().starts_with(&of_commits);
+        let more = page.more && page.objects.last().is_some_and(ends_in_commits);
         let mut claims: Vec<ObjectKey> = Vec::new();
-        loop {
-            let page = self
-                .store
-                .list(&prefix, claims.last(), NAMES_AT_ONCE)
-                .await?;
-            let mut newest = Listing {
-                more: page.more,
-                ..Listing::default()
-            };
-            let known = claims.len();
-            for (key, len) in page.objects {
-                match key.as_str().starts_with(&is_claim) {
-                    true => claims.push(key),
-                    false => newest.objects.push((key, len)),
-                }
-            }
-            // A page that promises more and holds nothing would have us ask for ever.
-            if !page.more || !newest.objects.is_empty() || claims.len() == known {
-                return Ok(Listed {
-                    lineage: Lineage::new(self.info.id, &claims),
-                    newest,
-                    proven: Mutex::default(),
-                });
+        let mut newest: Vec<(ObjectKey, u64)> = Vec::new();
+        for (key, len) in page.objects {
+            if key.as_str().starts_with(&of_commits) {
+                newest.push((key, len));
+            } else if key.as_str().starts_with(&of_claims) {
+                claims.push(key);
             }
         }
+        if claims.is_empty() || newest.is_empty() {
+            return Ok(None);
+        }
+        let objects = newest;
+        let newest = Listing { objects, more };
+        let lineage = Lineage::new(self.info.id, &claims);
+        Ok(Some(Listed::new(lineage, newest)))
+    }
+
+    /// The newest commits, and then all claims: so the claim is seen that cuts off what a replaced writer publishes meanwhile.
+    async fn list_each(&self) -> Result<Listed, Error> {
+        let prefix = layout::commits_prefix(self.info.id);
+        let newest = self.store.list(&prefix, None, NAMES_AT_ONCE).await?;
+        Ok(Listed::new(self.claims.lineage().await?, newest))
     }
 
     /// Proves a claim, once: those of one replaced writer cut off any number of commits.

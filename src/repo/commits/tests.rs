@@ -15,6 +15,8 @@ mod claims;
 
 mod cost;
 
+mod planted;
+
 const MINUTE: u64 = 60_000;
 
 fn label(label: &str) -> Special {

@@ -3,10 +3,11 @@
 //! Requests are sent once: trying again is [`super::retry`]'s work. Bodies carry a CRC-64/NVME of our own, computed
 //! here in one pass, so that a server which checks it never stores what the network has damaged; over TLS the payload
 //! is not hashed a second time for the signature. `connect` sets the client up, `error` turns its errors into
-//! what a person can act on.
+//! what a person can act on, `page` reads listings.
 
 mod connect;
 mod error;
+mod page;
 
 pub use connect::Credentials;
 
@@ -22,6 +23,7 @@ use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest};
 
 use crate::id::ObjectKey;
+use crate::store::s3::page::Page;
 use crate::store::url::S3Place;
 use crate::store::{
     Body, Condition, Error, Kind, LIST_LIMIT_MAX, Listing, ObjectStore, PutOutcome, Version, body,
@@ -123,6 +125,28 @@ impl S3 {
         let request = self.put_request(key, body, &doing).await?;
         let sent = self.send_put(request, len, &doing).await?;
         sent.map_err(|failed| error::judge(&self.place, &doing, failed))
+    }
+
+    /// Sends one LIST for up to `limit` names of anybody's that follow the full key `after`.
+    async fn list_page(
+        &self,
+        prefix: &str,
+        after: Option<String>,
+        limit: usize,
+        doing: &str,
+    ) -> Result<Page, Error> {
+        let request = self.client.list_objects_v2();
+        let request = request
+            .bucket(&self.place.bucket)
+            .prefix(format!("{}{prefix}", self.place.prefix))
+            .set_start_after(after.clone())
+            .max_keys(limit as i32);
+        let answer = within(doing, 0, async {
+            let sent = request.send().await;
+            sent.map_err(|failed| error::judge(&self.place, doing, failed))
+        })
+        .await?;
+        Page::read(answer, &self.place.prefix, after.as_deref(), doing)
     }
 
     /// Sends a GET, of a range or of the whole object, and collects at most `len_max` bytes of it; none if the range
@@ -235,30 +259,22 @@ impl ObjectStore for S3 {
         limit: usize,
     ) -> Result<Listing, Error> {
         let doing = self.doing("list", format_args!("{prefix}*"));
-        let request = self.client.list_objects_v2();
-        let request = request
-            .bucket(&self.place.bucket)
-            .prefix(format!("{}{prefix}", self.place.prefix))
-            .set_start_after(after.map(|after| self.full_key(after)))
-            .max_keys(limit.clamp(1, LIST_LIMIT_MAX) as i32);
-        let answer = within(&doing, 0, async {
-            let sent = request.send().await;
-            sent.map_err(|failed| error::judge(&self.place, &doing, failed))
-        })
-        .await?;
-        let more = answer.is_truncated().unwrap_or(false);
-        let objects = answer.contents.unwrap_or_default().into_iter();
-        let named = objects.filter_map(|object| {
-            let key = object.key?;
-            let name = key.strip_prefix(&self.place.prefix)?;
-            // What others keep there, such as the empty objects that stand for folders, is none of ours.
-            let len = u64::try_from(object.size?).ok()?;
-            names::is_key(name).then(|| (ObjectKey::new(name), len))
-        });
-        Ok(Listing {
-            objects: named.collect(),
-            more,
-        })
+        let limit = limit.clamp(1, LIST_LIMIT_MAX);
+        let mut after = after.map(|after| self.full_key(after));
+        let mut wanted = limit;
+        loop {
+            let mut page = self.list_page(prefix, after, wanted, &doing).await?;
+            if !page.objects.is_empty() || page.next.is_none() {
+                let more = page.next.is_some() || page.objects.len() > limit;
+                page.objects.truncate(limit);
+                let objects = page.objects;
+                return Ok(Listing { objects, more });
+            }
+            // All of it was others', and ours may follow: an empty page would be taken for the end. As many at once as
+            // there can be, since whoever put those there may have put thousands.
+            after = page.next;
+            wanted = LIST_LIMIT_MAX;
+        }
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), Error> {
