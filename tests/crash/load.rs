@@ -148,7 +148,8 @@ impl Writer {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        self.count = read_stamp(&self.dir, 0);
+        // The last of them: a life that was cut short between two has left the first ahead of it.
+        self.count = read_stamp(&self.dir, STAMPED - 1);
         let large = open(&self.dir.join("large"))?;
         if large.metadata()?.len() < LARGE_LEN {
             large.set_len(LARGE_LEN)?;
