@@ -105,13 +105,13 @@ async fn print_plan(snapshot: &Opened, paths: &[RepoPath]) -> anyhow::Result<Exi
         }
         for step in steps {
             match step {
-                Step::Enter(item) => output::line(&format!("{}/", item.path))?,
+                Step::Enter(path) => output::line(&format!("{path}/"))?,
                 Step::Make(item) => {
                     entries += 1;
                     bytes += item.inode.size;
                     output::line(&item.path.to_string())?;
                 }
-                Step::Leave(_) => {}
+                Step::Leave { .. } => {}
                 Step::Unreadable { path, error } => {
                     unreadable += 1;
                     output::warning(&format!("{path} cannot be restored: {error}"));

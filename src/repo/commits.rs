@@ -186,7 +186,7 @@ impl Volume {
         let mut stamps = names
             .filter(|name| name.era == era)
             .map(|name| name.stamp.0);
-        match (stamps.next(), stamps.last()) {
+        match (stamps.next(), stamps.next_back()) {
             (Some(newest), Some(oldest)) => newest.saturating_sub(oldest) / 2,
             _ => 0,
         }

@@ -187,14 +187,14 @@ impl Restore<'_> {
 
     async fn carry_out(&mut self, step: Step) -> Result<(), Error> {
         match step {
-            Step::Enter(item) => match self.target.make_dir(self.parent(&item.path), &item.path) {
+            Step::Enter(path) => match self.target.make_dir(self.parent(&path), &path) {
                 Ok(dir) => {
-                    self.dirs.insert(item.path, Arc::new(dir));
+                    self.dirs.insert(path, Arc::new(dir));
                 }
-                Err(error) => self.fail(item.path, error),
+                Err(error) => self.fail(path, error),
             },
-            Step::Leave(item) => {
-                if let Some(dir) = self.dirs.remove(&item.path) {
+            Step::Leave { path, item } => {
+                if let (Some(dir), Some(item)) = (self.dirs.remove(&path), item) {
                     self.deferred.push(Deferred::Leave { item, dir });
                 }
             }

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::format::entry::{Inode, Kind, Malformed};
+use crate::format::entry::{Inode, Kind, Malformed, NameEntry};
 use crate::format::key::is_entry_name;
 use crate::id::FileId;
 use crate::path::RepoPath;
@@ -20,13 +20,18 @@ const NAMES_AT_ONCE: usize = 1024;
 /// One thing to do, in this order.
 #[derive(Debug)]
 pub enum Step {
-    /// Make this directory and go into it; its attributes come with [`Step::Leave`].
-    Enter(Item),
+    /// Make this directory and go into it; its attributes come with [`Step::Leave`], unless they are damaged.
+    Enter(RepoPath),
     /// Make anything that is no directory, with its contents and attributes.
     Make(Item),
     /// All below this directory has been made: give it its attributes and times.
-    Leave(Item),
-    /// This is damaged in the repository, and all below it if it is a directory; the rest goes on.
+    Leave {
+        /// Which.
+        path: RepoPath,
+        /// It, unless its attributes are damaged.
+        item: Option<Item>,
+    },
+    /// This is damaged in the repository; the rest goes on, and so does what lies below it where its names can be read.
     Unreadable {
         /// Where it would have gone.
         path: RepoPath,
@@ -55,11 +60,14 @@ pub struct Walk {
 
 /// A directory that has been entered and not yet left.
 struct Open {
-    item: Item,
+    path: RepoPath,
+    id: FileId,
+    /// `None` if its inode is damaged: what lies in it is restored all the same.
+    item: Option<Item>,
     /// The last name read from it.
     after: Option<Vec<u8>>,
     /// Names read and not yet turned into steps.
-    names: VecDeque<(Vec<u8>, FileId)>,
+    names: VecDeque<(Vec<u8>, NameEntry)>,
     exhausted: bool,
 }
 
@@ -73,12 +81,11 @@ impl Walk {
             ready: VecDeque::new(),
         };
         if paths.is_empty() || paths.iter().any(RepoPath::is_root) {
-            let inode = walk.inode(FileId::ROOT).await?;
-            walk.enter(Item {
-                path: RepoPath::root(),
+            let root = NameEntry {
                 id: FileId::ROOT,
-                inode,
-            });
+                kind: Kind::Dir,
+            };
+            walk.visit(RepoPath::root(), root).await?;
             return Ok(walk);
         }
         // A later entry of the stack is walked first.
@@ -87,7 +94,7 @@ impl Walk {
             let (id, inode) =
                 found.ok_or_else(|| Error::NotFound(format!("the snapshot has no {path}")))?;
             for item in walk.above(&path).await? {
-                walk.enter(item);
+                walk.enter(item.path.clone(), item.id, Some(item));
                 // Only `path` is made below it, not all that it holds.
                 walk.stack
                     .last_mut()
@@ -112,28 +119,25 @@ impl Walk {
         let Some(top) = self.stack.last_mut() else {
             return Ok(());
         };
-        if let Some((name, id)) = top.names.pop_front() {
-            let path = top.item.path.join(&name);
+        if let Some((name, entry)) = top.names.pop_front() {
+            let path = top.path.join(&name);
             // `..` or a slash would lead out of the target.
             if !is_entry_name(&name) {
                 let why = Malformed("name: it would lead out of its directory");
                 return self.pass_over(path, tree::Error::from(why).into());
             }
             // A directory within itself would never end.
-            if self.stack.iter().any(|open| open.item.id == id) {
+            if self.stack.iter().any(|open| open.id == entry.id) {
                 let why = Malformed("name: it leads to a directory above it");
                 return self.pass_over(path, tree::Error::from(why).into());
             }
-            match self.inode(id).await {
-                Ok(inode) => self.plan(Item { path, id, inode }),
-                Err(error) => self.pass_over(path, error)?,
-            }
+            self.visit(path, entry).await?;
         } else if top.exhausted {
-            if let Some(done) = self.stack.pop() {
-                self.ready.push_back(Step::Leave(done.item));
-            }
+            let done = self.stack.pop();
+            let leave = done.map(|Open { path, item, .. }| Step::Leave { path, item });
+            self.ready.extend(leave);
         } else {
-            let (id, path) = (top.item.id, top.item.path.clone());
+            let (id, path) = (top.id, top.path.clone());
             let names = self
                 .tree
                 .names(id, top.after.as_deref(), NAMES_AT_ONCE)
@@ -142,14 +146,27 @@ impl Walk {
                 Ok(names) => {
                     top.exhausted = names.len() < NAMES_AT_ONCE;
                     top.after = names.last().map(|(name, _)| name.clone());
-                    top.names = names
-                        .into_iter()
-                        .map(|(name, entry)| (name, entry.id))
-                        .collect();
+                    top.names = names.into();
                 }
                 Err(error) => {
                     top.exhausted = true;
                     self.pass_over(path, error)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a name leads to.
+    async fn visit(&mut self, path: RepoPath, entry: NameEntry) -> Result<(), Error> {
+        let NameEntry { id, kind } = entry;
+        match self.inode(id).await {
+            Ok(inode) => self.plan(Item { path, id, inode }),
+            Err(error) => {
+                let is_damage = error.is_damage();
+                self.pass_over(path.clone(), error)?;
+                if is_damage && kind == Kind::Dir {
+                    self.enter(path, id, None);
                 }
             }
         }
@@ -178,14 +195,16 @@ impl Walk {
 
     fn plan(&mut self, item: Item) {
         match item.inode.kind {
-            Kind::Dir => self.enter(item),
+            Kind::Dir => self.enter(item.path.clone(), item.id, Some(item)),
             _ => self.ready.push_back(Step::Make(item)),
         }
     }
 
-    fn enter(&mut self, item: Item) {
-        self.ready.push_back(Step::Enter(item.clone()));
+    fn enter(&mut self, path: RepoPath, id: FileId, item: Option<Item>) {
+        self.ready.push_back(Step::Enter(path.clone()));
         self.stack.push(Open {
+            path,
+            id,
             item,
             after: None,
             names: VecDeque::new(),

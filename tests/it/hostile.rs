@@ -259,8 +259,10 @@ async fn whatever_a_store_does_the_program_tells_and_restores_what_is_whole() {
     for key in struck(&world.whole) {
         for (what, after) in blows(&world.whole, key) {
             world.put(&after);
-            // Another machine each time, which has seen nothing before.
-            let _ = fs::remove_dir_all(world.dir.path().join(".local"));
+            // Another machine each time, which has seen and kept nothing.
+            for kept in [".local", ".cache"] {
+                let _ = fs::remove_dir_all(world.dir.path().join(kept));
+            }
             let check = world.run(&["check", "--read-data"]);
             let restore = world.restore(&what);
             *codes.entry((check.code, restore.code)).or_insert(0) += 1;

@@ -50,7 +50,7 @@ fn add(commit: &mut Commit, entries: Vec<Entry>) {
     let mut all: Vec<Entry> = inline.entries().collect();
     all.extend(entries);
     all.sort_by(|a, b| a.key.cmp(&b.key));
-    commit.tree.inline = page::encode(0, &all).into();
+    commit.tree.inline = page::encode(0, &all);
 }
 
 fn name_entry(name: &[u8]) -> Entry {
