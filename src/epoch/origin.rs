@@ -18,6 +18,8 @@ pub(crate) trait Origin: Send + Sync {
     fn read_link(&self, node: &Node) -> io::Result<Vec<u8>>;
     /// Opens a regular file for reading, without moving its access time where that is allowed.
     fn open(&self, node: &Node) -> io::Result<Arc<dyn Contents>>;
+    /// As [`Source::free_bytes`].
+    fn free_bytes(&self) -> io::Result<u64>;
 }
 
 /// An open file of the source.
@@ -37,6 +39,10 @@ impl Origin for Arc<Source> {
 
     fn xattrs(&self, node: &Node) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
         Source::xattrs(self, node).map_err(|error| not_gone(self, node, error))
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        Source::free_bytes(self)
     }
 
     fn read_link(&self, node: &Node) -> io::Result<Vec<u8>> {

@@ -202,14 +202,16 @@ impl Epochs {
         let Some(set) = self.sealed_before(epoch) else {
             return Preserved::Done;
         };
-        let needs = set.with(inode.id(), |record| {
-            let unread = record.size_at_seal().is_none();
-            !unread && record.kept().is_none() && record.needs(&(0..u64::MAX))
+        let needed = set.with(inode.id(), |record| {
+            let needs = record.kept().is_none() && record.needs(&(0..u64::MAX));
+            record.size_at_seal().filter(|_| needs)
         });
-        if needs != Some(true) {
+        let Some(size) = needed.flatten() else {
             return Preserved::Done;
-        }
-        let Some(hold) = self.descriptors.hold(1) else {
+        };
+        // Where the disk is nearly full, whoever removes a file needs its room.
+        let has_room = self.origin.free_bytes().is_ok_and(|free| free > size);
+        let Some(hold) = has_room.then(|| self.descriptors.hold(1)).flatten() else {
             return self.preserve(inode, &(0..u64::MAX), epoch, UNLINKED_COPY_MAX);
         };
         match self.readers.get(&*self.origin, inode.node()) {

@@ -302,6 +302,8 @@ async fn what_the_store_has_of_a_commit_is_not_sent_again() {
     const OBJECTS: u64 = 12;
     /// What is on its way when one fails is given up: three, in each of two attempts.
     const ON_ITS_WAY: u64 = 6;
+    /// What a new life puts of its own. Eight blocks were there before: all of them again would be more than this.
+    const CLAIMS_MAX: u64 = 2;
     for restarts in [false, true] {
         let world = World::new().await;
         let mut writer = world.start().await;
@@ -323,22 +325,20 @@ async fn what_the_store_has_of_a_commit_is_not_sent_again() {
         while puts(|usage| usage.failures) == 0 {
             tokio::task::yield_now().await;
         }
-        let mut claims = 0;
         if restarts {
             writer.handle.stop(std::time::Duration::ZERO).await.unwrap();
             assert!(waiting.await.unwrap().is_err());
             drop(writer);
             world.plan.clear();
-            let before = puts(succeeded);
             writer = world.start().await;
-            claims = puts(succeeded) - before;
         } else {
             waiting.await.unwrap().unwrap();
         }
         writer.sync().await;
-        let sent = puts(succeeded) - before - claims;
+        let sent = puts(succeeded) - before;
+        let claims = if restarts { CLAIMS_MAX } else { 0 };
         assert!(
-            (OBJECTS..=OBJECTS + ON_ITS_WAY).contains(&sent),
+            (OBJECTS..=OBJECTS + ON_ITS_WAY + claims).contains(&sent),
             "{sent} sent, restarts: {restarts}"
         );
         writer.stop().await;
@@ -697,7 +697,7 @@ async fn nothing_is_published_as_exact_while_a_name_is_owed() {
         kind: crate::format::entry::Kind::File,
     };
     guard.name(&root, b"lost", Some(entry));
-    guard.suspected(lost.node(), &[0..8]);
+    guard.suspected(lost.node(), std::slice::from_ref(&(0..8)));
     guard.paid(&root, b"lost");
     drop(guard);
     let mark = sync.await.unwrap().unwrap().unwrap();

@@ -210,6 +210,10 @@ impl FakeSource {
 pub(super) struct Fake(pub(super) Arc<FakeSource>);
 
 impl Origin for Fake {
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
     fn stat(&self, node: &Node) -> io::Result<Stat> {
         let inode = self.0.inode(node.id)?;
         let time = Timespec {

@@ -116,7 +116,7 @@ fn a_dropped_set_takes_nothing_for_unchanged() {
     write(&world, &file, 8192, b"later");
     crowd(&world);
     assert!(world.epochs.is_owing());
-    assert!(!sealed.also_needs(FILE, &[8192..12_288]));
+    assert!(!sealed.also_needs(FILE, std::slice::from_ref(&(8192..12_288))));
     assert_eq!(sealed.take(FILE, 0..4096).unwrap()[..2], *b"x\x01");
     sealed.finish().unwrap();
 }
