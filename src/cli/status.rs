@@ -39,7 +39,7 @@ impl Args {
             let status = match live::shown(&shown, path) {
                 Some(shown) => moment(shown),
                 None => live::known(context, path)
-                    .map(status)
+                    .map(|known| status(known, &shown))
                     .ok_or_else(|| daemon::Error::NotMounted(path.clone()))?,
             };
             match self.json {
@@ -48,7 +48,7 @@ impl Args {
             }
             return Ok(Exit::Done);
         }
-        let live = context.known.iter().map(status);
+        let live = context.known.iter().map(|known| status(known, &shown));
         let all: Vec<Status> = live.chain(shown.iter().map(moment)).collect();
         if self.json {
             output::json(&all)?;
@@ -64,13 +64,15 @@ impl Args {
     }
 }
 
-/// What the background process says, or what is remembered where none is running.
-fn status(known: &Known) -> Status {
+/// What the background process says, or what is remembered where none is running. `shown`: the mounted snapshots, which have processes
+/// of their own.
+fn status(known: &Known, shown: &[Shown]) -> Status {
     let answer = Client::connect(known.state.dir()).and_then(|mut client| client.status());
     let place = &known.record.mountpoint;
     let mount = || mountinfo::uppermost(place).ok().flatten();
+    let is_live = |entry: &Entry| entry.is_ours() && live::shown(shown, place).is_none();
     answer.unwrap_or_else(|_| Status {
-        last_error: mount().filter(Entry::is_ours).map(|_| {
+        last_error: mount().filter(is_live).map(|_| {
             let place = place.display();
             format!("{place} is mounted, but its live process does not answer; a dead one is replaced by mounting again")
         }),
