@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
@@ -83,13 +84,18 @@ impl LiveMount {
     pub(crate) fn ask(&self, request: Request, what: &str) -> anyhow::Result<Answer> {
         let mut client = Client::connect(self.state.dir())?;
         let bar = output::spinner(what);
-        let asked = thread::spawn(move || client.ask(&request, None));
-        while !asked.is_finished() {
+        let (answer, answered) = mpsc::channel();
+        // Should this end meanwhile, nobody wants the answer.
+        thread::spawn(move || drop(answer.send(client.ask(&request, None))));
+        let answer = loop {
             self.show(&bar, what);
-            thread::park_timeout(SHOW_EVERY);
-        }
+            match answered.recv_timeout(SHOW_EVERY) {
+                Err(RecvTimeoutError::Timeout) => {}
+                answer => break answer,
+            }
+        };
         bar.finish_and_clear();
-        match asked.join() {
+        match answer {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(daemon::Error::Failed("internal error while waiting".into()).into()),
         }
