@@ -1,7 +1,7 @@
 //! A live mount that lacks something: descriptors, or the right to open files by handle.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::world::{World, can_mount};
@@ -67,6 +67,9 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
+/// Often enough that a request is caught between two of its steps in one of them.
+const ROUNDS: usize = 30;
+
 /// A directory was made, and then there was no descriptor left to look at it: the program was told that it had not been made, and
 /// snapshots did not have it.
 #[test]
@@ -79,64 +82,108 @@ fn without_descriptors_a_request_fails_before_it_has_done_anything() {
     world.init();
     let mut child = in_front(&world, &[]);
     let source = world.source();
-    fs::create_dir(source.join("dir")).unwrap();
-    fs::write(source.join("dir/file"), "x").unwrap();
     let id = child.id().to_string();
-    let limit = |files: &str| {
+    let limit = |files: usize| {
         let limited = Command::new("prlimit")
             .args(["--pid", &id, &format!("--nofile={files}:")])
             .status();
         assert!(limited.unwrap().success());
     };
-    limit("3");
+    let limits = fs::read_to_string(format!("/proc/{id}/limits")).unwrap();
+    let usual = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let usual = usual
+        .unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    // Each thread has a directory of its own, since the kernel lets only one request at a time change a directory.
+    let dirs: Vec<_> = (0..6).map(|n| source.join(format!("dir{n}"))).collect();
+    dirs.iter().for_each(|dir| fs::create_dir(dir).unwrap());
     let (mut made, mut refused) = (Vec::new(), 0);
-    for n in 0..20 {
-        let (dir, link) = (format!("sub{n}"), format!("link{n}"));
-        match fs::create_dir(source.join(&dir)) {
-            Ok(()) => made.push(dir),
-            Err(_) => refused += 1,
-        }
-        match std::os::unix::fs::symlink("to", source.join(&link)) {
-            Ok(()) => made.push(link),
-            Err(_) => refused += 1,
-        }
-        match fs::write(source.join(format!("file{n}")), "x") {
-            Ok(()) => made.push(format!("file{n}")),
-            Err(_) => refused += 1,
+    for round in 0..ROUNDS {
+        // A few left, which the threads take from each other between one step of a request and the next.
+        let open = fs::read_dir(format!("/proc/{id}/fd")).unwrap().count();
+        limit(open + 3);
+        let tried: Vec<_> = std::thread::scope(|threads| {
+            let make = |dir: PathBuf| {
+                let name = move |n| dir.join(format!("{round} {n}"));
+                threads.spawn(move || {
+                    let tried = (0..10).map(|n| (name(n), fs::create_dir(name(n))));
+                    tried.collect::<Vec<_>>()
+                })
+            };
+            let threads: Vec<_> = dirs.iter().cloned().map(make).collect();
+            let joined = threads.into_iter().map(|thread| thread.join().unwrap());
+            joined.flatten().collect()
+        });
+        for (name, done) in tried {
+            match done {
+                Ok(()) => made.push(name),
+                Err(_) => refused += 1,
+            }
         }
     }
-    limit("1024");
-    made.push("dir".to_owned());
-    made.sort();
+    limit(usual);
     assert!(refused > 0, "the limit did not bite");
-    assert_eq!(names(&source), made, "what was refused is not there");
+    let below = |root: &Path| -> Vec<String> {
+        let all = names(root)
+            .into_iter()
+            .map(|dir| (names(&root.join(&dir)), dir));
+        let mut all: Vec<String> = all
+            .flat_map(|(names, dir)| names.into_iter().map(move |name| format!("{dir}/{name}")))
+            .collect();
+        all.sort();
+        all
+    };
+    let mut made: Vec<String> = made
+        .iter()
+        .map(|path| {
+            path.strip_prefix(&source)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    made.sort();
+    assert_eq!(below(&source), made, "what was refused is not there");
     world.snapshot("after");
     let past = world.dir("past");
     world.mount_past("after", &past);
-    assert_eq!(names(&past), made);
+    assert_eq!(below(&past), made);
     world.unmount(&past);
     world.unmount(&source);
     child.wait().unwrap();
 }
 
-/// Where files cannot be opened by handle, one that had lost one of its names was found no more: programs got ESTALE, and the next
-/// snapshot did not have what they had written.
+/// Where files cannot be opened by handle, one that had lost the name that it was last seen under was taken for gone: the next
+/// snapshot did not have it, although it had another name, and a program that was writing to it.
 #[test]
 fn without_handles_a_linked_file_is_found_by_any_of_its_names() {
     let test = "without_handles_a_linked_file_is_found_by_any_of_its_names";
-    if !can_mount(test) || !has(test, "setpriv") {
+    if !can_mount(test) || !has(test, "setpriv") || !has(test, "prlimit") {
         return;
     }
     let world = World::new();
     world.init();
     let source = world.source();
-    for n in 0..200 {
-        let dir = source.join(format!("d{n}"));
-        fs::create_dir(&dir).unwrap();
-        fs::write(dir.join("one"), format!("{n}")).unwrap();
+    fs::create_dir(source.join("filler")).unwrap();
+    for n in 0..400 {
+        fs::write(source.join(format!("filler/{n}")), "x").unwrap();
     }
-    // So few descriptors that none is kept for long.
+    let dirs: Vec<String> = (0..50).map(|n| format!("dir{n}")).collect();
+    for dir in &dirs {
+        fs::create_dir(source.join(dir)).unwrap();
+        fs::write(source.join(dir).join("one"), "before").unwrap();
+    }
+    // A quarter of the descriptors is used for remembering: less than there are files.
     let before = [
+        "prlimit",
+        "--nofile=1024:1024",
         "setpriv",
         "--bounding-set",
         "-dac_read_search",
@@ -144,25 +191,37 @@ fn without_handles_a_linked_file_is_found_by_any_of_its_names() {
         "-dac_read_search",
     ];
     let mut child = in_front(&world, &before);
-    for n in 0..200 {
-        let dir = source.join(format!("d{n}"));
+    world.snapshot("begin");
+    let open = |dir: &String| {
+        let file = source.join(dir).join("one");
+        fs::File::options().write(true).open(file).unwrap()
+    };
+    let files: Vec<fs::File> = dirs.iter().map(open).collect();
+    for dir in &dirs {
+        let dir = source.join(dir);
         fs::hard_link(dir.join("one"), dir.join("two")).unwrap();
         fs::remove_file(dir.join("two")).unwrap();
-        fs::rename(&dir, source.join(format!("e{n}"))).unwrap();
+        fs::rename(&dir, dir.with_extension("moved")).unwrap();
     }
-    for n in 0..200 {
-        let file = source.join(format!("e{n}/one"));
-        fs::write(&file, format!("{n} again")).unwrap();
-        assert_eq!(fs::read_to_string(&file).unwrap(), format!("{n} again"));
+    for n in 0..400 {
+        fs::metadata(source.join(format!("filler/{n}"))).unwrap();
+    }
+    for file in &files {
+        std::os::unix::fs::FileExt::write_all_at(file, b"after!", 0).unwrap();
     }
     world.snapshot("after");
     let past = world.dir("past");
     world.mount_past("after", &past);
-    assert_eq!(names(&past), names(&source));
-    for n in 0..200 {
-        let file = past.join(format!("e{n}/one"));
-        assert_eq!(fs::read_to_string(&file).unwrap(), format!("{n} again"));
+    for dir in &dirs {
+        let file = past.join(dir).with_extension("moved").join("one");
+        assert_eq!(
+            fs::read_to_string(&file).unwrap(),
+            "after!",
+            "{}",
+            file.display()
+        );
     }
+    drop(files);
     world.unmount(&past);
     world.unmount(&source);
     child.wait().unwrap();
