@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -13,8 +14,11 @@ use crate::kill::seed;
 use crate::life::Life;
 use crate::load::Load;
 use crate::proof::Proof;
+use crate::wait;
 use crate::world::{World, can_mount};
 
+/// For so long something else may hold a dead mount.
+const UMOUNT_MAX: Duration = Duration::from_secs(20);
 /// Seals often, so that there is much to remember.
 const OFTEN: &[&str] = &["--interval", "100ms"];
 /// Between two flipped bits; less than any database would leave unused.
@@ -108,12 +112,20 @@ fn damage_and_recover(database: &str, said: &str) {
         world.run(["sync".as_ref(), world.source().as_os_str()]);
         life.kill();
         load.end();
-        world.run(["umount".as_ref(), world.source().as_os_str()]);
+        // A process that another test is just starting may hold what the load had open, for a moment.
+        let off = wait::within(UMOUNT_MAX, || {
+            let mut umount = world.command(["umount".as_ref(), world.source().as_os_str()]);
+            umount.output().unwrap().status.success().then_some(())
+        });
+        off.expect("the dead mount can be taken off");
         damage
             .strike(&volume(&world).join(database), &mut random)
             .unwrap();
-        let beside = world.source().join("writer-0/large");
-        let file = fs::File::options().write(true).open(beside).unwrap();
+        // The load may not have come to it when it was killed.
+        let beside = world.source().join("beside");
+        let mut options = fs::File::options();
+        options.write(true).create(true).truncate(false);
+        let file = options.open(beside).unwrap();
         file.write_all_at(&random.random::<[u8; 32]>(), 4096)
             .unwrap();
         let log = volume(&world).join("log");

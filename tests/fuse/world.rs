@@ -5,6 +5,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -21,6 +22,9 @@ fn which(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(program).exists())
 }
+
+/// For so long a mount may be in use by a process that is just starting.
+const IN_USE_MAX: Duration = Duration::from_secs(20);
 
 /// Directories and settings of one test.
 pub(crate) struct World {
@@ -118,7 +122,15 @@ impl World {
         arguments: impl IntoIterator<Item = A>,
     ) -> String {
         let mut command = self.command(arguments);
-        let output = command.output().unwrap();
+        let mut output = command.output().unwrap();
+        // A process that another test of this binary is just starting holds whatever is open here, until it runs.
+        let until = Instant::now() + IN_USE_MAX;
+        while String::from_utf8_lossy(&output.stderr).contains("is in use")
+            && Instant::now() < until
+        {
+            std::thread::yield_now();
+            output = command.output().unwrap();
+        }
         assert!(
             output.status.success(),
             "{command:?}\nended with {}\n{}{}",
