@@ -18,7 +18,7 @@ use crate::id::FileId;
 /// The longest stretch asked for at once: what [`Sealed::take`] gives.
 pub(crate) const READ_LEN: u64 = 1 << 20;
 /// An inexact commit reads no more than this: most of what it holds was copied ahead.
-const INEXACT_BYTES: u64 = 64 << 20;
+pub(super) const INEXACT_BYTES: u64 = 64 << 20;
 /// Files that use less of the disk than their size says by more than this are looked at for holes; smaller ones never.
 pub(crate) const SPARSE_SLACK: u64 = 64 << 10;
 

@@ -504,6 +504,9 @@ impl Flow {
             if self.progress.is_fenced() || !owed || self.would_spoil() {
                 break;
             }
+            if !self.has_room() && !(self.wait_published(deadline) && self.has_room()) {
+                break;
+            }
             let sealed = self.seal();
             let done = sealed.is_ok();
             self.settle(sealed);
