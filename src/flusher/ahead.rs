@@ -34,8 +34,9 @@ const ROUND_FILES: usize = 50_000;
 const BATCH_FILES: usize = 64;
 /// What is dirty is known by pages of this many bytes.
 const PAGE_LEN: u64 = 4096;
-/// While a scan runs, copying ahead begins here. Small trees are left to the seal, which packs them better.
-const HELD_COPY_BYTES: u64 = 64 << 20;
+/// While a scan runs, copying ahead begins here, so that it goes on beside the scan. Small trees are left to the seal, which packs
+/// them better.
+const HELD_COPY_BYTES: u64 = 16 << 20;
 
 /// What has been copied and waits for its seal.
 #[derive(Default)]
@@ -112,7 +113,12 @@ impl Ahead {
                 }
                 other => other,
             };
-            self.extents.entry(id).or_default().push((range, piece));
+            // Nearly every file is one piece: a list that has room for more would take most of the memory.
+            let pieces = self
+                .extents
+                .entry(id)
+                .or_insert_with(|| Vec::with_capacity(1));
+            pieces.push((range, piece));
         }
         let objects = packed.blocks.iter().map(|block| block.object.clone());
         self.blocks.extend(objects);

@@ -7,15 +7,16 @@
 //! far too large, is corrected from the length that was found; the second try fits nearly always.
 
 use crate::clock::Stamp;
+use crate::flusher::changes::Changes;
 use crate::flusher::error::Error;
-use crate::flusher::pack::{Packed, SmallPlaces, small_frame_no};
+use crate::flusher::pack::{SmallPlaces, small_frame_no};
 use crate::flusher::pipeline::PipelineParts;
 use crate::flusher::session::Session;
 use crate::flusher::spool::{BlockFile, FrameBytes, SpooledBlock};
 use crate::flusher::tree_blocks::TreeBlocks;
 use crate::format::block::{FramePlace, HEADER_LEN};
 use crate::format::commit::{Commit, TreeRoot};
-use crate::format::entry::{Change, CommitName, Totals};
+use crate::format::entry::{CommitName, Totals};
 use crate::format::frame::{Envelope, FrameKind};
 use crate::id::{BlockClass, BlockId, FrameNo, Generation, Tag};
 use crate::repo::commits::Found;
@@ -83,16 +84,15 @@ pub(crate) struct CommitWriter<'a> {
 }
 
 impl CommitWriter<'_> {
-    /// Applies `changes` (a function of where small data lies) to `parent` and writes tree blocks and commit. Asks for them once
-    /// if there is no small data.
+    /// Applies `changes` to `parent` and writes tree blocks and commit.
     pub(crate) async fn write<P: Pages + Clone>(
         &mut self,
         draft: &Draft<'_>,
         parent: &Tree<P>,
-        packed: &Packed,
-        mut changes: impl FnMut(&SmallPlaces) -> Vec<Change>,
+        mut changes: Changes<'_>,
     ) -> Result<Written, Error> {
         let id = self.session.block(BlockClass::Commit);
+        let packed = changes.packed;
         let small: Vec<Envelope> = packed
             .small
             .iter()
@@ -106,7 +106,7 @@ impl CommitWriter<'_> {
         for slack in RESERVE_SLACK {
             let places = small_places(draft.name, id, *self.reserve, &lengths);
             let mut sink = TreeBlocks::new(self.session, self.parts.clone(), self.block_len);
-            let root = parent.apply(changes(&places), &mut sink).await?;
+            let root = parent.apply(changes.with(&places), &mut sink).await?;
             let tree = sink.finish()?;
             let stored = draft.ahead_stored
                 + objects_len(&packed.blocks)

@@ -8,6 +8,7 @@ use crate::clock::Stamp;
 use crate::epoch::{Attributes, Sealed};
 use crate::failpoint::{self, Point};
 use crate::flusher::capture::{Captured, ContentPlan, SealedReader, capture, plan};
+use crate::flusher::changes::{Changes, history_entry};
 use crate::flusher::commit::{CommitWriter, Draft, Written};
 use crate::flusher::consolidate;
 use crate::flusher::cut::{Cutter, Laid, Piece, Recent};
@@ -15,12 +16,12 @@ use crate::flusher::entries::{Outcome, Touched, outcome};
 use crate::flusher::error::Error;
 use crate::flusher::flow::{Flow, mark};
 use crate::flusher::manifest::{Manifest, SpooledName};
-use crate::flusher::pack::{Packed, Packer, SmallPlaces};
+use crate::flusher::pack::{Packed, Packer};
 use crate::flusher::progress::Who;
 use crate::flusher::spool::{Spool, SpooledBlock};
 use crate::flusher::upload::Job;
 use crate::format::commit::TreeRoot;
-use crate::format::entry::{Change, Contents, Extent, HistoryEntry, Kind, Totals};
+use crate::format::entry::{Kind, Totals};
 use crate::id::{EpochNo, FileId, SessionId};
 use crate::journal::LOGICAL_BLOCK_LEN;
 use crate::repo::blocks::Blocks;
@@ -310,19 +311,13 @@ impl Flow {
             block_len: self.volume.config().block_len,
             reserve: &mut self.reserve,
         };
-        let history = self.base.as_ref().map(history_entry);
-        let mut entries = outcome.changes;
-        let changes = |small: &SmallPlaces| {
-            // Without small data nothing depends on a length, and there is one try.
-            let mut changes = match packed.small.is_empty() {
-                true => std::mem::take(&mut entries),
-                false => entries.clone(),
-            };
-            changes.extend(history.clone().map(Change::PutHistory));
-            changes.extend(laid.iter().map(|laid| extent(laid, packed, small)));
-            changes
+        let changes = Changes {
+            entries: outcome.changes,
+            history: self.base.as_ref().map(history_entry),
+            laid,
+            packed,
         };
-        let writing = writer.write(&draft, parent, packed, changes);
+        let writing = writer.write(&draft, parent, changes);
         self.runtime.block_on(writing)
     }
 
@@ -431,32 +426,4 @@ fn logical_blocks(
         let start = block * LOGICAL_BLOCK_LEN;
         start..(start + LOGICAL_BLOCK_LEN).min(size)
     })
-}
-
-fn history_entry(found: &Found) -> HistoryEntry {
-    HistoryEntry {
-        name: found.commit.name,
-        tag: found.tag,
-        wall: found.commit.wall,
-        totals: found.commit.totals,
-        label: found.commit.label.clone(),
-        incomplete: found.commit.incomplete,
-        forgotten: None,
-    }
-}
-
-fn extent((id, range, piece): &Laid, packed: &Packed, small: &SmallPlaces) -> Change {
-    let contents = match piece {
-        Piece::Hole => Contents::Hole,
-        Piece::New { spot, content } => Contents::Data {
-            place: packed.place(*spot, Some(small)),
-            content: *content,
-        },
-        Piece::Held { place, content } => Contents::Data {
-            place: place.clone(),
-            content: *content,
-        },
-    };
-    let range = range.clone();
-    Change::PutExtent(*id, Extent { range, contents })
 }

@@ -23,6 +23,7 @@ mod session;
 mod policy;
 
 mod capture;
+mod changes;
 
 mod consolidate;
 

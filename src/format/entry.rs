@@ -220,7 +220,7 @@ pub enum Change {
     /// Replace all xattrs of an inode (names with namespace prefix; values at most 64 KiB).
     SetXattrs(FileId, Vec<(Vec<u8>, Vec<u8>)>),
     /// Replace a stretch of a file; hides what older changes say of it.
-    PutExtent(FileId, Extent),
+    PutExtent(FileId, Box<Extent>),
     /// Remember a commit.
-    PutHistory(HistoryEntry),
+    PutHistory(Box<HistoryEntry>),
 }

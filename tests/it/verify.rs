@@ -302,7 +302,7 @@ async fn a_chunk_that_is_not_what_its_content_id_names_is_found() {
         };
         Change::PutExtent(
             FileId(7),
-            rewindfs::format::entry::Extent { range, contents },
+            Box::new(rewindfs::format::entry::Extent { range, contents }),
         )
     };
     let wrong = volume.keys().content_id(b"something else");

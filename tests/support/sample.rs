@@ -176,7 +176,7 @@ impl Draft {
         self.changes.extend(
             extents
                 .into_iter()
-                .map(|extent| Change::PutExtent(id, extent)),
+                .map(|extent| Change::PutExtent(id, extent.into())),
         );
         for node in self.model.values_mut().filter(|node| node.id == id) {
             node.contents = contents.to_vec();

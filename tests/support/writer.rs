@@ -212,7 +212,7 @@ impl Writer {
         let head = self.head.clone();
         changes.extend(
             head.as_ref()
-                .map(|head| Change::PutHistory(head.history_entry())),
+                .map(|head| Change::PutHistory(head.history_entry().into())),
         );
         let before = head
             .as_ref()

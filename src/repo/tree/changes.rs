@@ -25,7 +25,7 @@ struct Gathered {
 }
 
 /// Sorts `changes`; later ones win. Fails without effect if one of them cannot be stored.
-pub(super) fn sorted(changes: Vec<Change>) -> Result<Vec<Entry>, Error> {
+pub(super) fn sorted(changes: impl IntoIterator<Item = Change>) -> Result<Vec<Entry>, Error> {
     let mut gathered = Gathered::default();
     for change in changes {
         gathered.add(change)?;
@@ -61,7 +61,7 @@ impl Gathered {
                 if !extent.is_valid() {
                     return Err(refused("extent", id, "empty, or beyond its frame"));
                 }
-                self.put_extent(id, extent);
+                self.put_extent(id, *extent);
             }
             Change::PutHistory(entry) => {
                 if entry.label.len() > LABEL_MAX {

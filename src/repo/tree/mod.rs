@@ -303,7 +303,7 @@ impl<P: Pages + Clone> Tree<P> {
     /// New pages go to `sink`. Changes may come in any order; later ones win over earlier.
     pub async fn apply(
         &self,
-        changes: Vec<Change>,
+        changes: impl IntoIterator<Item = Change>,
         sink: &mut dyn PageSink,
     ) -> Result<TreeRoot, repo::Error> {
         let inline = self.inline()?;

@@ -27,13 +27,13 @@ pub(super) async fn apply<P: Pages>(
     loader: &Loader<P>,
     root: &TreeRoot,
     inline: Option<&Arc<Page>>,
-    list: Vec<Change>,
+    list: impl IntoIterator<Item = Change>,
     sink: &mut dyn PageSink,
 ) -> Result<TreeRoot, Error> {
-    if list.is_empty() {
+    let fresh = changes::sorted(list)?;
+    if fresh.is_empty() {
         return Ok(root.clone());
     }
-    let fresh = changes::sorted(list)?;
     let changes = Layers {
         base: None,
         runs: &[],

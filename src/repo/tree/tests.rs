@@ -27,7 +27,7 @@ fn name_entry(id: u64) -> NameEntry {
 }
 
 fn put(id: u64, extent: Extent) -> Change {
-    Change::PutExtent(FileId(id), extent)
+    Change::PutExtent(FileId(id), extent.into())
 }
 
 fn hole(range: Range<u64>) -> Extent {
@@ -297,7 +297,7 @@ fn what_no_tree_can_hold_is_refused() {
                 ..file(1)
             }),
         ),
-        Change::PutHistory(history(1, &"x".repeat(2000))),
+        Change::PutHistory(history(1, &"x".repeat(2000)).into()),
     ];
     for change in refused {
         let mut memory = Memory::default();

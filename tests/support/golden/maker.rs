@@ -332,7 +332,7 @@ async fn removals(writer: &mut Writer) {
             FileId(SMALL),
             vec![(b"user.short".to_vec(), b"other".to_vec())],
         ),
-        Change::PutExtent(FileId(BIG), hole),
+        Change::PutExtent(FileId(BIG), hole.into()),
         file(BIG, 30_000),
         drop_name(MANY, b"file-011"),
         Change::DropInode(FileId(FIRST_OF_MANY + 11)),
@@ -410,7 +410,7 @@ fn data(id: u64, start: u64, len: u64, place: &Place, inner: u64) -> Change {
         content: None,
     };
     let range = start..start + len;
-    Change::PutExtent(FileId(id), Extent { range, contents })
+    Change::PutExtent(FileId(id), Extent { range, contents }.into())
 }
 
 /// A whole chunk. Its content id is only carried along: any will do.
@@ -420,7 +420,7 @@ fn chunk(id: u64, start: u64, bytes: &[u8], place: &Place) -> Change {
         content: Some(rewindfs::id::ContentId([bytes[0]; 16])),
     };
     let range = start..start + bytes.len() as u64;
-    Change::PutExtent(FileId(id), Extent { range, contents })
+    Change::PutExtent(FileId(id), Extent { range, contents }.into())
 }
 
 /// One large xattr.

@@ -59,10 +59,8 @@ fn every_damaged_byte_of_a_page_is_an_error_or_another_page() {
         let again = Tree::new(tree.root().clone(), memory.clone());
         let _no_panic = block_on(read_all(&again));
         let mut sink = Memory::default();
-        let _no_panic = block_on(again.apply(
-            (1..400).map(|id| Change::DropInode(FileId(id))).collect(),
-            &mut sink,
-        ));
+        let _no_panic =
+            block_on(again.apply((1..400).map(|id| Change::DropInode(FileId(id))), &mut sink));
         memory.damage(0, |bytes| bytes[at] ^= 1 << (at % 8));
     }
 }

@@ -67,7 +67,7 @@ impl Model {
                 self.xattrs.insert(id.0, xattrs.into_iter().collect());
             }
             Change::PutExtent(id, extent) => self.put(id.0, &extent),
-            Change::PutHistory(entry) => drop(self.history.insert(entry.name.seq.0, entry)),
+            Change::PutHistory(entry) => drop(self.history.insert(entry.name.seq.0, *entry)),
         }
     }
 
@@ -176,7 +176,7 @@ fn random_change(random: &mut Random, counter: &mut u32) -> Change {
             });
             Change::SetXattrs(id, some.collect())
         }
-        11 => Change::PutHistory(history(random.below(200), "a label")),
+        11 => Change::PutHistory(history(random.below(200), "a label").into()),
         12..16 => put(LARGE_FILE, random_extent(random, LARGE_FILE, *counter)),
         _ => put(id.0, random_extent(random, id.0, *counter)),
     }
