@@ -158,7 +158,7 @@ pub struct Header {
 }
 
 impl Header {
-    fn encode(&self) -> [u8; HEADER_LEN as usize] {
+    pub(super) fn encode(&self) -> [u8; HEADER_LEN as usize] {
         let mut bytes = [0; HEADER_LEN as usize];
         bytes[..8].copy_from_slice(HEADER_MAGIC);
         bytes[8..24].copy_from_slice(&self.id.to_bytes());
@@ -208,7 +208,7 @@ pub struct Trailer {
 }
 
 impl Trailer {
-    fn encode(&self) -> [u8; TRAILER_LEN as usize] {
+    pub(super) fn encode(&self) -> [u8; TRAILER_LEN as usize] {
         let mut bytes = [0; TRAILER_LEN as usize];
         bytes[..4].copy_from_slice(&self.directory_len.to_le_bytes());
         bytes[4..8].copy_from_slice(&self.directory_frame.0.to_le_bytes());
@@ -253,7 +253,8 @@ pub(super) fn hash_clear(header: &[u8], pad: &[u8]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-fn is_frame_len(len: u32) -> bool {
+/// Whether a frame can take so many bytes in its object.
+pub(super) fn is_frame_len(len: u32) -> bool {
     (ENCRYPTED_LEN_MIN..=ENCRYPTED_LEN_MAX).contains(&(len as usize)) && len.is_multiple_of(16)
 }
 

@@ -4,16 +4,18 @@
 //! A decoder must return, whatever it is given; what it accepts must be all that was said, so that it comes back the same when it is
 //! written and read again.
 
+use crate::compress::Compression;
 use crate::crypto::{RecoveryKey, RepositoryKey};
-use crate::format::block::{Header, TRAILER_LEN, Trailer};
+use crate::format::block::{HEADER_LEN, Header, TRAILER_LEN, Trailer};
 use crate::format::claim::{Claim, Lease};
 use crate::format::commit::Commit;
-use crate::format::entry::{Extent, HistoryEntry, Inode, NameEntry, Place};
-use crate::format::frame::{Envelope, FrameKind};
+use crate::format::entry::{Contents, Extent, HistoryEntry, Inode, NameEntry, Place};
+use crate::format::frame::{Envelope, FRAME_PLAIN_MAX, IV_LEN};
 use crate::format::key::{Key, extent_key, is_malformed, name_key};
 use crate::format::marker::Marker;
 use crate::format::page::{self, Page};
 use crate::format::{directory, marker, slot};
+use crate::id::VolumeId;
 
 /// One of them.
 pub struct Decoder {
@@ -24,10 +26,11 @@ pub struct Decoder {
 }
 
 /// All of them.
-pub const ALL: [Decoder; 17] = [
+pub const ALL: [Decoder; 18] = [
     of("marker", format_marker),
     of("slot", slot_object),
     of("slot_contents", slot_contents),
+    of("volume_record", volume_record),
     of("header", header),
     of("trailer", trailer),
     of("directory", block_directory),
@@ -58,9 +61,16 @@ pub fn named(name: &str) -> &'static Decoder {
     found.expect("the name of a decoder")
 }
 
+/// The bytes, and the same with a checksum that is right, for nothing gets past a wrong one.
 fn format_marker(bytes: &[u8]) {
-    if let Ok(marker) = Marker::decode(bytes) {
-        assert!(Marker::decode(&marker.encode()).is_ok_and(|again| again == marker));
+    let mut right = bytes.to_vec();
+    if let Some((checked, sum)) = right.split_last_chunk_mut() {
+        *sum = marker::checksum(checked);
+    }
+    for bytes in [bytes, &right] {
+        if let Ok(marker) = Marker::decode(bytes) {
+            assert_eq!(marker.encode(), bytes);
+        }
     }
 }
 
@@ -81,13 +91,23 @@ fn slot_contents(bytes: &[u8]) {
     }
 }
 
+fn volume_record(bytes: &[u8]) {
+    let decode = |bytes| slot::decode_record(VolumeId([1; VolumeId::LEN]), 1, bytes);
+    if let Ok(record) = decode(bytes) {
+        assert!(decode(&slot::encode_record(&record)).is_ok_and(|again| again == record));
+    }
+}
+
 fn header(bytes: &[u8]) {
-    let _ = Header::decode(bytes);
+    if let Ok(header) = Header::decode(bytes) {
+        assert!(bytes.starts_with(&header.encode()));
+    }
 }
 
 /// The trailer of an object of this length, and of impossible ones.
 fn trailer(bytes: &[u8]) {
     if let Ok(trailer) = Trailer::decode(bytes) {
+        assert!(bytes.ends_with(&trailer.encode()));
         for len in [0, TRAILER_LEN, bytes.len() as u64, 64 << 20, u64::MAX] {
             if let Ok(range) = trailer.directory_range(len) {
                 assert!(range.start <= range.end && range.end <= len);
@@ -104,6 +124,12 @@ fn block_directory(bytes: &[u8]) {
     let own = u64::from(directory::encrypted_len(entries)) + TRAILER_LEN;
     for pad_end in [len.wrapping_sub(own), 64, u64::MAX - own] {
         if let Ok(directory) = directory::decode(bytes, pad_end) {
+            let mut end = HEADER_LEN;
+            for entry in directory.entries() {
+                assert_eq!(entry.place.offset, end);
+                end += u64::from(entry.place.len);
+            }
+            assert_eq!(directory.pad(), end..pad_end);
             let clear: &[u8; 32] = bytes.first_chunk().expect("it has a length behind it");
             let written = directory::encode(clear, len, directory.entries());
             assert_eq!(written, bytes);
@@ -113,8 +139,13 @@ fn block_directory(bytes: &[u8]) {
 
 fn envelope(bytes: &[u8]) {
     if let Ok(plain) = Envelope::unpack(bytes.to_vec()) {
-        let packed = Envelope::pack(&plain, crate::compress::Compression::Off);
-        assert_eq!(packed.plain_len(), plain.len());
+        assert!(plain.len() <= FRAME_PLAIN_MAX);
+        let mut again = Envelope::pack(&plain, Compression::Off).into_buffer();
+        again.drain(..IV_LEN);
+        if bytes.first() == again.first() {
+            assert!(bytes.starts_with(&again), "it was not compressed either");
+        }
+        assert_eq!(Envelope::unpack(again), Ok(plain));
     }
 }
 
@@ -127,14 +158,28 @@ fn tree_page(bytes: &[u8]) {
         assert_eq!(page.find(&entry.key), Some(i));
         assert_eq!(page.lower_bound(&entry.key), i);
         assert!(page.key_is(i, &entry.key));
+        assert_eq!(page.child_of(&entry.key), i);
         match page.level() {
-            0 => key(&entry.key),
+            0 => map_entry(entry),
             _ => assert_eq!(Place::decode(&entry.value), Ok(page.child(i))),
         }
     }
     let again = Page::decode(page::encode(page.level(), &entries));
     let again = again.expect("what was accepted is accepted again");
     assert!(again.entries().eq(entries));
+}
+
+/// A leaf's entry, its key and its value alike.
+fn map_entry(entry: &page::Entry) {
+    key(&entry.key);
+    let value = entry.value.as_slice();
+    match Key::parse(&entry.key) {
+        Some(Key::Inode(_)) => inode(value),
+        Some(Key::Name(..)) => name_entry(value),
+        Some(Key::Extent(_, end)) => extent_of(end, value),
+        Some(Key::History(_)) => history(value),
+        Some(Key::Xattrs(_) | Key::Xattr(..)) | None => {}
+    }
 }
 
 fn commit(bytes: &[u8]) {
@@ -173,11 +218,16 @@ fn extent(bytes: &[u8]) {
     let Some((end, value)) = bytes.split_first_chunk() else {
         return;
     };
-    let end = u64::from_le_bytes(*end);
-    let _ = Extent::span(end, value);
+    extent_of(u64::from_le_bytes(*end), value);
+}
+
+fn extent_of(end: u64, value: &[u8]) {
+    let span = Extent::span(end, value);
     if let Ok(extent) = Extent::decode(end, value) {
         assert!(extent.is_valid() && extent.range.end == end);
-        assert_eq!(Extent::decode(end, &extent.encode()), Ok(extent));
+        assert_eq!(extent.encode(), value);
+        let is_hole = matches!(extent.contents, Contents::Hole);
+        assert_eq!(span, Ok((extent.range, is_hole)));
     }
 }
 
@@ -204,21 +254,10 @@ fn recovery_key(bytes: &[u8]) {
         return;
     };
     if let Ok(key) = RecoveryKey::parse(text) {
-        assert!(RecoveryKey::parse(&key.to_text()).is_ok());
+        let shown = key.to_text();
+        let again = RecoveryKey::parse(&shown).expect("what was shown is read");
+        assert_eq!(again.to_text(), shown);
     }
-}
-
-/// The decoder that reads the plaintext of frames of this kind; `None` for what has none.
-pub fn of_frame(kind: FrameKind) -> Option<&'static Decoder> {
-    let name = match kind {
-        FrameKind::Page => "page",
-        FrameKind::Commit => "commit",
-        FrameKind::Directory => "directory",
-        FrameKind::Claim => "claim",
-        FrameKind::Lease => "lease",
-        _ => return None,
-    };
-    Some(named(name))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::crypto::BlockCipher;
 use crate::format::block::{
-    Error, FRAMES_MAX, FramePlace, HEADER_LEN, TRAILER_LEN, Trailer, hash_clear,
+    Error, FRAMES_MAX, FramePlace, HEADER_LEN, TRAILER_LEN, Trailer, hash_clear, is_frame_len,
 };
 use crate::format::frame::{self, FrameKind};
 use crate::id::{BlockId, FrameNo};
@@ -106,18 +106,18 @@ pub(super) fn decode(plain: &[u8], pad_end: u64) -> Result<Directory, Error> {
     let (object_len, count) = counts.split_first_chunk::<8>().ok_or(MALFORMED)?;
     let count = u32::from_le_bytes(count.try_into().map_err(|_| MALFORMED)?);
     let (entries, tail) = rest.as_chunks::<ENTRY_LEN>();
-    if !tail.is_empty() || entries.len() as u64 != u64::from(count) {
+    if !tail.is_empty() || entries.len() as u64 != u64::from(count) || count > FRAMES_MAX {
         return Err(MALFORMED);
     }
-    let directory_len = u64::from(encrypted_len(entries.len()));
-    if u64::from_le_bytes(*object_len) != pad_end + directory_len + TRAILER_LEN {
+    let end_len = u64::from(encrypted_len(entries.len())) + TRAILER_LEN;
+    if Some(u64::from_le_bytes(*object_len)) != pad_end.checked_add(end_len) {
         return Err(Error::Damaged("its length is not what its directory says"));
     }
     let mut end = HEADER_LEN;
     let mut decoded = Vec::with_capacity(entries.len());
     for bytes in entries {
         let entry = decode_entry(bytes).ok_or(MALFORMED)?;
-        if entry.place.offset != end {
+        if entry.place.offset != end || !is_frame_len(entry.place.len) {
             return Err(MALFORMED);
         }
         end += u64::from(entry.place.len);

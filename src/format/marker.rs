@@ -94,7 +94,7 @@ impl Marker {
             return Err(Error::Newer(Needs::Version(version)));
         }
         let (fields, _) = bytes[16..CHECKED_LEN].as_chunks::<8>();
-        let [id0, id1, required, optional, _] = fields else {
+        let [id0, id1, required, optional, reserved] = fields else {
             return Err(Error::Damaged("wrong length"));
         };
         let features = Features {
@@ -103,6 +103,9 @@ impl Marker {
         };
         if let Some(bit) = features.unknown_required() {
             return Err(Error::Newer(Needs::Feature(bit)));
+        }
+        if bytes[10..16] != [0; 6] || *reserved != [0; 8] {
+            return Err(Error::Damaged("reserved bytes are set"));
         }
         let mut repository = RepositoryId([0; RepositoryId::LEN]);
         repository.0[..8].copy_from_slice(id0);
@@ -182,6 +185,19 @@ mod tests {
         }
         assert!(Marker::decode(&bytes[1..]).is_err());
         assert!(Marker::decode(&[]).is_err());
+    }
+
+    /// The checksum was right and they were passed over, although FORMAT.md says that a reader refuses them.
+    #[test]
+    fn refuses_reserved_bytes_that_are_set() {
+        for at in (10..16).chain(48..56) {
+            let mut bytes = marker().encode();
+            bytes[at] = 1;
+            let sum = checksum(&bytes[..CHECKED_LEN]);
+            bytes[CHECKED_LEN..].copy_from_slice(&sum);
+            let refused = Marker::decode(&bytes);
+            assert!(matches!(refused, Err(Error::Damaged(_))), "{at}");
+        }
     }
 
     #[test]

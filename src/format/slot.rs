@@ -169,14 +169,8 @@ pub fn wrap_volume(
     record: &VolumeRecord,
     key: &VolumeKey,
 ) -> Bytes {
-    let mut fields = Fields::default();
-    fields.put(VOLUME_NAME, record.name.as_bytes());
-    fields.put(VOLUME_CREATED, &record.created.0.to_le_bytes());
-    for (kind, value) in &record.unknown {
-        fields.put(*kind, value);
-    }
     let which = (record.volume, record.key_epoch);
-    let frame = under.wrap_volume(repository, which, object, key, &fields.into_bytes());
+    let frame = under.wrap_volume(repository, which, object, key, &encode_record(record));
     let mut bytes = VOLUME_MAGIC.to_vec();
     bytes.extend_from_slice(frame.bytes());
     Bytes::from(bytes)
@@ -197,25 +191,7 @@ pub fn unwrap_volume(
     let (key, fields) = under
         .unwrap_volume(repository, (volume, key_epoch), object, frame)
         .map_err(|_| Error::Damaged("authentication failed"))?;
-    let fields = tlv::parse(&fields).ok_or(MALFORMED)?;
-    let mut record = VolumeRecord {
-        volume,
-        key_epoch,
-        name: String::new(),
-        created: Stamp(0),
-        unknown: Vec::new(),
-    };
-    for (kind, value) in fields {
-        match kind {
-            VOLUME_NAME => {
-                let name = std::str::from_utf8(value).map_err(|_| MALFORMED)?;
-                record.name = name.to_owned();
-            }
-            VOLUME_CREATED => record.created = Stamp(read_u64(value)?),
-            _ => record.unknown.push((kind, value.to_vec())),
-        }
-    }
-    Ok((record, key))
+    Ok((decode_record(volume, key_epoch, &fields)?, key))
 }
 
 /// The longest key object that anybody need read: a few hundred bytes of our own, and room for fields of later versions.
@@ -356,6 +332,42 @@ pub(super) fn decode_contents(key: RepositoryKey, fields: &[u8]) -> Result<SlotC
         features,
         unknown,
     })
+}
+
+pub(super) fn encode_record(record: &VolumeRecord) -> Vec<u8> {
+    let mut fields = Fields::default();
+    fields.put(VOLUME_NAME, record.name.as_bytes());
+    fields.put(VOLUME_CREATED, &record.created.0.to_le_bytes());
+    for (kind, value) in &record.unknown {
+        fields.put(*kind, value);
+    }
+    fields.into_bytes()
+}
+
+pub(super) fn decode_record(
+    volume: VolumeId,
+    key_epoch: u16,
+    fields: &[u8],
+) -> Result<VolumeRecord, Error> {
+    let fields = tlv::parse(fields).ok_or(MALFORMED)?;
+    let mut record = VolumeRecord {
+        volume,
+        key_epoch,
+        name: String::new(),
+        created: Stamp(0),
+        unknown: Vec::new(),
+    };
+    for (kind, value) in fields {
+        match kind {
+            VOLUME_NAME => {
+                let name = std::str::from_utf8(value).map_err(|_| MALFORMED)?;
+                record.name = name.to_owned();
+            }
+            VOLUME_CREATED => record.created = Stamp(read_u64(value)?),
+            _ => record.unknown.push((kind, value.to_vec())),
+        }
+    }
+    Ok(record)
 }
 
 /// What a block may be chosen to hold, in bytes: less than a frame makes no block, and more makes a PUT that is slow to repeat.

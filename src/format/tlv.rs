@@ -2,22 +2,28 @@
 //!
 //! Types ascend, none occurs twice. A reader keeps what it does not know; what it must know is a required feature bit instead.
 
-/// Writes fields one after another.
+use std::collections::BTreeMap;
+
+/// Gathers fields, in whatever order they come: a field that is not known may belong between two that are.
 #[derive(Default)]
-pub(crate) struct Fields(Vec<u8>);
+pub(crate) struct Fields(BTreeMap<u16, Vec<u8>>);
 
 impl Fields {
     /// Adds one. A value may have up to 64 KiB; ours have far less.
     pub(crate) fn put(&mut self, kind: u16, value: &[u8]) {
-        let len = u16::try_from(value.len()).expect("the caller bounds its values");
-        self.0.extend_from_slice(&kind.to_le_bytes());
-        self.0.extend_from_slice(&len.to_le_bytes());
-        self.0.extend_from_slice(value);
+        self.0.insert(kind, value.to_vec());
     }
 
     /// All fields as bytes.
     pub(crate) fn into_bytes(self) -> Vec<u8> {
-        self.0
+        let mut bytes = Vec::new();
+        for (kind, value) in self.0 {
+            let len = u16::try_from(value.len()).expect("the caller bounds its values");
+            bytes.extend_from_slice(&kind.to_le_bytes());
+            bytes.extend_from_slice(&len.to_le_bytes());
+            bytes.extend_from_slice(&value);
+        }
+        bytes
     }
 }
 

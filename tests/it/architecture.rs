@@ -341,6 +341,49 @@ fn names_crate(code: &str, name: &str) -> bool {
     })
 }
 
+/// The fuzzers compile some layers by themselves, in a workspace that no build of ours touches (`tests/fuzz`): what these layers come to
+/// need must be there too, in the version that is shipped.
+#[test]
+fn what_is_fuzzed_is_built_of_all_that_it_needs() {
+    let below = |path: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        fs::read_to_string(path).expect("a file of the repository")
+    };
+    let layers = below("tests/fuzz/layers.rs");
+    let layers: BTreeSet<&str> = layers
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
+        .collect();
+    assert!(layers.contains("format"), "{layers:?}");
+    let manifest = |path| below(path).parse::<toml::Table>().expect("a manifest");
+    let (shipped, fuzzed) = (manifest("Cargo.toml"), manifest("tests/fuzz/Cargo.toml"));
+    let crates = shipped["dependencies"].as_table().expect("a table");
+
+    let mut problems = Vec::new();
+    for source in sources() {
+        if source.is_test() || !layers.contains(source.module()) {
+            continue;
+        }
+        let missing = imports(&source.code).into_iter();
+        let missing = missing.filter(|module| !layers.contains(module.as_str()));
+        problems.extend(
+            missing.map(|module| {
+                format!("src/{} needs {module} in tests/fuzz/layers.rs", source.path)
+            }),
+        );
+        let named = crates.iter();
+        let named = named.filter(|(name, _)| names_crate(&source.code, &name.replace('-', "_")));
+        let other = named.filter(|(name, spec)| fuzzed["dependencies"].get(name) != Some(*spec));
+        problems.extend(other.map(|(name, spec)| {
+            format!(
+                "src/{} needs {name} = {spec} in tests/fuzz/Cargo.toml",
+                source.path
+            )
+        }));
+    }
+    must_be_empty(problems);
+}
+
 #[test]
 fn unsafe_code_lives_in_sys_alone() {
     let is_sys = |path: &str| path == "sys.rs" || path.starts_with("sys/");

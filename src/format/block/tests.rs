@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::crypto::{BlockCipher, VolumeKeys};
-use crate::format::directory::Directory;
+use crate::format::directory::{self, Directory, DirectoryEntry};
 use crate::id::{BlockClass, SessionId};
 
 fn id(number: u32) -> BlockId {
@@ -93,6 +93,36 @@ fn an_empty_block_and_a_full_one_have_directories() {
     let many = vec![&b"x"[..]; FRAMES_MAX as usize];
     let full = object(id(1), &keys.block(id(1)), &many);
     assert_eq!(read_all(&full, id(1), &keys).unwrap(), many);
+}
+
+#[test]
+fn a_directory_that_no_writer_makes_is_refused() {
+    let decode = |count: u32, len: u32| {
+        let entry = |number: u32| DirectoryEntry {
+            block: id(1),
+            place: FramePlace {
+                frame: FrameNo(number),
+                offset: HEADER_LEN + u64::from(number) * u64::from(len),
+                len,
+            },
+            kind: FrameKind::Data,
+        };
+        let entries: Vec<_> = (0..count).map(entry).collect();
+        let pad_end = HEADER_LEN + u64::from(count) * u64::from(len);
+        let end_len = u64::from(directory::encrypted_len(entries.len())) + TRAILER_LEN;
+        let bytes = directory::encode(&[0; 32], pad_end + end_len, &entries);
+        directory::decode(&bytes, pad_end)
+    };
+    assert_eq!(decode(2, 64).unwrap().entries().len(), 2);
+    for no_frame in [0, 16, 63, 65, ENCRYPTED_LEN_MAX as u32 + 16, u32::MAX] {
+        assert!(decode(2, no_frame).is_err(), "{no_frame}");
+    }
+    assert!(decode(FRAMES_MAX, 64).is_ok());
+    assert!(decode(FRAMES_MAX + 1, 64).is_err());
+
+    // The sum of what stands before the end and of the end itself is more than a number can hold: that overflowed.
+    let bytes = directory::encode(&[0; 32], 0, &[]);
+    assert!(directory::decode(&bytes, u64::MAX).is_err());
 }
 
 /// The promise of FORMAT.md: every byte of an object is proven, whatever class it is of.
