@@ -110,7 +110,8 @@ impl Sealed {
     }
 
     /// Every touched inode, in order of id.
-    pub fn inodes(&self) -> Vec<SealedInode> {
+    #[cfg(test)]
+    pub(crate) fn inodes(&self) -> Vec<SealedInode> {
         let mut inodes = Vec::new();
         for shard in self.set().shards() {
             inodes.extend(shard.inodes.values().map(|record| sealed_inode(record)));
@@ -119,7 +120,7 @@ impl Sealed {
         inodes
     }
 
-    /// The numbers of every touched inode, in order: with [`Self::inode`] the way to go through a million of them.
+    /// The numbers of every touched inode, in order. One after another through [`Self::inode`], a million of them need little memory.
     pub fn ids(&self) -> Vec<FileId> {
         let mut ids = Vec::new();
         for shard in self.set().shards() {

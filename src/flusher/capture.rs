@@ -50,8 +50,10 @@ pub(crate) fn capture(
     let mut inodes = BTreeMap::new();
     let (mut refused, mut readable, mut postponed) = (Vec::new(), Vec::new(), BTreeSet::new());
     let mut budget = INEXACT_BYTES;
-    for inode in sealed.inodes() {
-        let id = inode.node.id;
+    for id in sealed.ids() {
+        let Some(inode) = sealed.inode(id) else {
+            return Err(Error::Folded);
+        };
         let mut dirty = union(inode.dirty);
         let mut left_out = false;
         let attributes = match sealed.attributes(id) {
@@ -90,7 +92,7 @@ pub(crate) fn capture(
             node: inode.node,
             fresh: inode.fresh,
             dirty,
-            attributes,
+            attributes: attributes.map(Box::new),
             left_out,
         };
         inodes.insert(id, touched);

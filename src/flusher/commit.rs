@@ -83,13 +83,14 @@ pub(crate) struct CommitWriter<'a> {
 }
 
 impl CommitWriter<'_> {
-    /// Applies `changes` (a function of where small data lies) to `parent` and writes tree blocks and commit.
+    /// Applies `changes` (a function of where small data lies) to `parent` and writes tree blocks and commit. Asks for them once
+    /// if there is no small data.
     pub(crate) async fn write<P: Pages + Clone>(
         &mut self,
         draft: &Draft<'_>,
         parent: &Tree<P>,
         packed: &Packed,
-        changes: impl Fn(&SmallPlaces) -> Vec<Change>,
+        mut changes: impl FnMut(&SmallPlaces) -> Vec<Change>,
     ) -> Result<Written, Error> {
         let id = self.session.block(BlockClass::Commit);
         let small: Vec<Envelope> = packed

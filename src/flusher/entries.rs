@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::clock::{Stamp, Timespec};
 use crate::epoch::Attributes;
@@ -32,7 +33,7 @@ pub(crate) struct Touched {
     /// Dirty ranges, sorted and disjoint.
     pub(crate) dirty: Vec<Range<u64>>,
     /// `None` if it was gone already at the seal, or is left out.
-    pub(crate) attributes: Option<Attributes>,
+    pub(crate) attributes: Option<Box<Attributes>>,
     /// It lives, but this commit cannot say how it is: it stays as the last one has it, under the names that it has now.
     pub(crate) left_out: bool,
 }
@@ -46,7 +47,7 @@ pub(crate) struct Outcome {
     /// Names, inodes and xattrs.
     pub(crate) changes: Vec<Change>,
     /// Every touched inode that lives, with what the parent commit knew of it.
-    pub(crate) alive: BTreeMap<FileId, Option<Inode>>,
+    pub(crate) alive: BTreeMap<FileId, Option<Arc<Inode>>>,
     /// Change in the number of inodes that are not directories.
     pub(crate) files: i64,
     /// Change in the sum of sizes of regular files, in bytes.
@@ -77,17 +78,17 @@ struct Links<'a, P> {
     parent: &'a Tree<P>,
     touched: &'a BTreeMap<FileId, Touched>,
     /// Inodes of the parent commit that have been asked for.
-    known: HashMap<FileId, Option<Inode>>,
+    known: HashMap<FileId, Option<Arc<Inode>>>,
     deltas: BTreeMap<FileId, i64>,
     changes: Vec<Change>,
 }
 
 impl<P: Pages + Clone> Links<'_, P> {
-    async fn old(&mut self, id: FileId) -> Result<Option<Inode>, Error> {
+    async fn old(&mut self, id: FileId) -> Result<Option<Arc<Inode>>, Error> {
         if let Some(known) = self.known.get(&id) {
             return Ok(known.clone());
         }
-        let inode = self.parent.inode(id).await?;
+        let inode = self.parent.inode(id).await?.map(Arc::new);
         self.known.insert(id, inode.clone());
         Ok(inode)
     }
@@ -140,7 +141,7 @@ impl<P: Pages + Clone> Links<'_, P> {
         while let Some(dir) = queue.pop() {
             let old = self.old(dir).await?;
             let is_dir = old.as_ref().is_some_and(|inode| inode.kind == Kind::Dir);
-            if !is_dir || self.links(dir, old.as_ref()) > 0 || !buried.insert(dir) {
+            if !is_dir || self.links(dir, old.as_deref()) > 0 || !buried.insert(dir) {
                 continue;
             }
             let mut after: Option<Vec<u8>> = None;
@@ -181,7 +182,7 @@ impl<P: Pages + Clone> Links<'_, P> {
         let mut outcome = Outcome::default();
         for id in ids {
             let old = self.old(id).await?;
-            let links = self.links(id, old.as_ref());
+            let links = self.links(id, old.as_deref());
             let attributes = self
                 .touched
                 .get(&id)
@@ -191,7 +192,7 @@ impl<P: Pages + Clone> Links<'_, P> {
                 (_, Some((touched, attributes))) => Some(inode(
                     touched,
                     attributes,
-                    old.as_ref(),
+                    old.as_deref(),
                     links as u32,
                     sealed_at,
                 )),
@@ -199,17 +200,17 @@ impl<P: Pages + Clone> Links<'_, P> {
                 (Some(old), None) => Some(relinked(old, links as u32)),
                 (None, None) => None,
             };
-            outcome.count(old.as_ref(), -1);
+            outcome.count(old.as_deref(), -1);
             outcome.count(new.as_ref(), 1);
             match (&old, new) {
                 (Some(_), None) => self.changes.push(Change::DropInode(id)),
                 (None, None) => {}
                 (_, Some(new)) => {
-                    if old.as_ref() != Some(&new) {
-                        self.changes.push(Change::PutInode(id, new));
+                    if old.as_deref() != Some(&new) {
+                        self.changes.push(Change::PutInode(id, new.into()));
                     }
                     if let Some((_, attributes)) = attributes {
-                        self.set_xattrs(id, &old, attributes).await?;
+                        self.set_xattrs(id, old.is_some(), attributes).await?;
                         outcome.alive.insert(id, old);
                     }
                 }
@@ -222,12 +223,12 @@ impl<P: Pages + Clone> Links<'_, P> {
     async fn set_xattrs(
         &mut self,
         id: FileId,
-        old: &Option<Inode>,
+        is_old: bool,
         attributes: &Attributes,
     ) -> Result<(), Error> {
-        let before = match old {
-            Some(_) => self.parent.xattrs(id).await?,
-            None => Vec::new(),
+        let before = match is_old {
+            true => self.parent.xattrs(id).await?,
+            false => Vec::new(),
         };
         if before != attributes.xattrs {
             self.changes

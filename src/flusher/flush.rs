@@ -1,6 +1,6 @@
 //! One seal: a sealed epoch through all stages until it is CAPTURED.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -115,7 +115,9 @@ impl Flow {
             self.consolidate(&parent, sealed, &mut captured, &outcome)?;
         }
         let (packed, laid) = self.contents(&parent, sealed.as_ref(), &captured, &outcome)?;
-        let written = self.write_commit(&parent, &outcome, &packed, &laid, wall, label)?;
+        // A million of them, and of the pages that follow, need not be in memory at once.
+        captured.inodes = BTreeMap::new();
+        let written = self.write_commit(&parent, outcome, &packed, &laid, wall, label)?;
         self.make_captured(sealed, &captured.postponed, packed, written, since)?;
         let readable = captured.readable.iter();
         readable.for_each(|&id| self.progress.forgive(id));
@@ -183,7 +185,7 @@ impl Flow {
             node,
             fresh: false,
             dirty: Vec::new(),
-            attributes: Some(attributes),
+            attributes: Some(Box::new(attributes)),
             left_out: false,
         };
         captured.inodes.insert(FileId::ROOT, touched);
@@ -242,7 +244,7 @@ impl Flow {
                 let touched = captured.inodes.get(id)?;
                 let plan = plan(
                     touched,
-                    old.as_ref(),
+                    old.as_deref(),
                     self.ahead.end(*id),
                     self.ahead.has(*id),
                 )?;
@@ -276,7 +278,7 @@ impl Flow {
     fn write_commit(
         &mut self,
         parent: &Tree<Arc<Blocks>>,
-        outcome: &Outcome,
+        outcome: Outcome,
         packed: &Packed,
         laid: &[Laid],
         wall: Stamp,
@@ -312,8 +314,13 @@ impl Flow {
             reserve: &mut self.reserve,
         };
         let history = self.base.as_ref().map(history_entry);
+        let mut entries = outcome.changes;
         let changes = |small: &SmallPlaces| {
-            let mut changes = outcome.changes.clone();
+            // Without small data nothing depends on a length, and there is one try.
+            let mut changes = match packed.small.is_empty() {
+                true => std::mem::take(&mut entries),
+                false => entries.clone(),
+            };
             changes.extend(history.clone().map(Change::PutHistory));
             changes.extend(laid.iter().map(|laid| extent(laid, packed, small)));
             changes

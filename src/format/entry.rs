@@ -198,7 +198,7 @@ pub struct Totals {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
     /// Create or replace an inode.
-    PutInode(FileId, Inode),
+    PutInode(FileId, Box<Inode>),
     /// Remove an inode with its xattrs and extents.
     DropInode(FileId),
     /// Create or replace a name.

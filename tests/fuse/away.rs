@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::processes::{must_exit, newest, run};
 use crate::s3_server::{Fault, Rule, S3Server};
-use crate::world::{World, can_mount};
+use crate::world::{World, can_mount, when_unused};
 
 /// A mount without its repository must be there by then, on a machine that does other things as well.
 const MOUNTED_WITHIN: Duration = Duration::from_secs(20);
@@ -183,7 +183,7 @@ fn killed_without_its_repository_and_mounted_again_without_it_loses_nothing() {
     );
     fs::write(source.join("later"), "after it was killed").unwrap();
     // Nothing can be published, and nothing is owed to whoever does not wait for it.
-    must_exit(&run(&world, "umount", &source, &["--no-wait"]), 0);
+    world.run(["umount".as_ref(), source.as_os_str(), "--no-wait".as_ref()]);
     bring_back(&world);
     world.mount(&[]);
     must_exit(&run(&world, "sync", &source, &[]), 0);
@@ -206,7 +206,7 @@ fn what_was_captured_before_is_uploaded_when_the_repository_is_back() {
     must_exit(&run(&world, "sync", &source, &[]), 0);
     fs::rename(world.path("repository"), world.path("away")).unwrap();
     fs::write(source.join("file"), "captured").unwrap();
-    must_exit(&run(&world, "umount", &source, &["--no-wait"]), 0);
+    world.run(["umount".as_ref(), source.as_os_str(), "--no-wait".as_ref()]);
 
     world.mount(&[]);
     let waiting = status(&world);
@@ -244,7 +244,7 @@ fn a_volume_that_another_machine_has_taken_meanwhile_is_left_to_it() {
         command
             .env("REWINDFS_STATE_DIR", world.path("state-elsewhere"))
             .env("REWINDFS_REPO", &away);
-        must_exit(&command.output().unwrap(), 0);
+        must_exit(&when_unused(&mut command), 0);
     };
     there("mount", &["--volume", "source"]);
     fs::write(elsewhere.join("there"), "written there").unwrap();
@@ -268,7 +268,7 @@ fn a_volume_that_another_machine_has_taken_meanwhile_is_left_to_it() {
         fs::read_to_string(source.join("here")).unwrap(),
         "and changed"
     );
-    must_exit(&run(&world, "umount", &source, &["--no-wait"]), 0);
+    world.run(["umount".as_ref(), source.as_os_str(), "--no-wait".as_ref()]);
     assert_eq!(newest(&world, "there"), "written there");
 
     // Mounted again on purpose, with the repository there, it goes on from what the other has published.

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use crate::world::{World, can_mount};
+use crate::world::{World, can_mount, when_unused};
 
 /// A world with a repository, or `None` where nothing can be mounted.
 pub(crate) fn world(test: &str) -> Option<World> {
@@ -221,8 +221,8 @@ fn plain_umount_loses_nothing_and_ends_well() {
     // The scan has ended when this returns, so that what follows can be published.
     must_exit(&run(&world, "sync", &source, &[]), 0);
     fs::write(source.join("file"), "written").unwrap();
-    let umount = Command::new("fusermount3").arg("-u").arg(&source).status();
-    assert!(umount.unwrap().success());
+    let umount = when_unused(Command::new("fusermount3").arg("-u").arg(&source));
+    assert!(umount.status.success());
     assert_eq!(process.wait().unwrap().code(), Some(0));
     assert_eq!(newest(&world, "file"), "written");
 }
@@ -261,7 +261,7 @@ fn without_its_repository_the_mount_goes_on_and_another_process_takes_over_what_
         told.contains("not everything is in the repository"),
         "{told}"
     );
-    must_exit(&run(&world, "umount", &source, &["--no-wait"]), 0);
+    world.run(["umount".as_ref(), source.as_os_str(), "--no-wait".as_ref()]);
 
     fs::rename(world.path("away"), world.path("repository")).unwrap();
     world.mount(&[]);
@@ -282,14 +282,16 @@ fn one_command_on_a_fresh_machine_makes_a_repository_and_mounts() {
     }
     let world = World::new();
     let source = world.source();
-    let fresh = |arguments: &[&str]| {
+    let fresh_command = |arguments: &[&str]| {
         let mut command = world.command(arguments);
         command
             .env_remove("REWINDFS_REPO")
             .env_remove("REWINDFS_PASSWORD");
-        command.output().unwrap()
+        command
     };
+    let fresh = |arguments: &[&str]| fresh_command(arguments).output().unwrap();
     let place = source.to_str().unwrap();
+    let let_go = || when_unused(&mut fresh_command(&["umount", place]));
     let told = must_exit(&fresh(&["mount", place]), 0);
     assert!(
         told.contains("protects against") && told.contains("recovery key"),
@@ -302,11 +304,11 @@ fn one_command_on_a_fresh_machine_makes_a_repository_and_mounts() {
     assert_eq!(mode & 0o777, 0o600);
 
     fs::write(source.join("file"), "x").unwrap();
-    must_exit(&fresh(&["umount", place]), 0);
+    must_exit(&let_go(), 0);
     let again = must_exit(&fresh(&["mount", place]), 0);
     assert!(!again.contains("recovery key"), "{again}");
     assert_eq!(fs::read_to_string(&key).unwrap(), text);
-    must_exit(&fresh(&["umount", place]), 0);
+    must_exit(&let_go(), 0);
     let shown = fresh(&["cat", "--at", "latest", &format!("{place}/file")]);
     must_exit(&shown, 0);
     assert_eq!(shown.stdout, b"x");

@@ -21,6 +21,7 @@ use rewindfs::sys;
 use tokio::runtime::Runtime;
 
 use crate::sample::{Sample, Size};
+use crate::scene::unmount;
 
 const SIZE: Size = Size {
     chunk: 1 << 20,
@@ -65,8 +66,7 @@ fn mounted(runtime: &Runtime, sample: &Sample, look: impl FnOnce(&Path)) {
     };
     let session = session::mount(Snapshot::new(fs, bridge), place.path(), &options).unwrap();
     look(place.path());
-    session.unmount().unwrap();
-    session.wait();
+    unmount(&session);
     assert!(
         fs::read_dir(place.path()).unwrap().next().is_none(),
         "the mount point is bare again"

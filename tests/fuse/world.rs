@@ -122,15 +122,7 @@ impl World {
         arguments: impl IntoIterator<Item = A>,
     ) -> String {
         let mut command = self.command(arguments);
-        let mut output = command.output().unwrap();
-        // A process that another test of this binary is just starting holds whatever is open here, until it runs.
-        let until = Instant::now() + IN_USE_MAX;
-        while String::from_utf8_lossy(&output.stderr).contains("is in use")
-            && Instant::now() < until
-        {
-            std::thread::yield_now();
-            output = command.output().unwrap();
-        }
+        let output = when_unused(&mut command);
         assert!(
             output.status.success(),
             "{command:?}\nended with {}\n{}{}",
@@ -220,4 +212,19 @@ fn find_logs(dir: &Path) -> Vec<PathBuf> {
         }
     }
     logs
+}
+
+/// Runs a command, again while it says that something is in use: a process that another test of this binary is just starting holds
+/// whatever is open here, until it runs.
+pub(crate) fn when_unused(command: &mut Command) -> Output {
+    let until = Instant::now() + IN_USE_MAX;
+    loop {
+        let output = command.output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        let in_use = told.contains("is in use") || told.contains("busy");
+        if !in_use || Instant::now() > until {
+            return output;
+        }
+        std::thread::yield_now();
+    }
 }

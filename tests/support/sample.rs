@@ -154,7 +154,8 @@ impl Draft {
                 },
             });
         }
-        self.changes.push(Change::PutInode(id, inode.clone()));
+        self.changes
+            .push(Change::PutInode(id, inode.clone().into()));
         let known = self.model.values().find(|node| node.id == id).cloned();
         let (contents, xattrs) =
             known.map_or_else(Default::default, |node| (node.contents, node.xattrs));
@@ -182,7 +183,7 @@ impl Draft {
             node.inode.size = contents.len() as u64;
         }
         let inode = self.model[path].inode.clone();
-        self.changes.push(Change::PutInode(id, inode));
+        self.changes.push(Change::PutInode(id, inode.into()));
     }
 
     fn xattrs(&mut self, path: &str, xattrs: &[(&str, Vec<u8>)]) {
@@ -430,7 +431,9 @@ impl Sample {
                     kind: Kind::File,
                 },
             });
-            draft.changes.push(Change::PutInode(id, inode.clone()));
+            draft
+                .changes
+                .push(Change::PutInode(id, inode.clone().into()));
             let node = Node {
                 id,
                 inode,

@@ -21,11 +21,11 @@ fn touched(size: u64, fresh: bool, dirty: &[Range<u64>]) -> Touched {
         },
         fresh,
         dirty: dirty.to_vec(),
-        attributes: Some(Attributes {
+        attributes: Some(Box::new(Attributes {
             stat,
             xattrs: Vec::new(),
             target: Vec::new(),
-        }),
+        })),
         left_out: false,
     }
 }

@@ -67,11 +67,11 @@ fn touched(id: u64, kind: Kind, size: u64) -> Touched {
         },
         fresh: false,
         dirty: Vec::new(),
-        attributes: Some(Attributes {
+        attributes: Some(Box::new(Attributes {
             stat: stat(kind, size, long_ago),
             xattrs: Vec::new(),
             target: Vec::new(),
-        }),
+        })),
         left_out: false,
     }
 }

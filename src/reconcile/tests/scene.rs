@@ -220,7 +220,7 @@ impl Scene {
             if found.stat.kind == Kind::File {
                 self.capture(&sealed, id, &inode.dirty, found.stat.size);
             }
-            changes.push(Change::PutInode(id, tree_inode(&inode.node, found)));
+            changes.push(Change::PutInode(id, tree_inode(&inode.node, found).into()));
         }
         for (dir, name, entry) in sealed.names() {
             changes.push(match entry {

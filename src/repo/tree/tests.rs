@@ -243,9 +243,9 @@ fn a_path_is_walked_from_the_root() {
         entry: name_entry(id),
     };
     let tree = tree_of(vec![
-        Change::PutInode(FileId::ROOT, dir.clone()),
-        Change::PutInode(FileId(2), dir.clone()),
-        Change::PutInode(FileId(3), file(7)),
+        Change::PutInode(FileId::ROOT, dir.clone().into()),
+        Change::PutInode(FileId(2), dir.clone().into()),
+        Change::PutInode(FileId(3), file(7).into()),
         name(FileId::ROOT, b"d", 2),
         name(FileId(2), b"f", 3),
     ]);
@@ -285,17 +285,17 @@ fn what_no_tree_can_hold_is_refused() {
         Change::SetXattrs(FileId(1), vec![(b"".to_vec(), vec![])]),
         Change::PutInode(
             FileId(1),
-            Inode {
+            Box::new(Inode {
                 mtime: late,
                 ..file(1)
-            },
+            }),
         ),
         Change::PutInode(
             FileId(1),
-            Inode {
+            Box::new(Inode {
                 target: vec![1; 40_000],
                 ..file(1)
-            },
+            }),
         ),
         Change::PutHistory(history(1, &"x".repeat(2000))),
     ];

@@ -143,3 +143,37 @@ fn without_room_for_numbers_nothing_is_promised() {
     let map = Identity::open(dir.path(), FileId(u64::MAX - 5)).expect("opens");
     assert!(map.reserve(FileId::ROOT).is_err());
 }
+
+/// Bits that flip where nothing has to be read for opening it: whoever looks a file up later must not be told of them.
+#[test]
+fn a_page_that_rotted_is_noticed_when_it_is_opened() {
+    const HANDLES: u16 = 5000;
+    let long = |number: u16| Handle([&[7; 60][..], &number.to_be_bytes()].concat().into());
+    let dir = tempfile::tempdir().expect("a directory");
+    let map = Identity::open(dir.path(), FileId(2)).expect("opens");
+    for number in 0..HANDLES {
+        map.number(&long(number), FileId::ROOT).expect("numbered");
+    }
+    drop(map);
+    let file = dir.path().join("handles/db");
+    let sound = std::fs::read(&file).expect("read");
+    let mut set_aside = 0;
+    for part in 1..16 {
+        let mut rotten = sound.clone();
+        let at = sound.len() / 16 * part;
+        rotten[at] ^= 1;
+        std::fs::write(&file, &rotten).expect("written");
+        let map = Identity::open(dir.path(), FileId(2)).expect("opens");
+        for number in 0..HANDLES {
+            map.known(&long(number)).expect("no trace of the damage");
+        }
+        drop(map);
+        let aside = dir.path().join("handles.damaged");
+        if aside.exists() {
+            set_aside += 1;
+            std::fs::remove_dir_all(dir.path().join("handles")).expect("removed");
+            std::fs::rename(aside, dir.path().join("handles")).expect("put back");
+        }
+    }
+    assert!(set_aside > 0, "no flip met anything that is in use");
+}

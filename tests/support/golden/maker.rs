@@ -82,7 +82,10 @@ async fn claim(
 async fn notes(volume: &Arc<Volume>) {
     let clock = Arc::new(ManualClock::new(Stamp(TEN)));
     let mut writer = claim(volume, &clock, "golden:/notes", None).await;
-    let changes = vec![Change::PutInode(FileId::ROOT, inode(Kind::Dir, 0o700))];
+    let changes = vec![Change::PutInode(
+        FileId::ROOT,
+        inode(Kind::Dir, 0o700).into(),
+    )];
     writer.commit(changes, special("empty")).await;
     writer.writership.release().await.unwrap();
 }
@@ -127,7 +130,7 @@ async fn unfinished_scan(writer: &mut Writer) {
     let text = b"hello, world\n".to_vec();
     let places = writer.data(std::slice::from_ref(&text)).await;
     let mut changes = vec![
-        Change::PutInode(FileId::ROOT, inode(Kind::Dir, 0o755)),
+        Change::PutInode(FileId::ROOT, inode(Kind::Dir, 0o755).into()),
         put_name(FileId::ROOT.0, b"small.txt", SMALL, Kind::File),
         file(SMALL, 13),
     ];
@@ -154,7 +157,7 @@ async fn base(writer: &mut Writer) {
     // Three terabytes with two pages in them.
     let mut sparse = inode(Kind::File, 0o600);
     (sparse.size, sparse.in_place) = (3 << 40, true);
-    changes.push(Change::PutInode(FileId(SPARSE), sparse));
+    changes.push(Change::PutInode(FileId(SPARSE), sparse.into()));
     changes.push(data(SPARSE, MIB, PAGE, &places[0], 0));
     changes.push(data(SPARSE, (3 << 40) - PAGE, PAGE, &places[0], 4096));
     changes.extend(many(&places[2]));
@@ -170,16 +173,16 @@ fn kinds() -> Vec<Change> {
         put_name(root, b"big.bin", BIG, Kind::File),
         put_name(root, b"sparse", SPARSE, Kind::File),
         put_name(root, b"link", LINK, Kind::Symlink),
-        Change::PutInode(FileId(LINK), link),
+        Change::PutInode(FileId(LINK), link.into()),
         put_name(root, b"dir", DIR, Kind::Dir),
-        Change::PutInode(FileId(DIR), inode(Kind::Dir, 0o2750)),
+        Change::PutInode(FileId(DIR), inode(Kind::Dir, 0o2750).into()),
         put_name(DIR, b"inner", INNER, Kind::Dir),
-        Change::PutInode(FileId(INNER), inode(Kind::Dir, 0o1777)),
+        Change::PutInode(FileId(INNER), inode(Kind::Dir, 0o1777).into()),
         put_name(root, &[b'n'; 255], LONG, Kind::File),
         file(LONG, 0),
         put_name(root, b"not \xff utf-8\n", RAW, Kind::File),
         put_name(root, b"many", MANY, Kind::Dir),
-        Change::PutInode(FileId(MANY), inode(Kind::Dir, 0o755)),
+        Change::PutInode(FileId(MANY), inode(Kind::Dir, 0o755).into()),
     ];
     changes.extend(specials());
     changes.extend(odd_inodes());
@@ -200,7 +203,7 @@ fn specials() -> Vec<Change> {
             special.rdev = rdev;
             [
                 put_name(DIR, name.as_bytes(), id, kind),
-                Change::PutInode(FileId(id), special),
+                Change::PutInode(FileId(id), special.into()),
             ]
         });
     changes.collect()
@@ -221,9 +224,9 @@ fn odd_inodes() -> Vec<Change> {
     raw.racy = true;
     raw.unknown = vec![(77, b"of a newer version".to_vec())];
     vec![
-        Change::PutInode(FileId(SMALL), linked),
+        Change::PutInode(FileId(SMALL), linked.into()),
         put_name(INNER, b"hard link", SMALL, Kind::File),
-        Change::PutInode(FileId(RAW), raw),
+        Change::PutInode(FileId(RAW), raw.into()),
         Change::SetXattrs(
             FileId(SMALL),
             vec![
@@ -384,7 +387,7 @@ fn inode(kind: Kind, mode: u16) -> Inode {
 fn file(id: u64, size: u64) -> Change {
     let mut file = inode(Kind::File, 0o644);
     file.size = size;
-    Change::PutInode(FileId(id), file)
+    Change::PutInode(FileId(id), file.into())
 }
 
 fn put_name(dir: u64, name: &[u8], id: u64, kind: Kind) -> Change {

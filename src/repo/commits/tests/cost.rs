@@ -29,9 +29,9 @@ fn inode(kind: Kind) -> Inode {
 
 /// `dirs` directories in the root with `files` files each, ids in ranges for each directory.
 fn big_tree(dirs: u64, files: u64) -> Vec<Change> {
-    let mut changes = vec![Change::PutInode(FileId::ROOT, inode(Kind::Dir))];
+    let mut changes = vec![Change::PutInode(FileId::ROOT, inode(Kind::Dir).into())];
     let mut put = |id: u64, dir: u64, name: String, kind: Kind| {
-        changes.push(Change::PutInode(FileId(id), inode(kind)));
+        changes.push(Change::PutInode(FileId(id), inode(kind).into()));
         changes.push(Change::PutName {
             dir: FileId(dir),
             name: name.into_bytes(),

@@ -8,7 +8,7 @@ use super::*;
 fn files(range: Range<u64>) -> Vec<Change> {
     let one = |id: u64| {
         [
-            Change::PutInode(FileId(id), file(id)),
+            Change::PutInode(FileId(id), file(id).into()),
             Change::PutName {
                 dir: FileId(id / 1000 + 1_000_000_000),
                 name: format!("file-{id:06}.txt").into_bytes(),

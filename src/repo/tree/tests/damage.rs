@@ -7,7 +7,7 @@ use crate::format::page::{Entry, encode};
 fn many() -> Tree<Memory> {
     tree_of(
         (1..2000)
-            .map(|id| Change::PutInode(FileId(id), file(id)))
+            .map(|id| Change::PutInode(FileId(id), file(id).into()))
             .collect(),
     )
 }

@@ -55,7 +55,7 @@ fn file_len(id: u64) -> u64 {
 impl Model {
     fn apply(&mut self, change: &Change) {
         match change.clone() {
-            Change::PutInode(id, inode) => drop(self.inodes.insert(id.0, inode)),
+            Change::PutInode(id, inode) => drop(self.inodes.insert(id.0, *inode)),
             Change::DropInode(id) => {
                 self.inodes.remove(&id.0);
                 self.xattrs.remove(&id.0);
@@ -153,7 +153,7 @@ fn random_change(random: &mut Random, counter: &mut u32) -> Change {
             } else {
                 vec![]
             };
-            Change::PutInode(id, inode)
+            Change::PutInode(id, inode.into())
         }
         4 if random.one_in(2) => Change::DropInode(id),
         4..8 => Change::PutName {

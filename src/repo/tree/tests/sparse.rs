@@ -51,7 +51,7 @@ fn extents_over_the_edges_of_leaves_are_cut_there() {
         (state >> 33) % n
     };
     let mut model = vec![None; LEN];
-    let mut tree = tree_of(vec![Change::PutInode(FileId(FILE), file(1))]);
+    let mut tree = tree_of(vec![Change::PutInode(FileId(FILE), file(1).into())]);
     let (mut list, mut at) = (Vec::new(), 0);
     while at < LEN as u64 - 100 {
         let end = at + 10 + below(60);
