@@ -257,6 +257,8 @@ class Table:
 def show(value, unit):
     if unit == "s":
         return f"{value:.2f} s"
+    if unit == "ms":
+        return f"{value * 1000:.3g} ms"
     if unit == "bytes":
         return f"{value / MIB:.1f} MiB" if value >= MIB else f"{value / 1024:.1f} KiB"
     return f"{value:g}"

@@ -108,6 +108,9 @@ fn moment(shown: &Shown) -> Status {
     }
 }
 
+/// A program that waits for less does not notice, microseconds.
+const NOTICED_US: u64 = 50_000;
+
 fn print_moment(status: &Status, moment: &Moment) -> anyhow::Result<()> {
     let text = |text: &str| output::printable(text.as_bytes());
     let name = match moment.name.as_str() {
@@ -164,6 +167,9 @@ fn print(status: &Status) -> anyhow::Result<()> {
             status.folds
         ))?;
     }
+    if let Some(kept) = keeping(status) {
+        output::line(&format!("  waits        {kept}"))?;
+    }
     if let Some(error) = &status.last_error {
         let since = match &status.last_error_since {
             Some(since) => format!(" (since {since})"),
@@ -172,6 +178,28 @@ fn print(status: &Status) -> anyhow::Result<()> {
         output::line(&format!("  last error   {}{since}", text(error)))?;
     }
     Ok(())
+}
+
+/// How long programs were kept waiting, where one of them may have noticed. All of it is in the JSON.
+fn keeping(status: &Status) -> Option<String> {
+    let kept = [
+        (status.waits, "behind others on the same file"),
+        (status.preserving, "to keep what a snapshot needed"),
+    ];
+    let noticed = kept
+        .iter()
+        .filter(|(spread, _)| spread.max_us >= NOTICED_US);
+    let said: Vec<String> = noticed
+        .map(|(spread, why)| {
+            let millis = |micros: u64| micros.div_ceil(1000);
+            let (longest, most) = (millis(spread.max_us), millis(spread.p99_us));
+            format!(
+                "at most {longest} ms {why} (99 % of {} at most {most} ms)",
+                spread.count
+            )
+        })
+        .collect();
+    (!said.is_empty()).then(|| said.join(", "))
 }
 
 fn state(status: &Status) -> String {

@@ -114,6 +114,7 @@ impl Desk {
     fn status(&self) -> Status {
         let (flusher, stage) = (self.writing.status(), self.writing.link().stage());
         let local = self.writing.local();
+        let counters = local.epochs.counters();
         let mounted = self.mounted.load(Ordering::Relaxed);
         let connected = matches!(stage, Stage::Publishing(_));
         let progress = scan_progress(&self.writing.sight().progress).filter(|_| connected);
@@ -153,7 +154,10 @@ impl Desk {
             }),
             last_error,
             last_error_since: since.flatten().map(|since: Stamp| since.to_rfc3339()),
-            folds: local.epochs.counters().folds,
+            folds: counters.folds,
+            waits: counters.waits,
+            preserving: counters.preserving,
+            preserved_bytes: counters.preserved_bytes,
             ratios: Ratios {
                 c: ratio(flusher.contents.compressed, flusher.contents.plain),
                 e: ratio(flusher.contents.encrypted, flusher.contents.compressed),

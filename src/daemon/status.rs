@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::metrics::Spread;
+
 /// What a live mount is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -105,6 +107,15 @@ pub struct Status {
     pub last_error_since: Option<String>,
     /// Epochs folded into the next.
     pub folds: u64,
+    /// How long requests have waited for older ones on the same inode, or for the flusher that was reading it.
+    #[serde(default)]
+    pub waits: Spread,
+    /// How long requests were kept by preserving what a sealed epoch still needed.
+    #[serde(default)]
+    pub preserving: Spread,
+    /// Bytes that were preserved.
+    #[serde(default)]
+    pub preserved_bytes: u64,
     /// The two ratios.
     pub ratios: Ratios,
 }
@@ -134,6 +145,9 @@ mod tests {
             "last_commit",
             "last_error",
             "folds",
+            "waits",
+            "preserving",
+            "preserved_bytes",
         ] {
             assert!(json.get(field).is_some(), "{field}");
         }

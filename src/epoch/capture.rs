@@ -158,7 +158,7 @@ impl Sealed {
             return self.unfolded(kept);
         }
         let inode = self.epochs.inodes.get(&node);
-        let _lock = inode.shared(&self.epochs.tally.capture_waits);
+        let _lock = inode.unchanged();
         self.read_attributes(&node)
     }
 
@@ -172,7 +172,7 @@ impl Sealed {
             return self.unfolded(()).and(Err(failed(unknown)));
         };
         let inode = self.epochs.inodes.get(&node);
-        let _lock = inode.shared(&self.epochs.tally.capture_waits);
+        let _lock = inode.unchanged();
         let size = self.size_at_seal(&node)?;
         let end = range.end.min(size);
         if range.start >= end {
@@ -204,7 +204,7 @@ impl Sealed {
             return self.unfolded(range.start);
         };
         let inode = self.epochs.inodes.get(&node);
-        let _lock = inode.shared(&self.epochs.tally.capture_waits);
+        let _lock = inode.unchanged();
         let size = self.size_at_seal(&node)?;
         let within = range.start..range.end.min(size);
         if within.is_empty() {

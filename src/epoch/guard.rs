@@ -9,6 +9,7 @@ use parking_lot::{RwLockReadGuard, RwLockUpgradableReadGuard, RwLockWriteGuard};
 
 use crate::epoch::Epochs;
 use crate::epoch::changes::ChangeSet;
+use crate::epoch::delay::Delay;
 use crate::epoch::inodes::LiveInode;
 use crate::epoch::pages::{PAGE_LEN, pages_touched};
 use crate::epoch::patience::Patience;
@@ -68,6 +69,7 @@ impl Epochs {
         drop(pin);
         drop(lock);
         let mut patience = Patience::begin(self);
+        let mut delay = Delay::none(&self.tally.preserving);
         loop {
             // Alone, so that no write of an older epoch is under way.
             let lock = inode.exclusive(&self.tally.waits);
@@ -75,7 +77,7 @@ impl Epochs {
             let pin = self.pins.pin();
             let epoch = pin.epoch();
             self.turn_over(inode, epoch);
-            if self.preserve(inode, &range, epoch, u64::MAX) == Preserved::Done {
+            if self.preserve(inode, &range, epoch, u64::MAX, &mut delay) == Preserved::Done {
                 // Marked before others may come in, so that the flusher never takes it for unchanged.
                 self.mark(inode, &range, epoch);
                 let lock = RwLockWriteGuard::downgrade(lock);
@@ -188,8 +190,8 @@ impl<'a> Guard<'a> {
 
     /// A range is about to change under an exclusive guard.
     pub fn dirty(&mut self, inode: &Arc<LiveInode>, range: Range<u64>) -> io::Result<()> {
-        self.settle(inode, &range, |epochs, epoch| {
-            epochs.preserve(inode, &range, epoch, CUT_COPY_MAX)
+        self.settle(inode, &range, |epochs, epoch, delay| {
+            epochs.preserve(inode, &range, epoch, CUT_COPY_MAX, delay)
         });
         self.epochs.mark(inode, &range, self.epoch());
         Ok(())
@@ -213,8 +215,8 @@ impl<'a> Guard<'a> {
     /// The last name of `inode` is about to go: keeps it readable for the sealed epoch if that still needs it. Follow it by
     /// [`Self::name`] when the system call has succeeded.
     pub fn unlinking(&mut self, inode: &Arc<LiveInode>) -> io::Result<()> {
-        self.settle(inode, &(0..u64::MAX), |epochs, epoch| {
-            epochs.keep_unlinked(inode, epoch)
+        self.settle(inode, &(0..u64::MAX), |epochs, epoch, delay| {
+            epochs.keep_unlinked(inode, epoch, delay)
         });
         self.unlinking.push(inode.id());
         Ok(())
@@ -309,10 +311,11 @@ impl<'a> Guard<'a> {
         &mut self,
         inode: &Arc<LiveInode>,
         range: &Range<u64>,
-        attempt: impl Fn(&Epochs, EpochNo) -> Preserved,
+        attempt: impl Fn(&Epochs, EpochNo, &mut Delay<'_>) -> Preserved,
     ) {
         let (epochs, epoch) = (self.epochs, self.epoch());
-        if attempt(epochs, epoch) == Preserved::Done {
+        let mut delay = Delay::none(&epochs.tally.preserving);
+        if attempt(epochs, epoch, &mut delay) == Preserved::Done {
             return;
         }
         self.each_lock(|lock| match lock {
@@ -322,7 +325,7 @@ impl<'a> Guard<'a> {
         let mut patience = Patience::begin(epochs);
         loop {
             let events = epochs.buffer.events();
-            let patient = match attempt(epochs, epoch) {
+            let patient = match attempt(epochs, epoch, &mut delay) {
                 Preserved::Done => break,
                 Preserved::NoRoom => epochs.buffer.wait(events, patience.until()),
                 Preserved::TooMuch => false,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::id::{EpochNo, FileId};
+use crate::metrics::Durations;
 use crate::source::Node;
 
 /// Shards of the table: more than there will be FUSE threads, so that two of them seldom meet.
@@ -52,8 +53,13 @@ impl LiveInode {
         self.epoch.store(epoch.0, Ordering::Release);
     }
 
-    /// Locks it for reading its contents, or for a change that may run beside others.
-    pub(crate) fn shared(&self, waits: &LongestWait) -> RwLockReadGuard<'_, ()> {
+    /// Locks it for reading its contents.
+    pub(crate) fn unchanged(&self) -> RwLockReadGuard<'_, ()> {
+        self.lock.read()
+    }
+
+    /// Locks it for a change that may run beside others; notes how long that takes, if it has to wait.
+    pub(crate) fn shared(&self, waits: &Durations) -> RwLockReadGuard<'_, ()> {
         self.lock.try_read().unwrap_or_else(|| {
             let began = Instant::now();
             let lock = self.lock.read();
@@ -62,8 +68,8 @@ impl LiveInode {
         })
     }
 
-    /// Locks it against everybody.
-    pub(crate) fn exclusive(&self, waits: &LongestWait) -> RwLockWriteGuard<'_, ()> {
+    /// Locks it against everybody; notes how long that takes, if it has to wait.
+    pub(crate) fn exclusive(&self, waits: &Durations) -> RwLockWriteGuard<'_, ()> {
         self.lock.try_write().unwrap_or_else(|| {
             let began = Instant::now();
             let lock = self.lock.write();
@@ -75,22 +81,6 @@ impl LiveInode {
     /// Locks it against everybody unless that takes longer than `patience`.
     pub(crate) fn exclusive_within(&self, patience: Duration) -> Option<RwLockWriteGuard<'_, ()>> {
         self.lock.try_write_for(patience)
-    }
-}
-
-/// The longest that a request has waited for an older one on the same inode.
-#[derive(Default)]
-pub(crate) struct LongestWait(AtomicU64);
-
-impl LongestWait {
-    fn note(&self, waited: Duration) {
-        let micros = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
-        self.0.fetch_max(micros, Ordering::Relaxed);
-    }
-
-    /// In microseconds.
-    pub(crate) fn micros(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
     }
 }
 

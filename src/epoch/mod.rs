@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 
 use crate::id::EpochNo;
 use crate::journal::Journal;
+use crate::metrics::{Durations, Spread};
 use crate::source::{Node, Source, Stat};
 
 mod seal;
@@ -45,6 +46,8 @@ mod readers;
 mod fold;
 
 mod patience;
+
+mod delay;
 
 mod scan;
 
@@ -72,7 +75,7 @@ pub use owed::Debt;
 use alarm::Alarm;
 use buffer::Buffer;
 use changes::{ChangeSet, Stage};
-use inodes::{InodeTable, LongestWait};
+use inodes::InodeTable;
 use origin::Origin;
 use owed::Owed;
 use readers::Readers;
@@ -124,8 +127,10 @@ struct Tally {
     preserved: AtomicU64,
     /// How often the flusher has captured something: whether it gets on.
     taken: AtomicU64,
-    waits: LongestWait,
-    capture_waits: LongestWait,
+    /// Of requests for an inode that another one, or the flusher, has in hand.
+    waits: Durations,
+    /// Of requests that preserved, or had to wait until they could.
+    preserving: Durations,
 }
 
 /// Attributes as they stood at the seal.
@@ -164,8 +169,11 @@ pub struct Counters {
     pub folds: u64,
     /// Bytes that writers preserved.
     pub preserved_bytes: u64,
-    /// Longest wait of a request for an older one on the same inode, microseconds.
-    pub wait_max_us: u64,
+    /// Waits of requests for older ones on the same inode, or for the flusher that was reading it; requests that found it free
+    /// are not counted.
+    pub waits: Spread,
+    /// Delays of requests that had to preserve something: reading it, and waiting for room for it.
+    pub preserving: Spread,
 }
 
 impl Epochs {
@@ -274,7 +282,8 @@ impl Epochs {
         Counters {
             folds: self.tally.folds.load(Ordering::Relaxed),
             preserved_bytes: self.tally.preserved.load(Ordering::Relaxed),
-            wait_max_us: self.tally.waits.micros(),
+            waits: self.tally.waits.spread(),
+            preserving: self.tally.preserving.spread(),
         }
     }
 }

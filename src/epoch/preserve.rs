@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use crate::epoch::buffer::Hold;
 use crate::epoch::changes::{ChangeSet, Stage};
+use crate::epoch::delay::Delay;
 use crate::epoch::inodes::LiveInode;
 use crate::epoch::need::{KeptFile, Piece, Resolved};
 use crate::epoch::origin::{Contents, Origin};
@@ -109,6 +110,7 @@ impl Epochs {
         range: &Range<u64>,
         epoch: EpochNo,
         bytes_max: u64,
+        delay: &mut Delay<'_>,
     ) -> Preserved {
         let Some(set) = self.sealed_before(epoch) else {
             return Preserved::Done;
@@ -124,6 +126,7 @@ impl Epochs {
         if runs.is_empty() {
             return Preserved::Done;
         }
+        delay.begin();
         let cut = |bytes: Range<u64>| bytes.start..bytes.end.min(size);
         let ranges: Vec<Range<u64>> = runs.iter().map(|run| cut(bytes_of(run))).collect();
         let total: u64 = ranges.iter().map(|r| r.end.saturating_sub(r.start)).sum();
@@ -198,7 +201,12 @@ impl Epochs {
     }
 
     /// The last name of a turned-over inode is about to go: keeps a descriptor, or the bytes if those are few.
-    pub(super) fn keep_unlinked(&self, inode: &LiveInode, epoch: EpochNo) -> Preserved {
+    pub(super) fn keep_unlinked(
+        &self,
+        inode: &LiveInode,
+        epoch: EpochNo,
+        delay: &mut Delay<'_>,
+    ) -> Preserved {
         let Some(set) = self.sealed_before(epoch) else {
             return Preserved::Done;
         };
@@ -209,10 +217,11 @@ impl Epochs {
         let Some(size) = needed.flatten() else {
             return Preserved::Done;
         };
+        delay.begin();
         // Where the disk is nearly full, whoever removes a file needs its room.
         let has_room = self.origin.free_bytes().is_ok_and(|free| free > size);
         let Some(hold) = has_room.then(|| self.descriptors.hold(1)).flatten() else {
-            return self.preserve(inode, &(0..u64::MAX), epoch, UNLINKED_COPY_MAX);
+            return self.preserve(inode, &(0..u64::MAX), epoch, UNLINKED_COPY_MAX, delay);
         };
         match self.readers.get(&*self.origin, inode.node()) {
             Ok(contents) => {

@@ -17,7 +17,7 @@ use crate::flusher::error::Error;
 use crate::flusher::flow::{Flow, mark};
 use crate::flusher::manifest::{Manifest, SpooledName};
 use crate::flusher::pack::{Packed, Packer};
-use crate::flusher::progress::Who;
+use crate::flusher::progress::{Phase, Who};
 use crate::flusher::spool::{Spool, SpooledBlock};
 use crate::flusher::upload::Job;
 use crate::format::commit::TreeRoot;
@@ -58,6 +58,7 @@ impl Flow {
                 self.progress.unsealed(since);
                 return Err(Error::Folded);
             }
+            self.progress.phase(Phase::Capturing);
             failpoint::reach(Point::Seal);
         }
         if sealed.is_some() || !label.is_empty() || self.owes_moment() {
@@ -69,6 +70,8 @@ impl Flow {
             flushed?;
         }
         self.last_seal = Instant::now();
+        // Before anybody is answered who may look.
+        self.progress.phase(Phase::Idle);
         if !self.inexact {
             self.answer_waiters(&label);
         }

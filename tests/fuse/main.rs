@@ -25,6 +25,7 @@ mod live;
 mod model;
 mod processes;
 mod scarcity;
+mod seals;
 mod snapshot;
 
 #[path = "../support/sample.rs"]
