@@ -300,8 +300,6 @@ async fn a_restart_goes_on_uploading_and_captures_nothing_twice() {
 async fn what_the_store_has_of_a_commit_is_not_sent_again() {
     /// Ten blocks, the tree and the commit.
     const OBJECTS: u64 = 12;
-    /// What is on its way when one fails is given up: three, in each of two attempts.
-    const ON_ITS_WAY: u64 = 6;
     /// What a new life puts of its own. Eight blocks were there before: all of them again would be more than this.
     const CLAIMS_MAX: u64 = 2;
     for restarts in [false, true] {
@@ -338,7 +336,7 @@ async fn what_the_store_has_of_a_commit_is_not_sent_again() {
         let sent = puts(succeeded) - before;
         let claims = if restarts { CLAIMS_MAX } else { 0 };
         assert!(
-            (OBJECTS..=OBJECTS + ON_ITS_WAY + claims).contains(&sent),
+            (OBJECTS..=OBJECTS + claims).contains(&sent),
             "{sent} sent, restarts: {restarts}"
         );
         writer.stop().await;
@@ -376,15 +374,16 @@ async fn captured_epochs_can_be_read_before_they_are_uploaded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_request_to_the_store_may_fail_once() {
-    for after in [false, true] {
+    for fault in [
+        Fault::FailBefore(Kind::Retry),
+        Fault::FailAfter(Kind::Retry),
+        // Only the answer to a put was believed once, and the spool removed what a store had merely said to have.
+        Fault::Pretend,
+    ] {
         let mut n = 0;
         loop {
             let world = World::new().await;
             let writer = world.start().await;
-            let fault = match after {
-                true => Fault::FailAfter(Kind::Retry),
-                false => Fault::FailBefore(Kind::Retry),
-            };
             let fired = world.plan.fired();
             world.plan.add(Rule {
                 on: None,

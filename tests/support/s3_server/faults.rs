@@ -42,6 +42,8 @@ pub(crate) struct Rule {
     pub(crate) contains: String,
     /// How many of these pass first.
     pub(crate) skip: u64,
+    /// How many pass between two that it strikes.
+    pub(crate) gap: u64,
     /// How many it then strikes.
     pub(crate) times: u64,
     /// With what.
@@ -55,6 +57,7 @@ impl Rule {
             method: Some(method),
             contains: String::new(),
             skip: 0,
+            gap: 0,
             times: 1,
             fault,
         }
@@ -66,8 +69,18 @@ impl Rule {
             method: None,
             contains: String::new(),
             skip: 0,
+            gap: 0,
             times: u64::MAX,
             fault,
+        }
+    }
+
+    /// Each `n`-th request meets `fault`.
+    pub(crate) fn every(n: u64, fault: Fault) -> Self {
+        Self {
+            skip: n - 1,
+            gap: n - 1,
+            ..Self::always(fault)
         }
     }
 }
@@ -119,6 +132,7 @@ impl Faults {
                 rule.skip -= 1;
             } else if rule.times > 0 && struck.is_none() {
                 rule.times -= 1;
+                rule.skip = rule.gap;
                 struck = Some(rule.fault);
             }
         }
