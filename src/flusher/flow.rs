@@ -506,7 +506,7 @@ impl Flow {
             if self.progress.is_fenced() || !owed || self.would_spoil() {
                 break;
             }
-            if !self.has_room() && !(self.wait_published(deadline) && self.has_room()) {
+            if !(self.has_room() || (self.wait_published(deadline) && self.has_room())) {
                 break;
             }
             let sealed = self.seal();

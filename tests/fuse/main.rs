@@ -30,6 +30,7 @@ mod outage;
 mod processes;
 mod scarcity;
 mod snapshot;
+mod writers;
 
 #[path = "../support/sample.rs"]
 mod sample;

@@ -293,12 +293,13 @@ fn with_each_nth_request_failing_everything_is_published() {
         return;
     }
     let lanes: &[&[Trouble]] = &[
-        &[ERRS, LOSES, BREAKS_OFF, SPOILS_REQUESTS],
-        &[REFUSES, CLOSES, LIES, SHORTENS],
-        &[IS_FULL, LOSES_ANSWERS, SPOILS_ANSWERS, RESETS],
+        &[ERRS, BREAKS_OFF, IS_FULL],
+        &[REFUSES, CLOSES, SHORTENS],
+        &[LOSES_ANSWERS, LOSES, SPOILS_REQUESTS],
+        &[SPOILS_ANSWERS, RESETS, LIES],
     ];
     side_by_side(lanes, |scene, trouble| {
-        (2..=4).for_each(|every| scene.get_through(trouble, every));
+        (2..=3).for_each(|every| scene.get_through(trouble, every));
     });
 }
 

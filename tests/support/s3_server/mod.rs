@@ -123,6 +123,11 @@ impl S3Server {
         self.faults.struck()
     }
 
+    /// From now on it ignores the conditions of writes, as many servers do.
+    pub(crate) fn ignore_conditions(&self) {
+        self.buckets.ignore_conditions();
+    }
+
     /// How many objects were put without a checksum in the request's signed header.
     pub(crate) fn unchecked_puts(&self) -> u64 {
         self.buckets.unchecked()
