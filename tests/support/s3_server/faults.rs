@@ -157,9 +157,15 @@ impl Front {
         let mut healed = self.faults.healed.subscribe();
         let fault = self.faults.next(&request);
         match fault {
-            Some(Fault::Status(status, code)) => return Ok(refusal(status, code)),
+            Some(Fault::Status(status, code)) => {
+                take_in(request).await;
+                return Ok(refusal(status, code));
+            }
             Some(Fault::Close) => return Err(closed()),
-            Some(Fault::Pretend) => return Ok(HttpResponse::new(Body::empty())),
+            Some(Fault::Pretend) => {
+                take_in(request).await;
+                return Ok(HttpResponse::new(Body::empty()));
+            }
             Some(Fault::Hang) => {
                 let _ = healed.changed().await;
             }
@@ -182,6 +188,12 @@ impl hyper::service::Service<Request<Incoming>> for Front {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         Box::pin(self.clone().answer(request))
     }
+}
+
+/// Takes the request's body, as servers do before they answer: the connection would be reset under a client that is still sending.
+async fn take_in(request: Request<Incoming>) {
+    // A client that breaks off gets no answer anyway.
+    let _: Result<BytesMut, _> = Body::from(request.into_body()).try_collect().await;
 }
 
 /// hyper closes the connection when its service fails.
