@@ -35,6 +35,11 @@ const LEASE: Duration = Duration::from_secs(300);
 /// between two of them to spoil one.
 const LOOKS_MAX: u32 = 3;
 
+/// What a person should know about a store that writes whatever stands there.
+pub(super) const WITHOUT_CONDITIONS: &str = "the store ignores conditional writes, as a try has shown: should two machines mount this \
+     volume live at one moment, nothing is overwritten and one of them stops and says so, but only after it has begun; mount it on \
+     one machine at a time";
+
 /// From whose commits this machine may go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum After {
@@ -153,6 +158,8 @@ pub(super) struct Connected {
     pub(super) expected: u64,
     /// The session under which the volume was claimed.
     pub(super) session: SessionId,
+    /// Whether the store keeps to the conditions of writes.
+    pub(super) has_conditions: bool,
     /// The commit with which the scan compares.
     pub(super) compared: Option<Seq>,
 }
@@ -179,6 +186,10 @@ pub(super) async fn connect(
     let writership = stored
         .claim(session, &owner, base.as_ref(), &heads, LEASE, &*clock)
         .await?;
+    let has_conditions = writership.has_conditions();
+    if !has_conditions {
+        tracing::warn!("{WITHOUT_CONDITIONS}");
+    }
     let options = flusher::Options {
         policy: settings.flusher_policy(),
         spool_bytes: settings.spool_bytes(),
@@ -224,6 +235,7 @@ pub(super) async fn connect(
         volume,
         expected,
         session,
+        has_conditions,
         compared,
     })
 }

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Error;
 use super::control::{Answer, Live, Request};
-use super::link::Stage;
+use super::link::{Stage, TAKEN};
 use super::status::{LastCommit, Phase, Progress, Ratios, Status, ratio};
 use super::writing::Writing;
 use crate::clock::Stamp;
@@ -241,12 +241,7 @@ fn is_capturing(phase: flusher::Phase) -> bool {
 fn last_error(flusher: &flusher::Status) -> Option<(String, Option<Stamp>)> {
     if flusher.fenced {
         let since = flusher.last_error.as_ref().map(|(_, since)| *since);
-        return Some((
-            "another writer has taken the volume; nothing is backed up here until you unmount (`rewindfs umount --no-wait`) and \
-             mount again"
-                .into(),
-            since,
-        ));
+        return Some((TAKEN.to_owned(), since));
     }
     if let Some((message, since)) = &flusher.last_error {
         return Some((message.clone(), Some(*since)));

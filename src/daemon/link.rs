@@ -13,6 +13,10 @@ use super::Error;
 use crate::clock::{Clock, Stamp, SystemClock};
 use crate::flusher::{self, CommitMark};
 
+/// What a person should know when another machine has taken the volume under a live mount.
+pub(super) const TAKEN: &str = "another writer has taken the volume; nothing is backed up here until you unmount (`rewindfs umount \
+     --no-wait`) and mount again";
+
 /// What is wrong, and since when.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Trouble {
@@ -103,12 +107,16 @@ impl Link {
 
     /// Returns when everything written before the call is in the repository, however long that is away.
     pub(super) async fn sync(&self) -> anyhow::Result<Option<CommitMark>> {
-        Ok(self.awaited().await?.sync().await?)
+        let flusher = self.awaited().await?;
+        let synced = flusher.sync().await;
+        synced.map_err(|error| unless_fenced(&flusher, error))
     }
 
     /// A snapshot with a name.
     pub(super) async fn snapshot(&self, name: String) -> anyhow::Result<CommitMark> {
-        Ok(self.awaited().await?.snapshot(name).await?)
+        let flusher = self.awaited().await?;
+        let made = flusher.snapshot(name).await;
+        made.map_err(|error| unless_fenced(&flusher, error))
     }
 
     /// Tells the flusher of something that a program did. Never waits.
@@ -153,6 +161,14 @@ impl Link {
             // The sender lives as long as this value does.
             Ok(Stage::Waiting(_)) | Err(_) => Err(Error::Failed("the mount has ended".into())),
         }
+    }
+}
+
+/// Who waits for a writer that was replaced is told of the other one: there is no use in trying again.
+fn unless_fenced(flusher: &flusher::Handle, error: flusher::Error) -> anyhow::Error {
+    match flusher.status().fenced {
+        true => Error::AnotherWriter(TAKEN.to_owned()).into(),
+        false => error.into(),
     }
 }
 

@@ -120,6 +120,9 @@ impl LiveMount {
             runtime.spawn(Server::bind(state.dir())?.serve(desk.clone(), ended))
         };
         self.announce(reporter, writing.link().trouble());
+        if let Some(advice) = writing.advice() {
+            reporter.note_best_effort(advice);
+        }
         reporter.ready();
         tracing::info!(volume = info.name, at = %self.mountpoint.display(), "mounted");
 

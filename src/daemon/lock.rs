@@ -5,11 +5,13 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Error;
 use super::control::{Client, Request};
 use crate::config::state::VolumeState;
+use crate::fuse::mountinfo;
 
 /// How long a process that was asked to hand over may take: it stops after the block that it is uploading, 64 MiB at most.
 pub const HANDOVER_MAX: Duration = Duration::from_secs(60);
@@ -86,6 +88,12 @@ fn try_lock(file: &File) -> std::io::Result<bool> {
     }
 }
 
+/// Whether a mount of ours is to be seen there. If that cannot be told, it is taken to be.
+fn is_in_place(mountpoint: &str) -> bool {
+    let found = mountinfo::uppermost(Path::new(mountpoint));
+    found.map_or(true, |entry| entry.is_some_and(|entry| entry.is_ours()))
+}
+
 /// A process with a living mount is never asked: two mounts of one volume are a mistake.
 fn ask_to_hand_over(state: &VolumeState, wait: Duration) -> Result<(), Error> {
     let Ok(mut client) = Client::connect(state.dir()) else {
@@ -97,6 +105,14 @@ fn ask_to_hand_over(state: &VolumeState, wait: Duration) -> Result<(), Error> {
         return Ok(());
     };
     if status.mounted {
+        // By `umount -l`: the process goes on until the last file is closed.
+        if !is_in_place(&status.mountpoint) {
+            return Err(Error::AnotherWriter(format!(
+                "{} was unmounted while programs had files open in it, and process {} backs up what they still write; close those \
+                 programs, then mount again",
+                status.mountpoint, status.pid
+            )));
+        }
         return Err(Error::AnotherWriter(format!(
             "{} is mounted live already, on {} by process {}; `rewindfs umount {}` first",
             status.source, status.mountpoint, status.pid, status.mountpoint

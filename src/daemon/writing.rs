@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::Error;
 use super::away::{self, PATIENCE};
-use super::connecting::{After, Connected, Standing, connect};
+use super::connecting::{After, Connected, Standing, WITHOUT_CONDITIONS, connect};
 use super::covering::Uncovered;
 use super::finding::{Found, within};
 use super::link::{Link, Stage};
@@ -51,6 +51,8 @@ pub(super) struct Writing {
     owed_since: Mutex<Option<Stamp>>,
     spilling: Mutex<Option<Spilling>>,
     next: Mutex<Option<Next>>,
+    /// What a person should know about the store, as far as it has been seen when the mount was made.
+    advice: Option<&'static str>,
 }
 
 /// What happens beside the mount: until it has begun, what is to happen.
@@ -108,6 +110,8 @@ impl Writing {
             })
             .context("start to sync the journal")?
         };
+        let unguarded = matches!(&connected, Ok(connected) if !connected.has_conditions);
+        let advice = unguarded.then_some(WITHOUT_CONDITIONS);
         let (next, session) = match connected {
             Ok(connected) => {
                 link.established(connected.flusher.clone());
@@ -132,6 +136,7 @@ impl Writing {
             owed_since: Mutex::default(),
             spilling: Mutex::new(Some(spilling)),
             next: Mutex::new(Some(next)),
+            advice,
         };
         Ok((writing, session))
     }
@@ -278,6 +283,11 @@ impl Writing {
     /// The way to the repository.
     pub(super) fn link(&self) -> &Link {
         &self.link
+    }
+
+    /// What a person should know about the store, if there is something.
+    pub(super) fn advice(&self) -> Option<&'static str> {
+        self.advice
     }
 
     /// What can be seen of the scan, begun or not.

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::id::FileId;
+use crate::id::{FileId, ObjectKey};
 
 /// A failed flush. Nothing of an epoch is lost by one: it is folded back and captured again, or stays in the spool.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,25 @@ pub enum Error {
     /// The repository failed: its tree could not be read or the store did not take an object.
     #[error(transparent)]
     Repository(#[from] crate::repo::Error),
+    /// The store took an object and has it not, or not all of it: it is lying, or loses what it is given.
+    #[error(
+        "{store} has been given {object} ({len} bytes) and {}; it is kept here and put again, but a store that does this is not one \
+         to keep backups in: look into its log",
+        match found {
+            None => "does not have it".to_owned(),
+            Some(found) => format!("has {found} bytes of it"),
+        }
+    )]
+    NotStored {
+        /// Which store.
+        store: String,
+        /// The object.
+        object: ObjectKey,
+        /// Its length in bytes.
+        len: u64,
+        /// What the store says of its length in bytes; `None` if it says that there is no such object.
+        found: Option<u64>,
+    },
     /// A stage of the pipeline ended without saying why, which only a panic in it can do.
     #[error("the {0} stage stopped unexpectedly")]
     StageLost(&'static str),

@@ -281,6 +281,7 @@ impl Flow {
             forgetting: Arc::clone(&self.forgetting),
             clock: Arc::clone(&self.clock),
             ahead: Default::default(),
+            doubtful: Default::default(),
         }
     }
 
@@ -300,6 +301,7 @@ impl Flow {
                 Ok(Some(Message::Publish { label, reply })) => {
                     self.waiters.push(Waiter { label, reply });
                     self.pause = None;
+                    self.queue.hurry();
                 }
                 Ok(Some(Message::Hold(held))) => self.held = held,
                 // Who asks may have given up meanwhile.
@@ -504,7 +506,7 @@ impl Flow {
             if self.progress.is_fenced() || !owed || self.would_spoil() {
                 break;
             }
-            if !self.has_room() && !(self.wait_published(deadline) && self.has_room()) {
+            if !(self.has_room() || (self.wait_published(deadline) && self.has_room())) {
                 break;
             }
             let sealed = self.seal();

@@ -1,14 +1,17 @@
 //! The upload stage: from the spool to the store, in commit order, as long as it takes.
 //!
-//! Blocks go several at once, a commit's own object last and alone, after the right to publish has been proven. The commit
-//! counts only when the store has said that it is there at its full length. A failed attempt is repeated for ever with
-//! growing pauses; only a writer that was replaced stops for good.
+//! Blocks go several at once, a commit's own object last and alone, after the right to publish has been proven. An object
+//! counts only when the store, asked for it, has said that it is there at its full length: its answer to the put alone is not
+//! believed, since what is uploaded is removed from this disk. That it is there with other bytes no question short of reading it
+//! back would show; `check --read-data` does. A failed attempt is repeated for ever with growing pauses, or at once when somebody
+//! waits for it; only a writer that was replaced stops for good.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -22,7 +25,7 @@ use crate::flusher::spool::Spool;
 use crate::id::{EpochNo, Era, ObjectKey, SessionId, Tag};
 use crate::repo::Volume;
 use crate::repo::lease::Writership;
-use crate::store::{Body, Condition, PutOutcome, Store};
+use crate::store::{Body, Condition, Kind, PutOutcome, Store};
 use crate::sys::since_boot;
 
 /// Objects uploaded at once: what fills a line of a few hundred Mbit/s at 64 MiB each (FACTS: 4, 16 at most).
@@ -49,12 +52,18 @@ pub(crate) enum Job {
 pub(crate) struct Queue {
     jobs: Mutex<VecDeque<Job>>,
     wake: Notify,
+    hurry: Notify,
 }
 
 impl Queue {
     pub(crate) fn push(&self, job: Job) {
         self.jobs.lock().push_back(job);
         self.wake.notify_one();
+    }
+
+    /// Somebody waits for what is queued: the pause after a failure is cut short, this one or the next.
+    pub(crate) fn hurry(&self) {
+        self.hurry.notify_one();
     }
 
     /// The next jobs that may go together: some blocks, or one commit.
@@ -192,8 +201,10 @@ pub(crate) struct Uploader {
     pub(crate) right: Arc<Right>,
     pub(crate) forgetting: Arc<Forgetting>,
     pub(crate) clock: Arc<dyn Clock>,
-    /// Blocks that the store has and whose commit it has not: copied ahead, or uploaded by an attempt that failed later.
+    /// Objects that the store has of commits that are not proven: copied ahead, or uploaded by an attempt that failed later.
     pub(crate) ahead: HashSet<ObjectKey>,
+    /// Objects that the store may have, though the attempt to put them failed.
+    pub(crate) doubtful: HashSet<ObjectKey>,
 }
 
 impl Uploader {
@@ -225,6 +236,7 @@ impl Uploader {
                         .failed(Who::Uploader, error.to_string(), now);
                     tokio::select! {
                         _ = stop.wait_for(|stop| *stop) => return,
+                        () = self.queue.hurry.notified() => {}
                         () = tokio::time::sleep(pause) => {}
                     }
                     pause = (pause * 2).min(PAUSE_MAX);
@@ -279,15 +291,13 @@ impl Uploader {
         self.put_all(blocks, earlier).await?;
         self.right.prove().await?;
         failpoint::reach(Point::CommitPut);
-        self.to.clone().put(commit.clone(), Earlier::Never).await?;
+        self.put_all(std::slice::from_ref(commit), Earlier::Never)
+            .await?;
         failpoint::reach(Point::Committed);
-        if self.to.store.head(&commit.key).await? != Some(commit.len) {
-            return Err(not_there(&commit.key));
-        }
         // While it was on its way the machine may have slept and the lease run out, or the store may ignore conditions. A
         // commit under a claim that was lost is not history: the spool and the journal must still owe it.
         self.right.verify().await?;
-        for object in blocks {
+        for object in &manifest.objects {
             self.ahead.remove(&object.key);
         }
         self.volume.note_published_best_effort(name, tag);
@@ -310,28 +320,62 @@ impl Uploader {
         Ok(())
     }
 
-    /// Puts what the store is not known to have, and remembers each that got there, so that the next attempt need not.
+    /// Puts what the store is not known to have, and remembers each that got there, so that the next attempt need not. When one
+    /// fails no other is begun, and those under way are brought to their end: on a slow line each has cost minutes.
     async fn put_all(&mut self, objects: &[SpooledObject], earlier: Earlier) -> Result<(), Error> {
+        let failed = AtomicBool::new(false);
         let owed = objects
             .iter()
             .filter(|object| !self.ahead.contains(&object.key));
         let puts = owed.cloned().map(|object| {
-            let (to, key) = (self.to.clone(), object.key.clone());
-            async move { to.put(object, earlier).await.map(|()| key) }
+            let (to, key, failed) = (self.to.clone(), object.key.clone(), &failed);
+            let earlier = match self.doubtful.contains(&key) {
+                true => Earlier::Perhaps,
+                false => earlier,
+            };
+            async move {
+                if failed.load(Ordering::Relaxed) {
+                    return (key, Ok(false));
+                }
+                let put = to.put(object, earlier).await;
+                failed.fetch_or(put.is_err(), Ordering::Relaxed);
+                (key, put.map(|()| true))
+            }
         });
         // Collected, since the compiler cannot see that a lazy iterator over borrowed parts may change threads.
-        let mut puts = stream::iter(puts.collect::<Vec<_>>()).buffer_unordered(UPLOADS);
-        while let Some(key) = puts.try_next().await? {
-            self.ahead.insert(key);
+        let puts = stream::iter(puts.collect::<Vec<_>>()).buffer_unordered(UPLOADS);
+        let ended: Vec<_> = puts.collect().await;
+        let mut first = Ok(());
+        for (key, put) in ended {
+            match put {
+                Ok(false) => {}
+                Ok(true) => {
+                    self.doubtful.remove(&key);
+                    self.ahead.insert(key);
+                }
+                Err(NotPut { error, doubtful }) => {
+                    if doubtful {
+                        self.doubtful.insert(key);
+                    }
+                    first = first.and(Err(error));
+                }
+            }
         }
-        Ok(())
+        first
     }
 }
 
-/// Whether a process before this one may have uploaded an object already.
+/// An object could not be put.
+struct NotPut {
+    error: Error,
+    /// Whether the store may have it all the same.
+    doubtful: bool,
+}
+
+/// Whether an object may have been uploaded already, by a process before this one or by an attempt whose end nobody heard of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Earlier {
-    /// It is this one's own.
+    /// It cannot have been.
     Never,
     /// Asked of the store before all of it is sent again.
     Perhaps,
@@ -347,39 +391,55 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// Puts one object. An attempt of ours whose answer was lost has made it already: then its length tells.
-    async fn put(self, object: SpooledObject, earlier: Earlier) -> Result<(), Error> {
-        let path = self.spool.path(&object.key);
+    /// Puts one object, and asks the store whether it has it.
+    async fn put(self, object: SpooledObject, earlier: Earlier) -> Result<(), NotPut> {
         let len = object.len;
-        if earlier == Earlier::Perhaps && self.store.head(&object.key).await? == Some(len) {
+        let there = async || self.store.head(&object.key).await;
+        let unasked = |error: crate::store::Error| NotPut {
+            error: error.into(),
+            doubtful: true,
+        };
+        if earlier == Earlier::Perhaps && there().await.map_err(unasked)? == Some(len) {
             return Ok(());
         }
         failpoint::reach(Point::UploadBlock);
-        let outcome = match path.exists() {
-            true => {
-                let body = Body::File { path, len };
-                self.store
-                    .put_if(&object.key, body, Condition::Absent)
-                    .await?
+        let path = self.spool.path(&object.key);
+        // Removed after an upload, and the machine went down before the manifest was.
+        let spooled = path.exists();
+        if spooled {
+            let body = Body::File { path, len };
+            let put = self.store.put_if(&object.key, body, Condition::Absent);
+            match put.await {
+                Ok(PutOutcome::Done) => self.progress.uploaded(len),
+                // An attempt of ours whose answer was lost has made it.
+                Ok(PutOutcome::Refused) => {}
+                Err(error) => {
+                    let doubtful = error.kind == Kind::Retry;
+                    let error = error.into();
+                    return Err(NotPut { error, doubtful });
+                }
             }
-            // Removed after an upload, and the machine went down before the manifest was.
-            false => PutOutcome::Refused,
-        };
-        failpoint::reach(Point::UploadedBlock);
-        match outcome {
-            PutOutcome::Done => {
-                self.progress.uploaded(len);
-                Ok(())
-            }
-            PutOutcome::Refused if self.store.head(&object.key).await? == Some(len) => Ok(()),
-            PutOutcome::Refused => Err(not_there(&object.key)),
         }
+        failpoint::reach(Point::UploadedBlock);
+        let found = there().await.map_err(unasked)?;
+        if found == Some(len) {
+            return Ok(());
+        }
+        let error = match spooled {
+            true => Error::NotStored {
+                store: self.store.describe(),
+                object: object.key.clone(),
+                len,
+                found,
+            },
+            false => crate::repo::Error::Missing {
+                object: object.key.clone(),
+            }
+            .into(),
+        };
+        Err(NotPut {
+            error,
+            doubtful: true,
+        })
     }
-}
-
-fn not_there(key: &ObjectKey) -> Error {
-    crate::repo::Error::Missing {
-        object: key.clone(),
-    }
-    .into()
 }

@@ -3,7 +3,8 @@
 //! The lease is politeness: it keeps a second machine from taking a volume over by accident, and it goes by clocks. Safety is
 //! the claims alone, which go by no clock and by no condition of the store: each is an object of its own name, the latest wins,
 //! and what an earlier writer publishes beyond it is not history (`lineage.rs`). Conditional writes make the race for a
-//! lease clean where a store has them; where it ignores them, both writers read back and only one goes on.
+//! lease clean where a store has them; where it ignores them, which is found out by trying, both writers read back and only one
+//! goes on.
 //! Called by the one who is going to publish. The objects themselves are put and proven in `claims.rs`.
 
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub struct Writership {
     owner: String,
     since: Stamp,
     lease: Duration,
+    /// Whether the store was seen to keep to the conditions of writes.
+    conditions: bool,
     /// Sessions under which the same process has tried to claim anew.
     again: Mutex<Vec<SessionId>>,
 }
@@ -71,6 +74,12 @@ impl Writership {
     /// Whether it has said so.
     pub fn has_claimed_again(&self) -> bool {
         !self.again.lock().is_empty()
+    }
+
+    /// Whether the store keeps to the conditions of writes, as was tried when this right was claimed. If not, two machines that mount the
+    /// volume at one moment may both begin to write; the claims tell them apart, and one stops at its first commit.
+    pub fn has_conditions(&self) -> bool {
+        self.conditions
     }
 
     /// Makes the lease longer. [`Error::Fenced`] if somebody has taken it: publishing must stop for good.
@@ -137,6 +146,13 @@ impl Writership {
             since: self.since,
             expires,
         }
+    }
+
+    /// Whether the store refuses what it was told to write only where nothing is: the lease, which is there and ours. A store that
+    /// writes it all the same has the same lease as before. One PUT.
+    async fn try_condition(&self) -> Result<bool, Error> {
+        let lease = self.lease_until(end(self.since, self.lease));
+        Ok(self.claims.put_lease(&lease, None).await? == PutOutcome::Refused)
     }
 
     async fn take_lease(&self, held: Option<Version>) -> Result<(), Error> {
@@ -208,12 +224,13 @@ impl Volume {
             owner: owner.to_owned(),
             adopted: adopted(&claims, &lineage, owner).await?,
         };
-        let writership = Writership {
+        let mut writership = Writership {
             claims,
             claim: claim.name,
             owner: claim.owner.clone(),
             since: now,
             lease,
+            conditions: false,
             again: Mutex::default(),
         };
         writership.take_lease(version).await?;
@@ -222,6 +239,7 @@ impl Volume {
             return Err(moved_on);
         }
         writership.take(&claim).await?;
+        writership.conditions = writership.try_condition().await?;
         failpoint::reach(Point::Claim);
         Ok(writership)
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::id::ObjectKey;
 use crate::store::{
@@ -26,6 +27,8 @@ pub struct Policy {
     pub first_pause: Duration,
     /// The longest pause before chance is added.
     pub pause_max: Duration,
+    /// No attempt begins later than this after the first: where each takes its whole time limit, who waits hears of it.
+    pub patience: Duration,
 }
 
 impl Default for Policy {
@@ -36,6 +39,7 @@ impl Default for Policy {
             attempts_max: 6,
             first_pause: Duration::from_millis(100),
             pause_max: Duration::from_secs(4),
+            patience: Duration::from_secs(10),
         }
     }
 }
@@ -67,9 +71,10 @@ impl Retry {
         &self,
         attempt: impl FnMut() -> F,
     ) -> Result<T, Error> {
+        let (began, patience) = (Instant::now(), self.policy.patience);
         attempt
             .retry(self.policy.backoff())
-            .when(|error: &Error| error.kind == Kind::Retry)
+            .when(|error: &Error| error.kind == Kind::Retry && began.elapsed() < patience)
             .notify(|error, pause| tracing::debug!(%error, ?pause, "will try again"))
             .await
     }

@@ -80,6 +80,50 @@ fn while_an_unmounted_process_uploads_the_past_can_be_mounted_and_then_the_prese
     assert_whole(&world);
 }
 
+/// At shutdown nobody waits for a store: what is owed is on this disk when the process ends, and the next mount goes on with it.
+#[test]
+fn sigterm_while_the_store_hangs_ends_at_once_and_the_next_mount_publishes_what_is_owed() {
+    let test =
+        "sigterm_while_the_store_hangs_ends_at_once_and_the_next_mount_publishes_what_is_owed";
+    if !can_mount(test) {
+        return;
+    }
+    let server = S3Server::start("bucket");
+    let environment = server
+        .environment()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let world = World::with_repository(&server.location("docs"), environment.to_vec());
+    world.init();
+    let source = world.source();
+    let mut process = in_front(&world);
+    fs::write(source.join("file"), "first").unwrap();
+    must_exit(&run(&world, "sync", &source, &[]), 0);
+    server.inject(Rule {
+        method: Some(hyper::Method::PUT),
+        ..Rule::always(Fault::Hang)
+    });
+    fs::write(source.join("owed"), vec![7; 8 << 20]).unwrap();
+    let asked = run(&world, "sync", &source, &["--timeout", "10ms"]);
+    must_exit(&asked, 5);
+    let begun = Instant::now();
+    while status(&world)["spool_bytes"].as_u64() == Some(0) {
+        assert!(begun.elapsed() < NEVER, "nothing was captured");
+    }
+    fs::write(source.join("file"), "second").unwrap();
+    let begun = Instant::now();
+    signal(&process, "-TERM");
+    assert_eq!(process.wait().unwrap().code(), Some(143));
+    assert!(begun.elapsed() < NEVER, "{:?}", begun.elapsed());
+
+    server.heal();
+    world.mount(&[]);
+    must_exit(&run(&world, "sync", &source, &[]), 0);
+    assert_eq!(newest(&world, "file"), "second");
+    assert_eq!(newest(&world, "owed").len(), 8 << 20);
+    world.unmount(&source);
+    assert_whole(&world);
+}
+
 #[test]
 fn mounted_snapshots_are_listed_with_their_time_and_unmounted_like_the_rest() {
     let test = "mounted_snapshots_are_listed_with_their_time_and_unmounted_like_the_rest";

@@ -14,6 +14,9 @@
 #[path = "../support/s3_server/mod.rs"]
 mod s3_server;
 
+#[path = "../support/wire.rs"]
+mod wire;
+
 mod listing;
 mod scene;
 mod world;
@@ -23,10 +26,12 @@ mod ending;
 mod hostile;
 mod live;
 mod model;
+mod outage;
 mod processes;
 mod scarcity;
 mod seals;
 mod snapshot;
+mod writers;
 
 #[path = "../support/sample.rs"]
 mod sample;

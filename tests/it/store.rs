@@ -51,6 +51,7 @@ fn quick() -> Policy {
         attempts_max: 4,
         first_pause: Duration::ZERO,
         pause_max: Duration::ZERO,
+        patience: Duration::MAX,
     }
 }
 

@@ -214,6 +214,7 @@ async fn a_claim_that_was_given_up_and_lands_late_fences_nobody() {
         owner: late.owner.clone(),
         since: late.made,
         lease: LEASE,
+        conditions: true,
         again: Mutex::default(),
     };
     given_up.take_lease(None).await.unwrap();
@@ -292,6 +293,29 @@ async fn of_two_at_one_time_one_writes() {
 #[tokio::test]
 async fn of_two_at_one_time_at_most_one_writes_where_conditions_are_ignored() {
     race(true).await;
+}
+
+/// An answer to a conditional write proves nothing, so it is tried whether one that must be refused is.
+#[tokio::test]
+async fn whether_a_store_keeps_to_conditions_is_found_out_by_trying() {
+    let store = memory();
+    let first = Writer::new(&store).await;
+    assert!(first.writership.has_conditions());
+    first.writership.release().await.unwrap();
+
+    let ignoring: Store = Arc::new(TakingTurns {
+        inner: store,
+        ignores_conditions: true,
+    });
+    let volume = reopen(&ignoring, no_cache()).await;
+    let second = claim_from_nothing(&volume, "there", &clock(1))
+        .await
+        .unwrap();
+    assert!(!second.has_conditions());
+    // What it tried with has left a lease that is its own.
+    let (lease, _) = volume.claims.read_lease().await.unwrap().unwrap();
+    assert_eq!(lease.session, second.session());
+    second.verify().await.unwrap();
 }
 
 #[tokio::test]

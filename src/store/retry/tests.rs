@@ -11,6 +11,7 @@ const POLICY: Policy = Policy {
     attempts_max: 4,
     first_pause: Duration::ZERO,
     pause_max: Duration::ZERO,
+    patience: Duration::MAX,
 };
 
 fn key() -> ObjectKey {
@@ -52,6 +53,17 @@ async fn passing_trouble_is_outlasted_and_attempts_are_bounded() {
         Kind::Retry
     );
     assert_eq!(plan.seen(), 4);
+}
+
+/// A store that hung was asked six times, each for ten seconds at least, before anybody heard that something was wrong.
+#[tokio::test]
+async fn no_attempt_begins_when_patience_is_at_its_end() {
+    let plan = strike(Operation::Put, u64::MAX, Fault::FailBefore(Kind::Retry));
+    let faulty = Faulty::new(Arc::new(Memory::new()), Arc::clone(&plan));
+    let patience = Duration::ZERO;
+    let store = Retry::new(Arc::new(faulty), Policy { patience, ..POLICY });
+    let failed = store.put(&key(), body("x")).await.unwrap_err();
+    assert_eq!((failed.kind, plan.seen()), (Kind::Retry, 1));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
@@ -19,6 +19,8 @@ pub(super) struct Buckets {
     stored: Mutex<BTreeMap<String, Objects>>,
     /// How many objects came without a checksum in the header.
     unchecked: AtomicU64,
+    /// Whether conditions of writes are ignored, as many servers do.
+    unconditional: AtomicBool,
 }
 
 type Objects = BTreeMap<String, Object>;
@@ -56,7 +58,12 @@ impl Buckets {
         Self {
             stored: Mutex::new(BTreeMap::from([(bucket.to_owned(), Objects::new())])),
             unchecked: AtomicU64::new(0),
+            unconditional: AtomicBool::new(false),
         }
+    }
+
+    pub(super) fn ignore_conditions(&self) {
+        self.unconditional.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn objects(&self, bucket: &str) -> Vec<(String, Bytes)> {
@@ -105,8 +112,11 @@ impl S3 for Backend {
         &self,
         req: S3Request<dto::PutObjectInput>,
     ) -> S3Result<S3Response<dto::PutObjectOutput>> {
-        let input = req.input;
-        let bytes = collect(input.body, input.content_length).await?;
+        let mut input = req.input;
+        if self.0.unconditional.load(Ordering::Relaxed) {
+            (input.if_match, input.if_none_match) = (None, None);
+        }
+        let bytes = collect(input.body.take(), input.content_length).await?;
         check_crc(&bytes, input.checksum_crc64nvme.as_deref())?;
         let unchecked = u64::from(input.checksum_crc64nvme.is_none());
         self.0.unchecked.fetch_add(unchecked, Ordering::Relaxed);

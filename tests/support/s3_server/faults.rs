@@ -42,6 +42,8 @@ pub(crate) struct Rule {
     pub(crate) contains: String,
     /// How many of these pass first.
     pub(crate) skip: u64,
+    /// How many pass between two that it strikes.
+    pub(crate) gap: u64,
     /// How many it then strikes.
     pub(crate) times: u64,
     /// With what.
@@ -55,6 +57,7 @@ impl Rule {
             method: Some(method),
             contains: String::new(),
             skip: 0,
+            gap: 0,
             times: 1,
             fault,
         }
@@ -66,8 +69,18 @@ impl Rule {
             method: None,
             contains: String::new(),
             skip: 0,
+            gap: 0,
             times: u64::MAX,
             fault,
+        }
+    }
+
+    /// Each `n`-th request meets `fault`.
+    pub(crate) fn every(n: u64, fault: Fault) -> Self {
+        Self {
+            skip: n - 1,
+            gap: n - 1,
+            ..Self::always(fault)
         }
     }
 }
@@ -119,6 +132,7 @@ impl Faults {
                 rule.skip -= 1;
             } else if rule.times > 0 && struck.is_none() {
                 rule.times -= 1;
+                rule.skip = rule.gap;
                 struck = Some(rule.fault);
             }
         }
@@ -143,9 +157,15 @@ impl Front {
         let mut healed = self.faults.healed.subscribe();
         let fault = self.faults.next(&request);
         match fault {
-            Some(Fault::Status(status, code)) => return Ok(refusal(status, code)),
+            Some(Fault::Status(status, code)) => {
+                take_in(request).await;
+                return Ok(refusal(status, code));
+            }
             Some(Fault::Close) => return Err(closed()),
-            Some(Fault::Pretend) => return Ok(HttpResponse::new(Body::empty())),
+            Some(Fault::Pretend) => {
+                take_in(request).await;
+                return Ok(HttpResponse::new(Body::empty()));
+            }
             Some(Fault::Hang) => {
                 let _ = healed.changed().await;
             }
@@ -168,6 +188,12 @@ impl hyper::service::Service<Request<Incoming>> for Front {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         Box::pin(self.clone().answer(request))
     }
+}
+
+/// Takes the request's body, as servers do before they answer: the connection would be reset under a client that is still sending.
+async fn take_in(request: Request<Incoming>) {
+    // A client that breaks off gets no answer anyway.
+    let _: Result<BytesMut, _> = Body::from(request.into_body()).try_collect().await;
 }
 
 /// hyper closes the connection when its service fails.

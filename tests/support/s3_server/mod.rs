@@ -77,12 +77,21 @@ impl S3Server {
         format!("http://{}", self.address)
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// A location within the bucket, as a person would write it.
     pub(crate) fn location(&self, prefix: &str) -> String {
+        self.location_through(self.address, prefix)
+    }
+
+    /// The same by way of a proxy at `address`.
+    pub(crate) fn location_through(&self, address: SocketAddr, prefix: &str) -> String {
         format!(
-            "s3://{}/{prefix}?endpoint={}&region=us-east-1",
+            "s3://{}/{prefix}?endpoint=http://{address}&region=us-east-1",
             self.bucket,
-            self.endpoint()
         )
     }
 
@@ -112,6 +121,11 @@ impl S3Server {
     /// How many faults have struck.
     pub(crate) fn faults_struck(&self) -> u64 {
         self.faults.struck()
+    }
+
+    /// From now on it ignores the conditions of writes, as many servers do.
+    pub(crate) fn ignore_conditions(&self) {
+        self.buckets.ignore_conditions();
     }
 
     /// How many objects were put without a checksum in the request's signed header.
