@@ -302,6 +302,8 @@ async fn a_restart_goes_on_uploading_and_captures_nothing_twice() {
 async fn what_the_store_has_of_a_commit_is_not_sent_again() {
     /// What a new life puts beside objects that were not there: the lease, and the lease again to see whether conditions hold.
     const LEASES: u64 = 2;
+    /// What a life has on its way when it ends counts as begun and never as failed.
+    const CUT_OFF_MAX: u64 = 4;
     for restarts in [false, true] {
         let world = World::new().await;
         let mut writer = world.start().await;
@@ -344,9 +346,17 @@ async fn what_the_store_has_of_a_commit_is_not_sent_again() {
         writer.sync().await;
         let sent = puts(succeeded) - before;
         let made = (objects().await - objects_before) as u64;
-        let leases = if restarts { LEASES } else { 0 };
+        let (leases, cut_off) = if restarts {
+            (LEASES, CUT_OFF_MAX)
+        } else {
+            (0, 0)
+        };
         assert!(made > 8, "only {made} objects");
-        assert_eq!(sent, made + leases, "restarts: {restarts}");
+        let once = made + leases;
+        assert!(
+            (once..=once + cut_off).contains(&sent),
+            "{sent} sent for {made} objects, restarts: {restarts}"
+        );
         writer.stop().await;
     }
 }
