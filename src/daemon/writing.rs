@@ -226,7 +226,7 @@ impl Writing {
         let next = self.next.lock().take();
         match next {
             Some(Next::Scanning(scanning)) => {
-                // Waits for a few hundred entries at most. Only a panic could make it fail.
+                // Waits for one entry at most. Only a panic could make it fail.
                 let stopping = tokio::task::spawn_blocking(move || scanning.stop());
                 stopping.await.unwrap_or(false)
             }

@@ -3,13 +3,11 @@
 //!
 //! It only ever says "this is what the source holds now": under the same locks and guards as a user's request, after
 //! looking again. So it can run beside live changes and beside incomplete commits, and saying a thing twice does no harm.
-//! `compare` decides (pure), `known` reads the tree, `lookup` the source, `scan` walks and marks, `pay` looks at single names again. The flusher does the rest. Started by the daemon on a thread of its own.
+//! `compare` decides (pure), `known` reads the tree, `scan` walks and marks, `pay` looks at single names again. The flusher does the rest. Started by the daemon on a thread of its own.
 
 mod compare;
 
 mod known;
-
-mod lookup;
 
 mod scan;
 

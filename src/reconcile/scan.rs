@@ -19,7 +19,6 @@ use crate::id::FileId;
 use crate::path::RepoPath;
 use crate::reconcile::compare::{self, Verdict};
 use crate::reconcile::known::{KnownInodes, KnownNames};
-use crate::reconcile::lookup::{Looked, NAMES_AT_ONCE, look_up};
 use crate::reconcile::{Error, Parts, Progress, Summary, Trust, UNREADABLE_MAX};
 use crate::repo::tree::Pages;
 use crate::source::{Node, Stat};
@@ -116,22 +115,13 @@ impl<P: Pages + Clone> Scan<'_, P> {
         let parts = self.parts;
         let parent = parts.epochs.inode(dir);
         let mut known = KnownNames::of(parts.tree.as_ref(), &parts.runtime, dir.id);
-        for names in names.chunks(NAMES_AT_ONCE) {
+        for name in names {
             self.stop_if_asked()?;
-            // Without anything to compare them with, they are looked up only once, under the lock.
-            let looked = match &parts.tree {
-                Some(_) => look_up(&parts.source, dir, names),
-                None => Vec::new(),
-            };
-            let mut looked = looked.into_iter();
-            for name in names {
-                self.stop_if_asked()?;
-                while let Some(missing) = known.take_before(name)? {
-                    self.missing(&parent, path, &missing)?;
-                }
-                let (entry, looked) = (known.take(name)?, looked.next());
-                self.name(&parent, path, name, entry.zip(looked))?;
+            while let Some(missing) = known.take_before(&name)? {
+                self.missing(&parent, path, &missing)?;
             }
+            let entry = known.take(&name)?;
+            self.name(&parent, path, &name, entry)?;
         }
         while let Some(missing) = known.take_next()? {
             self.stop_if_asked()?;
@@ -140,19 +130,19 @@ impl<P: Pages + Clone> Scan<'_, P> {
         Ok(())
     }
 
-    /// A name that the source has; `known` is what the tree has there, if it has it, and what the name leads to.
+    /// A name that the source has; `known` is what the tree has there.
     fn name(
         &mut self,
         parent: &Arc<LiveInode>,
         path: &RepoPath,
         name: &[u8],
-        known: Option<(NameEntry, Looked)>,
+        known: Option<NameEntry>,
     ) -> Result<(), Error> {
         self.summary.scanned += 1;
         self.progress.scanned.fetch_add(1, Ordering::Relaxed);
-        let in_tree = known.is_some();
-        if let Some((known, looked)) = known {
-            match looked {
+        // Without anything to compare it with, it is looked up only once.
+        if let Some(known) = known {
+            match self.parts.source.lookup_in_passing(parent.node(), name) {
                 Ok((node, stat)) if (known.id, known.kind) == (node.id, stat.kind) => {
                     self.inode(&node, &stat)?;
                     self.visit_later(node, &stat, path, name);
@@ -163,7 +153,7 @@ impl<P: Pages + Clone> Scan<'_, P> {
                 Err(error) => return self.pass_over(&path.join(name), &error),
             }
         }
-        self.different(parent, path, name, in_tree)
+        self.different(parent, path, name, known.is_some())
     }
 
     /// A name that the tree has and the source had not when the directory was read.

@@ -49,41 +49,6 @@ fn what_has_not_changed_is_not_marked() {
     assert!(scene.epochs.open_size().is_empty());
 }
 
-/// Its names are looked up by several threads, some hundred at once.
-#[test]
-fn in_a_large_directory_no_name_is_taken_for_another() {
-    let mut scene = Scene::new();
-    let root = scene.path();
-    let names = 2 * lookup::NAMES_AT_ONCE as u32 + 77;
-    let path = |number: u32| root.join(format!("{number:04}"));
-    for number in 0..names {
-        fs::write(path(number), number.to_le_bytes()).unwrap();
-    }
-    scene.scan(Trust::Stat).unwrap();
-    scene.commit();
-    for number in (0..names).step_by(13) {
-        match number % 5 {
-            0 => fs::remove_file(path(number)).unwrap(),
-            1 => fs::write(path(number), (number + 1).to_le_bytes()).unwrap(),
-            2 => fs::rename(path(number), path(number + 1)).unwrap(),
-            3 => fs::write(root.join(format!("{number:04}-new")), b"new").unwrap(),
-            _ => {
-                fs::remove_file(path(number)).unwrap();
-                fs::create_dir(path(number)).unwrap();
-            }
-        }
-    }
-    scene.next_life();
-    let summary = scene.scan(Trust::Stat).unwrap();
-    scene.commit();
-    scene.assert_committed();
-    let touched = u64::from(names.div_ceil(13));
-    assert!(
-        (touched..=2 * touched + 1).contains(&summary.marked),
-        "{summary:?}"
-    );
-}
-
 #[test]
 fn everything_that_changed_while_nothing_watched_is_found() {
     let mut scene = Scene::new();
