@@ -1,6 +1,7 @@
 //! One seal: a sealed epoch through all stages until it is CAPTURED.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::take;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use crate::flusher::progress::{Phase, Who};
 use crate::flusher::spool::{Spool, SpooledBlock};
 use crate::flusher::upload::Job;
 use crate::format::commit::TreeRoot;
-use crate::format::entry::{Kind, Totals};
+use crate::format::entry::{Inode, Kind, Totals};
 use crate::id::{EpochNo, FileId, SessionId};
 use crate::journal::LOGICAL_BLOCK_LEN;
 use crate::repo::blocks::Blocks;
@@ -108,16 +109,17 @@ impl Flow {
         let parent = self.parent();
         self.add_withheld(&parent, &mut captured)?;
         let (inodes, names) = (&captured.inodes, &captured.names);
-        let outcome = self
+        let mut outcome = self
             .runtime
             .block_on(outcome(&parent, inodes, names, wall))?;
 
         if let Some(sealed) = &sealed {
             self.consolidate(&parent, sealed, &mut captured, &outcome)?;
         }
-        let (packed, laid) = self.contents(&parent, sealed.as_ref(), &captured, &outcome)?;
-        // A million of them, and of the pages that follow, need not be in memory at once.
-        captured.inodes = BTreeMap::new();
+        // Let go one after another: many of them, of plans and of pages need not be in memory at once.
+        let (inodes, alive) = (take(&mut captured.inodes), take(&mut outcome.alive));
+        let plans = self.plans(inodes, alive);
+        let (packed, laid) = self.contents(&parent, sealed.as_ref(), plans)?;
         let written = self.write_commit(&parent, outcome, &packed, &laid, wall, label)?;
         self.make_captured(sealed, &captured.postponed, packed, written, since)?;
         let readable = captured.readable.iter();
@@ -226,38 +228,37 @@ impl Flow {
         Ok(())
     }
 
-    /// Reads, cuts and packs the contents of everything that lives.
+    /// What is to be read of everything that lives, small files first.
+    fn plans(
+        &self,
+        inodes: BTreeMap<FileId, Touched>,
+        alive: BTreeMap<FileId, Option<Arc<Inode>>>,
+    ) -> Vec<ContentPlan> {
+        let plan = |(id, touched)| {
+            let old = alive.get(&id)?.as_deref();
+            plan(&touched, old, self.ahead.end(id), self.ahead.has(id))
+        };
+        let mut plans: Vec<ContentPlan> = inodes.into_iter().filter_map(plan).collect();
+        plans.sort_by_key(|plan| plan.size > SMALL_FILE);
+        plans
+    }
+
+    /// Reads, cuts and packs contents.
     fn contents(
         &mut self,
         parent: &Tree<Arc<Blocks>>,
         sealed: Option<&Sealed>,
-        captured: &Captured,
-        outcome: &Outcome,
+        plans: Vec<ContentPlan>,
     ) -> Result<(Packed, Vec<Laid>), Error> {
         let runtime = &self.runtime;
         let mut laid = Vec::new();
         let block_len = self.volume.config().block_len;
         let mut packer = Packer::for_epoch(&self.session, self.pipeline.clone(), block_len);
-        let mut plans: Vec<(&Touched, ContentPlan)> = outcome
-            .alive
-            .iter()
-            .filter_map(|(id, old)| {
-                let touched = captured.inodes.get(id)?;
-                let plan = plan(
-                    touched,
-                    old.as_deref(),
-                    self.ahead.end(*id),
-                    self.ahead.has(*id),
-                )?;
-                Some((touched, plan))
-            })
-            .collect();
-        plans.sort_by_key(|(_, plan)| plan.size > SMALL_FILE);
-        for (touched, plan) in plans {
+        for plan in plans {
             let Some(sealed) = sealed else { break };
             let reader = SealedReader {
                 sealed,
-                id: touched.node.id,
+                id: plan.id,
             };
             let mut cutter = Cutter {
                 keys: &self.pipeline.keys,
