@@ -11,6 +11,10 @@ use crate::epoch::Epochs;
 use crate::epoch::seal::parity;
 use crate::id::EpochNo;
 
+/// What a scan may have found before it waits, in bytes of memory: about 100,000 new files with their names. It takes three times as much
+/// again to capture them, and the next of them are found meanwhile.
+const SCAN_BYTES: u64 = 36 << 20;
+
 impl Epochs {
     /// After a change was recorded in `epoch`, which the caller has pinned.
     pub(super) fn relieve(&self, epoch: EpochNo) {
@@ -37,8 +41,14 @@ impl Epochs {
         }
     }
 
-    /// Whether a scan should wait: what it finds would only bring the set nearer to being dropped.
+    /// Whether so much has changed that anything more only brings the set nearer to being dropped.
     pub fn is_crowded(&self) -> bool {
         self.set(self.current()).memory() > self.changes_bytes / 4 * 3
+    }
+
+    /// Whether a scan should wait until what it has found is sealed, and the flusher should seal it.
+    pub fn is_enough_for_a_scan(&self) -> bool {
+        let memory = self.set(self.current()).memory();
+        memory > SCAN_BYTES.min(self.changes_bytes / 4 * 3)
     }
 }

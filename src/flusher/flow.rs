@@ -46,9 +46,6 @@ const SPOOL_COMMITS_MAX: usize = 10_000;
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Seals tried at the end: with nobody writing any more the first succeeds; each of the others needs another fold.
 const LAST_SEALS: usize = 5;
-/// While a scan runs an epoch with this many inodes and names is sealed at once: about 100 MiB of memory, while it is open and
-/// as much again while it is captured.
-const HELD_CHANGES_MAX: u64 = 200_000;
 /// The source is synced this often, so that the journal does not grow for ever.
 const SYNCFS_INTERVAL: Duration = Duration::from_secs(180);
 
@@ -359,7 +356,7 @@ impl Flow {
     /// Whether to publish what there is while no exact moment can be: from time to time during a first backup, and before memory runs
     /// out.
     fn wants_inexact_seal(&self, open: ChangeSize, since: Duration) -> bool {
-        let many = self.is_held() && open.inodes.saturating_add(open.names) >= HELD_CHANGES_MAX;
+        let many = self.is_held() && self.epochs.is_enough_for_a_scan();
         let large = many || self.epochs.is_crowded() || self.ahead.is_full();
         let may = self.is_held() || !self.would_spoil();
         let due = large || (may && since >= self.options.incomplete_interval);

@@ -28,7 +28,7 @@ use std::sync::Arc;
 /// Stretches of data that are marked one by one in a new sparse file; one with more is marked as a whole.
 const STRETCHES_MAX: usize = 4096;
 
-/// Between looks at an epoch that holds so much already that what else is found would have to be forgotten.
+/// Between looks at an epoch that holds enough, until it is sealed.
 const CROWDED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Scans the whole source and marks what differs. The caller holds back commits (but incomplete ones) until it returns; on
@@ -301,7 +301,7 @@ impl<P: Pages + Clone> Scan<'_, P> {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(Error::Stopped);
             }
-            if !self.parts.epochs.is_crowded() {
+            if !self.parts.epochs.is_enough_for_a_scan() {
                 return Ok(());
             }
             std::thread::park_timeout(CROWDED_PAUSE);
