@@ -17,10 +17,10 @@ use crate::repo::Repository;
 use crate::store;
 use crate::store::url::Location;
 
-/// Between attempts, at first and at most: a laptop that comes back to its network is served within a minute. Whoever wants the
-/// repository at once (`sync`, `snapshot`, `umount`) gets an attempt at once.
+/// Between attempts, at first and at most, before chance is added (at most as much again): a laptop that comes back to its network is
+/// served within a minute. Whoever wants the repository at once (`sync`, `snapshot`, `umount`) gets an attempt at once.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_secs(60);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How often the open epoch is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -51,7 +51,7 @@ impl Writing {
 
     /// `None` if there is no use in trying any more.
     async fn try_until_connected(&self, awaited: &Awaited) -> Option<Connected> {
-        let mut pause = PAUSE_MIN;
+        let mut pauses = store::retry::pauses(PAUSE_MIN, PAUSE_MAX);
         loop {
             match self.try_once(awaited).await {
                 Ok(connected) => return Some(connected),
@@ -66,11 +66,11 @@ impl Writing {
                     self.link().failed(why);
                 }
             }
+            let pause = pauses.next().unwrap_or(PAUSE_MAX);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.link().wanted() => {}
             }
-            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 

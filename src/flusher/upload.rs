@@ -25,15 +25,16 @@ use crate::flusher::spool::Spool;
 use crate::id::{EpochNo, Era, ObjectKey, SessionId, Tag};
 use crate::repo::Volume;
 use crate::repo::lease::Writership;
+use crate::store::retry;
 use crate::store::{Body, Condition, Kind, PutOutcome, Store};
 use crate::sys::since_boot;
 
 /// Objects uploaded at once: what fills a line of a few hundred Mbit/s at 64 MiB each (FACTS: 4, 16 at most).
 const UPLOADS: usize = 4;
-/// The first pause after a failure; it doubles up to [`PAUSE_MAX`].
+/// The first pause after a failure; it grows up to [`PAUSE_MAX`].
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
-/// The longest pause: a laptop that comes back to its network is served within this.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// The longest pause before chance is added, at most as much again: a laptop that comes back to its network is served within a minute.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Between attempts to renew the lease while something is uploaded.
 const RENEW_PAUSE: Duration = Duration::from_secs(5);
@@ -210,7 +211,7 @@ pub(crate) struct Uploader {
 impl Uploader {
     /// Runs until `stop` says so or the writer is replaced.
     pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        let mut pause = PAUSE_FIRST;
+        let mut pauses = retry::pauses(PAUSE_FIRST, PAUSE_MAX);
         loop {
             let step = tokio::select! {
                 biased;
@@ -220,7 +221,7 @@ impl Uploader {
             match step {
                 Ok(()) => {
                     self.to.progress.succeeded(Who::Uploader);
-                    pause = PAUSE_FIRST;
+                    pauses = retry::pauses(PAUSE_FIRST, PAUSE_MAX);
                 }
                 Err(error) if error.is_fenced() => {
                     let now = self.clock.now();
@@ -234,12 +235,12 @@ impl Uploader {
                     self.to
                         .progress
                         .failed(Who::Uploader, error.to_string(), now);
+                    let pause = pauses.next().unwrap_or(PAUSE_MAX);
                     tokio::select! {
                         _ = stop.wait_for(|stop| *stop) => return,
                         () = self.queue.hurry.notified() => {}
                         () = tokio::time::sleep(pause) => {}
                     }
-                    pause = (pause * 2).min(PAUSE_MAX);
                 }
             }
         }

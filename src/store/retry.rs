@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use backon::{ExponentialBuilder, Retryable};
+use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -52,6 +52,14 @@ impl Policy {
             .with_max_delay(self.pause_max)
             .with_max_times(self.attempts_max.saturating_sub(1))
     }
+}
+
+/// Pauses between attempts at something that is tried for ever: from `first` on each is twice as long up to `max`, plus up to as much
+/// again by chance, so that all machines that a store has turned away do not come back at one moment.
+pub fn pauses(first: Duration, max: Duration) -> impl Iterator<Item = Duration> + Send {
+    let endless = ExponentialBuilder::new().without_max_times();
+    let pauses = endless.with_min_delay(first).with_max_delay(max);
+    pauses.with_jitter().build()
 }
 
 /// See the module's documentation.

@@ -120,3 +120,17 @@ async fn a_plain_refusal_is_never_doubted() {
     assert_eq!(outcome.unwrap(), PutOutcome::Refused);
     assert_eq!(plan.seen(), 1);
 }
+
+#[test]
+fn pauses_without_end_grow_up_to_twice_their_bound_and_differ() {
+    let (first, max) = (Duration::from_secs(1), Duration::from_secs(30));
+    let all: Vec<Duration> = pauses(first, max).take(200).collect();
+    assert_eq!(all.len(), 200);
+    assert!((first..=2 * first).contains(&all[0]), "{:?}", all[0]);
+    let later = &all[5..];
+    assert!(later.iter().all(|pause| (max..=2 * max).contains(pause)));
+    assert!(
+        later.iter().any(|pause| *pause != later[0]),
+        "no chance in them"
+    );
+}
