@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Every channel holds at most one batch (8 frames, 8 MiB), so that together with what each thread has in hand memory stays
-//! below about 48 MiB on two cores, whatever the size of the epoch. A stage that fails closes its channels; the
+//! below about 64 MiB on two cores, whatever the size of the epoch. A stage that fails closes its channels; the
 //! error comes out of [`Pipeline::finish`] or of the next call, whichever is first.
 
 use std::collections::BTreeMap;
@@ -75,7 +75,8 @@ impl Pipeline {
         let (encrypted, arriving) = sync_channel(QUEUE_BATCHES);
         let (finished, unsynced) = sync_channel(QUEUE_BLOCKS);
         let queued = Arc::new(Mutex::new(queued));
-        let workers = (0..cores.saturating_sub(1).clamp(1, WORKERS_MAX))
+        // As many as there are cores: who feeds them mostly waits for the disk or for them.
+        let workers = (0..cores.clamp(1, WORKERS_MAX))
             .map(|_| {
                 let (parts, queued, encrypted) =
                     (parts.clone(), Arc::clone(&queued), encrypted.clone());
