@@ -35,6 +35,7 @@ mod check;
 mod debug;
 
 use crate::store::url::Location;
+use crate::sys;
 use context::Context;
 use exit::Exit;
 
@@ -97,6 +98,7 @@ enum Command {
 
 /// Runs what was typed. Usage errors are printed by `clap` and end with exit code 2.
 pub fn run() -> ExitCode {
+    sys::give_large_buffers_back();
     let line = match CommandLine::try_parse() {
         Ok(line) => line,
         Err(error) => {
