@@ -276,10 +276,15 @@ impl Sealed {
             return Err(Folded);
         }
         let open = self.epochs.set(EpochNo(self.epoch.0 + 1));
-        set.drain(|shard| match left_out.is_empty() {
-            true => drop(shard),
-            false => open.absorb(shard.only(left_out)),
+        let mut put_off = 0;
+        set.drain(|shard| {
+            if !left_out.is_empty() {
+                let before = open.memory();
+                open.absorb(shard.only(left_out));
+                put_off += open.memory().saturating_sub(before);
+            }
         });
+        self.epochs.put_off.store(put_off, Ordering::Relaxed);
         let seen = std::mem::take(&mut *set.seen());
         if let Some(scan) = &mut *self.epochs.scan.lock() {
             scan.seen.unite(seen);

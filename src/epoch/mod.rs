@@ -116,6 +116,8 @@ pub struct Epochs {
     changes_bytes: u64,
     /// How often the open change set has been dropped.
     drops: AtomicU64,
+    /// About how many bytes of memory the part of the open set takes that came back from the last sealed one.
+    put_off: AtomicU64,
     origin: Arc<dyn Origin>,
     journal: Arc<Journal>,
 }
@@ -206,6 +208,7 @@ impl Epochs {
             owed: Owed::default(),
             changes_bytes: options.changes_bytes,
             drops: AtomicU64::new(0),
+            put_off: AtomicU64::new(0),
             origin,
             journal,
         })

@@ -46,9 +46,11 @@ impl Epochs {
         self.set(self.current()).memory() > self.changes_bytes / 4 * 3
     }
 
-    /// Whether a scan should wait until what it has found is sealed, and the flusher should seal it.
+    /// Whether a scan should wait until what it has found is sealed, and the flusher should seal it. What the last seal has put off does
+    /// not count: no seal takes it before the scan has looked at it.
     pub fn is_enough_for_a_scan(&self) -> bool {
         let memory = self.set(self.current()).memory();
-        memory > SCAN_BYTES.min(self.changes_bytes / 4 * 3)
+        let found = memory.saturating_sub(self.put_off.load(Ordering::Relaxed));
+        found > SCAN_BYTES.min(self.changes_bytes / 4 * 3)
     }
 }

@@ -9,8 +9,8 @@ use crate::repo::commits::Found;
 
 /// All changes of one commit.
 pub(crate) struct Changes<'a> {
-    /// Names, inodes and xattrs.
-    pub(crate) entries: Vec<Change>,
+    /// Names, inodes and xattrs; `None` when they have been given.
+    pub(crate) entries: Option<Vec<Change>>,
     /// The commit before it.
     pub(crate) history: Option<HistoryEntry>,
     /// Contents.
@@ -24,9 +24,10 @@ impl Changes<'_> {
     /// this is asked for once, and what is given is let go.
     pub(crate) fn with(&mut self, small: &SmallPlaces) -> impl Iterator<Item = Change> {
         let entries = match self.packed.small.is_empty() {
-            true => std::mem::take(&mut self.entries),
+            true => self.entries.take(),
             false => self.entries.clone(),
         };
+        let entries = entries.expect("without small data there is one attempt");
         let history = self.history.clone().map(Box::new);
         let extents = self
             .laid

@@ -493,6 +493,7 @@ impl Flow {
         uploading: JoinHandle<()>,
     ) {
         let deadline = Instant::now() + patience;
+        self.wait_for_room(deadline);
         for _ in 0..LAST_SEALS {
             let size = self.epochs.open_size();
             let open = size != ChangeSize::default();
@@ -503,7 +504,7 @@ impl Flow {
             if self.progress.is_fenced() || !owed || self.would_spoil() {
                 break;
             }
-            if !(self.has_room() || (self.wait_published(deadline) && self.has_room())) {
+            if !self.has_room() {
                 break;
             }
             let sealed = self.seal();
@@ -549,6 +550,20 @@ impl Flow {
         if let Some(reply) = reply {
             // Nobody listening any more is no reason not to stop.
             drop(reply.send(stopped));
+        }
+    }
+
+    /// Waits until what is open fits the spool, as long as what is there may still go up.
+    fn wait_for_room(&self, deadline: Instant) {
+        loop {
+            let used = self.spool.used_bytes();
+            let needed = used.saturating_add(self.epochs.open_size().bytes);
+            let fits = self.has_room() && needed <= self.options.spool_bytes;
+            let is_over = Instant::now() >= deadline || self.progress.is_fenced();
+            if fits || used == 0 || is_over {
+                return;
+            }
+            std::thread::sleep(TICK);
         }
     }
 

@@ -316,7 +316,7 @@ impl Flow {
             reserve: &mut self.reserve,
         };
         let changes = Changes {
-            entries: outcome.changes,
+            entries: Some(outcome.changes),
             history: self.base.as_ref().map(history_entry),
             laid,
             packed,

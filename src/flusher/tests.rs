@@ -463,11 +463,15 @@ async fn a_writer_that_was_replaced_stops_for_good_and_says_so() {
     writer.sync().await;
     let base = world.volume(false).await.head().await.unwrap();
     let volume = world.volume(false).await;
-    let id = crate::id::SessionId::random();
-    volume
-        .claim(id, "test", base.as_ref(), &[], LONG, &SystemClock)
-        .await
-        .unwrap();
+    // The writer makes its short lease longer all the time: who comes in between is told so, and tries again.
+    loop {
+        let id = crate::id::SessionId::random();
+        let claimed = volume.claim(id, "test", base.as_ref(), &[], LONG, &SystemClock);
+        match claimed.await {
+            Err(crate::repo::Error::Busy { .. }) => tokio::task::yield_now().await,
+            claimed => break drop(claimed.unwrap()),
+        }
+    }
     writer.write("a", 0, b"b");
     let refused = writer.handle.sync().await.unwrap_err();
     // Whether the uploader or the flow is the first to tell.

@@ -400,7 +400,11 @@ impl Route {
             error: error.into(),
             doubtful: true,
         };
-        if earlier == Earlier::Perhaps && there().await.map_err(unasked)? == Some(len) {
+        let before = match earlier {
+            Earlier::Perhaps => there().await.map_err(unasked)?,
+            Earlier::Never => None,
+        };
+        if before == Some(len) {
             return Ok(());
         }
         failpoint::reach(Point::UploadBlock);
@@ -409,8 +413,20 @@ impl Route {
         let spooled = path.exists();
         if spooled {
             let body = Body::File { path, len };
-            let put = self.store.put_if(&object.key, body, Condition::Absent);
-            match put.await {
+            // Its name is this session's alone: what is there of another length is a part of it.
+            let put = match before {
+                Some(_) => self
+                    .store
+                    .put(&object.key, body)
+                    .await
+                    .map(|()| PutOutcome::Done),
+                None => {
+                    self.store
+                        .put_if(&object.key, body, Condition::Absent)
+                        .await
+                }
+            };
+            match put {
                 Ok(PutOutcome::Done) => self.progress.uploaded(len),
                 // An attempt of ours whose answer was lost has made it.
                 Ok(PutOutcome::Refused) => {}

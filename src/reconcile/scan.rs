@@ -118,6 +118,7 @@ impl<P: Pages + Clone> Scan<'_, P> {
         for name in names {
             self.stop_if_asked()?;
             while let Some(missing) = known.take_before(&name)? {
+                self.stop_if_asked()?;
                 self.missing(&parent, path, &missing)?;
             }
             let entry = known.take(&name)?;

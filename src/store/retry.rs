@@ -27,7 +27,7 @@ pub struct Policy {
     pub first_pause: Duration,
     /// The longest pause before chance is added.
     pub pause_max: Duration,
-    /// No attempt begins later than this after the first: where each takes its whole time limit, who waits hears of it.
+    /// No attempt but the second begins later than this after the first: where each takes its whole time limit, who waits hears of it.
     pub patience: Duration,
 }
 
@@ -53,6 +53,9 @@ impl Policy {
             .with_max_times(self.attempts_max.saturating_sub(1))
     }
 }
+
+/// However long the first attempt took: a connection that has died unnoticed costs one whole time limit, and the next one works.
+const ATTEMPTS_MIN: u32 = 2;
 
 /// Pauses between attempts at something that is tried for ever: from `first` on each is twice as long up to `max`, plus up to as much
 /// again by chance, so that all machines that a store has turned away do not come back at one moment.
@@ -80,9 +83,14 @@ impl Retry {
         attempt: impl FnMut() -> F,
     ) -> Result<T, Error> {
         let (began, patience) = (Instant::now(), self.policy.patience);
+        let mut failures = 0;
         attempt
             .retry(self.policy.backoff())
-            .when(|error: &Error| error.kind == Kind::Retry && began.elapsed() < patience)
+            .when(|error: &Error| {
+                failures += 1;
+                let may = failures < ATTEMPTS_MIN || began.elapsed() < patience;
+                error.kind == Kind::Retry && may
+            })
             .notify(|error, pause| tracing::debug!(%error, ?pause, "will try again"))
             .await
     }

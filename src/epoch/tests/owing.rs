@@ -191,3 +191,29 @@ fn what_is_left_out_goes_on_into_the_next_epoch_with_its_names() {
     assert_eq!(next.names(), vec![(DIRS[0], b"g".to_vec(), Some(entry))]);
     assert_eq!(next.ids(), vec![FILE]);
 }
+
+/// Files that programs change before a scan has come to them are put off by each seal, until it has. It waited for them.
+#[test]
+fn a_scan_does_not_wait_for_what_only_itself_can_let_be_sealed() {
+    let world = World::new(&SMALL);
+    // Under the limit at which all is dropped, above the one at which a scan waits.
+    let few = |from: u64| {
+        for n in from..from + 45 {
+            create(&world, FileId(1000 + n), format!("file {n}").as_bytes());
+        }
+    };
+    assert!(!world.epochs.is_enough_for_a_scan());
+    few(0);
+    assert!(!world.epochs.is_owing() && world.epochs.is_enough_for_a_scan());
+    let first = sealed(&world);
+    let put_off = first.ids().into_iter().collect();
+    first.finish_without(&put_off).unwrap();
+    assert!(!world.epochs.open_size().is_empty());
+    assert!(!world.epochs.is_enough_for_a_scan(), "it may go on");
+
+    // When it has looked at them they are sealed, and count again.
+    sealed(&world).finish().unwrap();
+    assert!(world.epochs.open_size().is_empty());
+    few(100);
+    assert!(world.epochs.is_enough_for_a_scan());
+}

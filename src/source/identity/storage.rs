@@ -16,7 +16,7 @@ const CACHE_BYTES: u64 = 16 << 20;
 /// A map of ten million entries opens in well under a second; one that takes this long never will.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// After so many entries the reader says that it goes on, so that only one that hangs is given up.
-const SIGN_OF_LIFE: usize = 1 << 16;
+const SIGN_OF_LIFE: usize = 1 << 9;
 
 /// Why it cannot be opened.
 enum Trouble {

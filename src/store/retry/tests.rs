@@ -57,13 +57,19 @@ async fn passing_trouble_is_outlasted_and_attempts_are_bounded() {
 
 /// A store that hung was asked six times, each for ten seconds at least, before anybody heard that something was wrong.
 #[tokio::test]
-async fn no_attempt_begins_when_patience_is_at_its_end() {
+async fn when_patience_is_at_its_end_there_is_one_more_attempt_and_no_other() {
     let plan = strike(Operation::Put, u64::MAX, Fault::FailBefore(Kind::Retry));
     let faulty = Faulty::new(Arc::new(Memory::new()), Arc::clone(&plan));
     let patience = Duration::ZERO;
     let store = Retry::new(Arc::new(faulty), Policy { patience, ..POLICY });
     let failed = store.put(&key(), body("x")).await.unwrap_err();
-    assert_eq!((failed.kind, plan.seen()), (Kind::Retry, 1));
+    assert_eq!((failed.kind, plan.seen()), (Kind::Retry, 2));
+
+    // A first attempt that took all the time there was, on a connection that was dead.
+    let once = strike(Operation::Put, 1, Fault::FailBefore(Kind::Retry));
+    let faulty = Faulty::new(Arc::new(Memory::new()), Arc::clone(&once));
+    let store = Retry::new(Arc::new(faulty), Policy { patience, ..POLICY });
+    store.put(&key(), body("x")).await.unwrap();
 }
 
 #[tokio::test]
