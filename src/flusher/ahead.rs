@@ -146,16 +146,16 @@ impl Flow {
             return Ok(());
         }
         self.progress.phase(Phase::CopyingAhead);
-        self.copy_round()?;
+        self.copy_round(limit)?;
         let left = self.epochs.open_size().bytes;
         // Where writers dirty faster than we copy, the seal takes what is left.
         self.copying = left > limit && left < open.bytes;
         Ok(())
     }
 
-    fn copy_round(&mut self) -> Result<(), Error> {
+    fn copy_round(&mut self, limit: u64) -> Result<(), Error> {
         let mut copies = Vec::new();
-        let result = self.copy_into_blocks(&mut copies);
+        let result = self.copy_into_blocks(&mut copies, limit);
         self.recent.end_run();
         match result {
             Ok((packed, laid)) => {
@@ -175,6 +175,7 @@ impl Flow {
     fn copy_into_blocks(
         &mut self,
         copies: &mut Vec<CopyAhead>,
+        limit: u64,
     ) -> Result<(Packed, Vec<Laid>), Error> {
         let parent = self.parent();
         let runtime = &self.runtime;
@@ -193,7 +194,9 @@ impl Flow {
                 let full = taken >= self.options.round_bytes
                     || files >= ROUND_FILES
                     || remembered >= EXTENTS_MAX;
-                if full || !self.has_room() {
+                // Behind a program that writes on, it would cut its file into as many pieces as there are looks, and chunks with them.
+                let little = taken > 0 && self.epochs.open_size().bytes <= limit;
+                if full || little || !self.has_room() {
                     break;
                 }
                 let batch_bytes = COPY_BYTES.min(self.options.round_bytes);
