@@ -305,10 +305,7 @@ fn an_s3_server_that_does_not_answer_holds_nothing_up_and_is_caught_up_with() {
         return;
     }
     let server = S3Server::start("bucket");
-    let environment = server
-        .environment()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let world = World::with_repository(&server.location("docs"), environment.to_vec());
+    let world = World::on_s3(&server, &server.location("docs"));
     world.init();
     let source = world.source();
     world.mount(&[]);

@@ -47,10 +47,7 @@ fn while_an_unmounted_process_uploads_the_past_can_be_mounted_and_then_the_prese
         return;
     }
     let server = S3Server::start("bucket");
-    let environment = server
-        .environment()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let world = World::with_repository(&server.location("docs"), environment.to_vec());
+    let world = World::on_s3(&server, &server.location("docs"));
     world.init();
     let source = world.source();
     world.mount(&[]);
@@ -89,10 +86,7 @@ fn sigterm_while_the_store_hangs_ends_at_once_and_the_next_mount_publishes_what_
         return;
     }
     let server = S3Server::start("bucket");
-    let environment = server
-        .environment()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let world = World::with_repository(&server.location("docs"), environment.to_vec());
+    let world = World::on_s3(&server, &server.location("docs"));
     world.init();
     let source = world.source();
     let mut process = in_front(&world);

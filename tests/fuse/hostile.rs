@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::sample::noise;
 use crate::world::{World, can_mount};
 
 /// A volume with two snapshots, `one` and `two`, unmounted again.
@@ -11,24 +12,12 @@ fn two_snapshots() -> World {
     world.init();
     world.mount(&[]);
     fs::write(world.source().join("small"), b"small").unwrap();
-    fs::write(world.source().join("large"), noise(4 << 20)).unwrap();
+    fs::write(world.source().join("large"), noise(0, 4 << 20)).unwrap();
     world.snapshot("one");
     fs::write(world.source().join("small"), b"changed").unwrap();
     world.snapshot("two");
     world.unmount(&world.source());
     world
-}
-
-/// Bytes that do not compress (xorshift64).
-fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    (0..len).map(|_| next()).collect()
 }
 
 /// Files of the repository below folders of this name, in order.
@@ -92,6 +81,6 @@ fn a_snapshot_mount_gives_an_io_error_for_what_is_damaged_and_nothing_else() {
     // The live files never needed the repository.
     assert_eq!(
         fs::read(world.source().join("large")).unwrap(),
-        noise(4 << 20)
+        noise(0, 4 << 20)
     );
 }

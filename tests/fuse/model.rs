@@ -34,10 +34,7 @@ fn every_snapshot_is_the_moment_at_which_it_was_taken() {
 fn every_snapshot_on_s3_is_the_moment_at_which_it_was_taken() {
     if can_mount("every_snapshot_on_s3_is_the_moment_at_which_it_was_taken") {
         let server = S3Server::start("bucket");
-        let environment = server
-            .environment()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let world = World::with_repository(&server.location("model"), environment.to_vec());
+        let world = World::on_s3(&server, &server.location("model"));
         work_and_look_back(&world, ROUNDS_ON_S3);
     }
 }

@@ -15,6 +15,7 @@ use hyper::Method;
 use crate::away::{NEVER, assert_whole, status};
 use crate::processes::{must_exit, run};
 use crate::s3_server::{Fault, Rule, S3Server};
+use crate::sample::noise;
 use crate::wire::{Mishap, Wire};
 use crate::world::{World, can_mount};
 
@@ -72,18 +73,15 @@ struct Scene {
     server: S3Server,
     wire: Wire,
     world: World,
-    round: Cell<u64>,
+    round: Cell<u32>,
 }
 
 impl Scene {
     fn new() -> Self {
         let server = S3Server::start("bucket");
         let wire = Wire::to(server.address());
-        let environment = server
-            .environment()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()));
         let place = server.location_through(wire.address(), "docs");
-        let world = World::with_repository(&place, environment.to_vec());
+        let world = World::on_s3(&server, &place);
         world.init();
         fs::write(world.source().join("large"), noise(0, 2 << 20)).unwrap();
         let scene = Self {
@@ -136,7 +134,7 @@ impl Scene {
                 .open(source.join("large"))
                 .unwrap();
             large
-                .write_all_at(&noise(round, 5000), round * 70_001 % (1 << 20))
+                .write_all_at(&noise(round, 5000), u64::from(round) * 70_001 % (1 << 20))
                 .unwrap();
             large.sync_all().unwrap();
             if round > 2 {
@@ -248,14 +246,6 @@ fn must_not_hang(work: impl FnOnce() + Send + 'static) {
         }
         Err(RecvTimeoutError::Timeout) => panic!("the mount hangs"),
     }
-}
-
-/// Bytes that do not compress, the same for the same seed.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    use rand::{Rng, SeedableRng};
-    let mut bytes = vec![0; len];
-    rand::rngs::SmallRng::seed_from_u64(seed).fill_bytes(&mut bytes);
-    bytes
 }
 
 /// Runs each of `lanes` in a scene of its own beside the others: most of the time they wait for what must not be hurried.

@@ -1,8 +1,7 @@
 //! What a seal does to the programs that go on: a large dirty file is emptied right after it, which needs more of the sealed epoch than
 //! anybody should wait for. The epoch is given up, that is counted, and the next moment is right.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::fs::{self, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -15,6 +14,7 @@ use rewindfs::daemon::status::{Phase, Status};
 use rewindfs::id::FileId;
 
 use crate::processes::world;
+use crate::sample::noise;
 use crate::scene::everywhere;
 use crate::world::World;
 
@@ -26,23 +26,11 @@ const LARGE: u64 = 30 * MIB;
 /// Long enough for the slowest machine; a request that takes longer hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(60);
 /// A program may be too late by chance, but not always.
-const ATTEMPTS: usize = 10;
+const ATTEMPTS: u32 = 10;
 
-/// Bytes that neither compress nor repeat, from end to end.
-fn fill(path: &Path, len: u64) {
-    let mut file = File::create(path).unwrap();
-    let mut state = len | 1;
-    let mut block = vec![0; MIB as usize];
-    for _ in 0..len / MIB {
-        for bytes in block.chunks_exact_mut(8) {
-            // xorshift64 (Marsaglia 2003).
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            bytes.copy_from_slice(&state.to_le_bytes());
-        }
-        file.write_all(&block).unwrap();
-    }
+/// New contents, which are not in the repository yet.
+fn fill(path: &Path, seed: u32, len: u64) {
+    fs::write(path, noise(seed, len as usize)).unwrap();
 }
 
 fn empty(path: &Path) {
@@ -54,7 +42,7 @@ fn empty(path: &Path) {
 fn emptying_a_large_dirty_file_folds_the_sealed_epoch_and_waits_for_nobody() {
     everywhere(|scene| {
         let path = scene.at("large");
-        fill(&path, CUT);
+        fill(&path, 0, CUT);
         let id = FileId(fs::metadata(&path).unwrap().ino());
         // From here on nobody captures anything: whoever waits for that waits for ever.
         let sealed = scene.epochs.seal().unwrap();
@@ -124,8 +112,8 @@ fn a_moment_given_up_for_a_truncate_is_counted_and_the_next_is_right() {
     let before = world.source().join("before");
     world.mount(&["--mode", "cold"]);
     for attempt in 0..ATTEMPTS {
-        fill(&before, LARGE);
-        fill(&path, LARGE);
+        fill(&before, 2 * attempt, LARGE);
+        fill(&path, 2 * attempt + 1, LARGE);
         let named = format!("named{attempt}");
         let mut snapshot = begin_snapshot(&world, &named);
         await_seal(&world, &mut snapshot);

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::s3_server::S3Server;
+
 /// Whether this machine can mount at all. Where it cannot, the test says so; the caller returns.
 pub(crate) fn can_mount(test: &str) -> bool {
     let there = Path::new("/dev/fuse").exists() && which("fusermount3");
@@ -32,7 +34,7 @@ pub(crate) struct World {
     /// Where the source and the state lie.
     disk: PathBuf,
     repo: String,
-    environment: Vec<(String, String)>,
+    environment: Vec<(&'static str, &'static str)>,
 }
 
 impl World {
@@ -52,11 +54,11 @@ impl World {
         }
     }
 
-    /// The same with another repository and what it needs in the environment.
-    pub(crate) fn with_repository(repo: &str, environment: Vec<(String, String)>) -> Self {
+    /// The same with a repository at `place`, on that server or on the way to it.
+    pub(crate) fn on_s3(server: &S3Server, place: &str) -> Self {
         let mut world = Self::new();
-        world.repo = repo.to_owned();
-        world.environment = environment;
+        world.repo = place.to_owned();
+        world.environment = server.environment().to_vec();
         world
     }
 
@@ -104,7 +106,7 @@ impl World {
             .env("REWINDFS_CACHE_DIR", self.path("cache"))
             .env("XDG_CONFIG_HOME", self.path("config"))
             .env("XDG_DATA_HOME", self.path("data"))
-            .envs(self.environment.iter().cloned());
+            .envs(self.environment.iter().copied());
         command
     }
 

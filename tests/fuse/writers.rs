@@ -142,10 +142,7 @@ fn a_store_that_ignores_conditions_is_found_out_and_said() {
     }
     for ignores in [false, true] {
         let server = S3Server::start("bucket");
-        let environment = server
-            .environment()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let world = World::with_repository(&server.location("docs"), environment.to_vec());
+        let world = World::on_s3(&server, &server.location("docs"));
         world.init();
         if ignores {
             server.ignore_conditions();
