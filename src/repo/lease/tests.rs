@@ -12,7 +12,8 @@ use crate::clock::ManualClock;
 use crate::id::ObjectKey;
 use crate::repo::fixture::{LEASE, Special, TEN, Writer, memory, no_cache, reopen};
 use crate::repo::layout;
-use crate::store::{self, Body, Condition, Listing, ObjectStore, Store};
+use crate::store::fault::{Fault, Faulty, Plan, Rule};
+use crate::store::{self, Body, Condition, Kind, Listing, ObjectStore, Store};
 
 /// Gives way before every request, so that two writers on one thread take turns; and may ignore conditions, as Garage does.
 #[derive(Debug)]
@@ -316,6 +317,40 @@ async fn whether_a_store_keeps_to_conditions_is_found_out_by_trying() {
     let (lease, _) = volume.claims.read_lease().await.unwrap().unwrap();
     assert_eq!(lease.session, second.session());
     second.verify().await.unwrap();
+}
+
+/// What is tried comes last, when the right is claimed: its failure must not take that away.
+#[tokio::test]
+async fn a_trial_that_fails_is_no_reason_to_have_claimed_nothing() {
+    let claim = async |plan: &Arc<Plan>| {
+        let faulty: Store = Arc::new(Faulty::new(memory(), Arc::clone(plan)));
+        let first = Writer::new(&faulty).await;
+        first.writership.release().await.unwrap();
+        plan.clear();
+        let volume = reopen(&faulty, no_cache()).await;
+        let before = plan.seen();
+        (volume, before)
+    };
+    let plan = Plan::new();
+    let (volume, before) = claim(&plan).await;
+    claim_from_nothing(&volume, "there", &clock(1))
+        .await
+        .unwrap();
+    let requests = plan.seen() - before;
+
+    let plan = Plan::new();
+    let (volume, _) = claim(&plan).await;
+    plan.add(Rule {
+        on: None,
+        skip: requests - 1,
+        times: 1,
+        fault: Fault::FailBefore(Kind::Retry),
+    });
+    let claimed = claim_from_nothing(&volume, "there", &clock(1))
+        .await
+        .unwrap();
+    assert_eq!(plan.fired(), 1);
+    claimed.verify().await.unwrap();
 }
 
 #[tokio::test]
