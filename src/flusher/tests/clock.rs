@@ -88,7 +88,8 @@ async fn whatever_the_clock_does_nothing_is_lost_and_a_time_finds_what_is_meant(
     // What was written last while a clock showed that time: the later of two eras that have been there.
     assert_eq!(at(begin + 35 * MINUTE).await, 10);
     assert_eq!(at(begin - DAY + 5 * MINUTE).await, 10);
-    // Before the newest era began there are the earlier ones.
-    let latest = volume.find(&Point::Latest).await.unwrap();
-    assert_eq!(latest.tag, head.tag);
+    assert_eq!(volume.find(&Point::Latest).await.unwrap().tag, head.tag);
+    // No clock had ever shown a time before this one.
+    let before = Point::At(Stamp(begin - DAY - 1));
+    assert!(volume.find(&before).await.is_err());
 }
