@@ -50,7 +50,7 @@ impl Flow {
             self.next_label()
         };
         self.event = false;
-        let since = self.progress.sealed().unwrap_or(wall);
+        let since = self.progress.sealed(wall);
         let sealed = self.epochs.seal();
         if let Some(sealed) = &sealed {
             self.last_epoch = Some(sealed.epoch());
@@ -69,6 +69,8 @@ impl Flow {
                 self.progress.unsealed(since);
             }
             flushed?;
+        } else {
+            self.progress.sealed_nothing();
         }
         self.last_seal = Instant::now();
         // Before anybody is answered who may look.

@@ -99,6 +99,8 @@ pub(crate) struct Progress {
 struct Inner {
     status: Status,
     open_since: Option<Stamp>,
+    /// The same of an epoch that is being captured.
+    sealed_since: Option<Stamp>,
     /// Wall times of commits in the spool, oldest first.
     waiting: VecDeque<(Seq, Stamp)>,
     refused: BTreeSet<FileId>,
@@ -146,7 +148,8 @@ impl Progress {
     pub(crate) fn status(&self, now: Stamp, spool_bytes: u64, folds: u64) -> Status {
         let inner = self.inner.lock();
         let waiting = inner.waiting.front().map(|&(_, wall)| wall);
-        let oldest = waiting.into_iter().chain(inner.open_since).min();
+        let oldest = [waiting, inner.sealed_since, inner.open_since];
+        let oldest = oldest.into_iter().flatten().min();
         let publishing = [Who::Flow, Who::Uploader].map(|who| &inner.errors[who as usize]);
         Status {
             lag: oldest.map_or(Duration::ZERO, |at| {
@@ -185,14 +188,23 @@ impl Progress {
         };
     }
 
-    /// An epoch whose first change was seen at the returned time has been sealed.
-    pub(crate) fn sealed(&self) -> Option<Stamp> {
-        self.inner.lock().open_since.take()
+    /// An epoch has been sealed at `now`. Returns when its first change was seen.
+    pub(crate) fn sealed(&self, now: Stamp) -> Stamp {
+        let mut inner = self.inner.lock();
+        let since = inner.open_since.take();
+        inner.sealed_since = since;
+        since.unwrap_or(now)
+    }
+
+    /// There was nothing in it.
+    pub(crate) fn sealed_nothing(&self) {
+        self.inner.lock().sealed_since = None;
     }
 
     /// That epoch was folded back into the open one.
     pub(crate) fn unsealed(&self, since: Stamp) {
         let mut inner = self.inner.lock();
+        inner.sealed_since = None;
         inner.open_since = Some(inner.open_since.map_or(since, |open| open.min(since)));
     }
 
@@ -201,6 +213,7 @@ impl Progress {
         let mut inner = self.inner.lock();
         inner.status.last_captured = Some(mark);
         inner.status.contents += contents;
+        inner.sealed_since = None;
         inner.waiting.push_back((mark.name.seq, since));
     }
 
@@ -272,5 +285,57 @@ impl Progress {
 
     pub(crate) fn watch(&self) -> watch::Receiver<Published> {
         self.published.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Era, SessionId, Tag};
+
+    const CHANGED: ChangeSize = ChangeSize {
+        bytes: 4096,
+        inodes: 1,
+        names: 0,
+    };
+
+    fn lag(progress: &Progress, now: u64) -> u64 {
+        progress.status(Stamp(now), 0, 0).lag.as_millis() as u64
+    }
+
+    /// It was 0 from the seal until the commit was in the spool, as if there were nothing to lose.
+    #[test]
+    fn the_lag_is_that_of_the_oldest_change_wherever_it_is_on_its_way() {
+        let progress = Progress::new(None);
+        assert_eq!(lag(&progress, 5000), 0);
+        progress.open(CHANGED, Stamp(1000));
+        let since = progress.sealed(Stamp(2000));
+        assert_eq!((since, lag(&progress, 5000)), (Stamp(1000), 4000));
+        progress.open(CHANGED, Stamp(3000));
+        assert_eq!(lag(&progress, 5000), 4000);
+        progress.unsealed(since);
+        assert_eq!(lag(&progress, 5000), 4000);
+
+        let since = progress.sealed(Stamp(6000));
+        let name = CommitName {
+            era: Era(0),
+            stamp: Stamp(6000),
+            seq: Seq(1),
+            session: SessionId([1; 8]),
+        };
+        let mark = CommitMark {
+            name,
+            tag: Tag([0; 32]),
+            wall: Stamp(6000),
+        };
+        progress.captured(mark, since, FrameBytes::default());
+        assert_eq!(lag(&progress, 7000), 6000);
+        progress.published(mark);
+        assert_eq!(lag(&progress, 7000), 0);
+
+        progress.open(CHANGED, Stamp(8000));
+        progress.sealed(Stamp(8500));
+        progress.sealed_nothing();
+        assert_eq!(lag(&progress, 9000), 0);
     }
 }
