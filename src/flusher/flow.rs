@@ -1,5 +1,5 @@
-//! The flow's thread: decides when to copy ahead and when to seal, tells those who wait, and ends in order. What a seal
-//! does is in `flush.rs`, what copying ahead does in `ahead.rs`.
+//! The flow's thread: decides when to copy ahead and when to seal, and tells those who wait. What a seal does is in `flush.rs`, what
+//! copying ahead does in `ahead.rs`, and how it ends in `end.rs`.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use crate::flusher::cut::Recent;
 use crate::flusher::dedup::DedupIndex;
 use crate::flusher::error::Error;
 use crate::flusher::forget::Forgetting;
-use crate::flusher::handle::{Handle, INBOX_LEN, Message, Stopped};
+use crate::flusher::handle::{Handle, INBOX_LEN, Message};
 use crate::flusher::manifest::Manifest;
 use crate::flusher::pipeline::PipelineParts;
 use crate::flusher::policy::Policy;
@@ -39,13 +39,11 @@ use crate::source::Source;
 use crate::store::Store;
 
 /// How often the flow looks at the open epoch. Bounds how late a seal can be, and costs nothing measurable.
-const TICK: Duration = Duration::from_millis(200);
+pub(super) const TICK: Duration = Duration::from_millis(200);
 /// Commits that may wait in the spool, whatever their size; beyond it epochs grow coarser. A day at one in nine seconds.
 const SPOOL_COMMITS_MAX: usize = 10_000;
 /// Pauses after a failed seal grow from one tick up to this.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// Seals tried at the end: with nobody writing any more the first succeeds; each of the others needs another fold.
-const LAST_SEALS: usize = 5;
 /// The source is synced this often, so that the journal does not grow for ever.
 const SYNCFS_INTERVAL: Duration = Duration::from_secs(180);
 
@@ -388,7 +386,7 @@ impl Flow {
 
     /// Whether a commit made now would put an inexact moment on top of an exact one: the journal and the times of files hold
     /// what it would say, and the next mount finds it there.
-    fn would_spoil(&self) -> bool {
+    pub(super) fn would_spoil(&self) -> bool {
         let exact = |base: &Found| !base.commit.incomplete;
         (self.is_held() || self.copying) && self.base.as_ref().is_some_and(exact)
     }
@@ -399,7 +397,7 @@ impl Flow {
             && self.progress.waiting() < SPOOL_COMMITS_MAX
     }
 
-    fn settle(&mut self, done: Result<(), Error>) {
+    pub(super) fn settle(&mut self, done: Result<(), Error>) {
         match done {
             Ok(()) => {
                 self.pause = None;
@@ -484,108 +482,6 @@ impl Flow {
             }
         });
     }
-
-    /// Seals what is left, uploads for as long as `patience` lasts, and stops.
-    fn end(
-        mut self,
-        patience: Duration,
-        reply: Option<oneshot::Sender<Stopped>>,
-        uploading: JoinHandle<()>,
-    ) {
-        let deadline = Instant::now() + patience;
-        self.wait_for_room(deadline);
-        for _ in 0..LAST_SEALS {
-            let size = self.epochs.open_size();
-            let open = size != ChangeSize::default();
-            let owed = open || !self.waiters.is_empty();
-            // Never more than the spool has room for: the journal owes the rest.
-            let spool = self.spool.used_bytes().saturating_add(size.bytes);
-            self.copying = spool > self.options.spool_bytes;
-            if self.progress.is_fenced() || !owed || self.would_spoil() {
-                break;
-            }
-            if !self.has_room() {
-                break;
-            }
-            let sealed = self.seal();
-            let done = sealed.is_ok();
-            self.settle(sealed);
-            if done && self.inexact {
-                // What was left out stays open, however often it is tried.
-                break;
-            }
-        }
-        let captured = self.epochs.open_size() == ChangeSize::default();
-        let published = self.wait_published(deadline);
-        if let Some(epoch) = self.last_epoch {
-            let synced = self
-                .source
-                .sync_filesystem()
-                .and_then(|()| self.forgetting.synced(epoch));
-            if let Err(error) = synced {
-                let message = format!("syncfs of the source: {error}");
-                self.progress.failed(Who::Source, message, self.clock.now());
-            }
-        }
-        self.stop.send_replace(true);
-        if let Err(error) = self.runtime.block_on(uploading) {
-            self.progress
-                .failed(Who::Uploader, error.to_string(), self.clock.now());
-        }
-        if published && captured {
-            self.release_lease_best_effort();
-        }
-        self.progress.stop("the mount is being stopped", false);
-        let folds = self.epochs.counters().folds;
-        let status = self
-            .progress
-            .status(self.clock.now(), self.spool.used_bytes(), folds);
-        let stopped = Stopped {
-            published: published && captured,
-            captured,
-            status,
-        };
-        // Whoever waits may open the same source and journal at once: nothing of them may be in hand here any more.
-        drop(self);
-        if let Some(reply) = reply {
-            // Nobody listening any more is no reason not to stop.
-            drop(reply.send(stopped));
-        }
-    }
-
-    /// Waits until what is open fits the spool, as long as what is there may still go up.
-    fn wait_for_room(&self, deadline: Instant) {
-        loop {
-            let used = self.spool.used_bytes();
-            let needed = used.saturating_add(self.epochs.open_size().bytes);
-            let fits = self.has_room() && needed <= self.options.spool_bytes;
-            let is_over = Instant::now() >= deadline || self.progress.is_fenced();
-            if fits || used == 0 || is_over {
-                return;
-            }
-            std::thread::sleep(TICK);
-        }
-    }
-
-    /// Lets others write at once. Where it fails they wait until the lease has run out, and nothing is lost.
-    fn release_lease_best_effort(&self) {
-        if let Err(error) = self.runtime.block_on(self.right.release()) {
-            tracing::info!(%error, "the lease could not be given back; it runs out by itself");
-        }
-    }
-
-    /// Whether the newest captured commit is in the store, at the latest at `deadline`.
-    fn wait_published(&self, deadline: Instant) -> bool {
-        let target = self.base.as_ref().map(mark);
-        let mut published = self.progress.watch();
-        let reached = published.wait_for(|p| p.stopped.is_some() || reaches(p, target));
-        let waited = async {
-            tokio::time::timeout_at(deadline.into(), reached)
-                .await
-                .is_ok()
-        };
-        self.runtime.block_on(waited) && reaches(&self.progress.watch().borrow(), target)
-    }
 }
 
 /// A commit as `status` shows it.
@@ -604,7 +500,7 @@ fn follows(found: &Found) -> Follows {
     }
 }
 
-fn reaches(published: &Published, target: Option<CommitMark>) -> bool {
+pub(super) fn reaches(published: &Published, target: Option<CommitMark>) -> bool {
     let seq = |mark: CommitMark| mark.name.seq;
     published.newest.map(seq) >= target.map(seq)
 }

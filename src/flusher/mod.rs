@@ -67,6 +67,8 @@ mod flow;
 
 mod flush;
 
+mod end;
+
 pub use error::Error;
 pub use flow::{Flusher, Options, Parts};
 pub use handle::{Handle, Stopped};

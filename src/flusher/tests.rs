@@ -449,6 +449,29 @@ async fn a_clock_that_steps_back_begins_an_era_and_the_newest_is_still_the_newes
     writer.stop().await;
 }
 
+/// A store that keeps conditions refused to have it put again, and nothing was published any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_of_which_the_store_has_a_part_is_put_again() {
+    const CUT: usize = 100;
+    // A block, and the commit that names it.
+    for skip in [0, 1] {
+        let world = World::new().await;
+        let writer = world.start().await;
+        world.plan.add(Rule {
+            on: Some(Operation::PutIf),
+            skip,
+            times: 1,
+            fault: Fault::CutBody(CUT),
+        });
+        let fired = world.plan.fired();
+        writer.create("a", &noise(1, 2 << 20));
+        let mark = tokio::time::timeout(LONG, writer.sync()).await.unwrap();
+        assert_eq!(world.plan.fired(), fired + 1);
+        assert_eq!(world.snapshot(&mark).await, writer.now());
+        writer.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_writer_that_was_replaced_stops_for_good_and_says_so() {
     let world = World::new().await;

@@ -89,3 +89,40 @@ async fn the_end_puts_no_more_into_the_spool_than_it_has_room_for() {
     let most = 8 * MIB + INEXACT_BYTES + FILE_LEN as u64 + MIB;
     assert!(spooled < most, "{spooled} bytes, {most} at most");
 }
+
+/// It gave up at once where the spool was full, though the store was taking what lay there: the rest was left to the next mount.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_waits_for_room_in_the_spool_and_then_leaves_nothing_behind() {
+    let world = World::new().await;
+    let narrow = Options {
+        spool_bytes: 8 * MIB,
+        ..options(&world)
+    };
+    let writer = world.start_with(narrow, Arc::new(SystemClock)).await;
+    writer.create("base", b"base");
+    writer.sync().await;
+    world.plan.add(Rule {
+        on: None,
+        skip: 0,
+        times: u64::MAX,
+        fault: Fault::FailBefore(Kind::Retry),
+    });
+    writer.create("a", &noise(1, 6 << 20));
+    let spooled = async {
+        while writer.handle.status().spool_commits == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = writer.handle.sync() => panic!("the store is away"),
+        () = spooled => {}
+    }
+    writer.create("b", &noise(2, 6 << 20));
+    let now = writer.now();
+    let (stopped, ()) = tokio::join!(writer.handle.stop(LONG), async { world.plan.clear() });
+    let stopped = stopped.unwrap();
+    assert!(stopped.captured && stopped.published, "{stopped:?}");
+    let head = world.volume(false).await.head().await.unwrap().unwrap();
+    assert!(!head.commit.incomplete);
+    assert!(contents(&*world.volume(false).await, &head).await == now);
+}
