@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 use std::time::Instant;
 
-use crate::away::{NEVER, assert_whole, status};
+use crate::away::{NEVER, assert_whole, mount_within_reach, status};
 use crate::processes::{in_front, is_mounted, must_exit, newest, run, signal, world};
 use crate::s3_server::S3Server;
 use crate::world::{World, can_mount, when_unused};
@@ -131,7 +131,7 @@ fn a_suspended_writer_that_was_replaced_publishes_nothing_when_it_wakes() {
     must_exit(&elsewhere.run("umount", &[]), 0);
     assert_eq!(newest(&world, "there"), "and more");
     // And this one after it, when a person mounts it again.
-    world.mount(&[]);
+    mount_within_reach(&world);
     must_exit(&run(&world, "sync", &source, &[]), 0);
     assert!(newest(&world, "file").starts_with("of a writer"));
     world.unmount(&source);
