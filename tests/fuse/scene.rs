@@ -144,7 +144,7 @@ pub(crate) fn unmount(session: &Session) {
 }
 
 /// How long a mount may seem to be in use.
-const BUSY_MAX: Duration = Duration::from_secs(10);
+const BUSY_MAX: Duration = Duration::from_secs(60);
 
 /// Runs `test` with the mount in both places.
 pub(crate) fn everywhere(test: impl Fn(&Scene)) {
