@@ -63,10 +63,6 @@ struct Recent {
 }
 
 impl Recent {
-    fn get(&mut self, handle: &Handle) -> Option<FileId> {
-        self.numbers.get(handle).copied()
-    }
-
     fn put(&mut self, handle: &Handle, id: FileId) {
         if let Some((fallen, _)) = self.numbers.push(handle.clone(), id) {
             self.complete &= fallen == *handle;
@@ -139,11 +135,8 @@ impl Identity {
     /// written is no reason to fail: the number is then known to this process alone, and [`Self::trouble`] says so.
     pub(super) fn settle(&self, handle: &Handle, reserved: Reserved) -> FileId {
         let mut recent = self.shard(handle);
-        if let Some(id) = recent.get(handle) {
-            return id;
-        }
         // Unreadable: nobody else can have been given a number for it either.
-        let seen = self.stored(handle, &recent).ok().flatten();
+        let seen = self.find(handle, &mut recent).ok().flatten();
         let id = seen.unwrap_or(reserved.0);
         if seen.is_none()
             && let Err(error) = self.store(handle, id)
@@ -173,17 +166,11 @@ impl Identity {
     pub(super) fn number(&self, handle: &Handle, near: FileId) -> io::Result<FileId> {
         // The lock is held until the number is in the map, so that nobody gives out a second one.
         let mut recent = self.shard(handle);
-        if let Some(id) = recent.get(handle) {
+        if let Some(id) = self.find(handle, &mut recent)? {
             return Ok(id);
         }
-        let id = match self.stored(handle, &recent)? {
-            Some(id) => id,
-            None => {
-                let id = self.numbers.take(near)?;
-                self.store(handle, id)?;
-                id
-            }
-        };
+        let id = self.numbers.take(near)?;
+        self.store(handle, id)?;
         recent.put(handle, id);
         Ok(id)
     }
@@ -191,21 +178,14 @@ impl Identity {
     /// The number of `handle` if it has one.
     pub(super) fn known(&self, handle: &Handle) -> io::Result<Option<FileId>> {
         let mut recent = self.shard(handle);
-        if let Some(id) = recent.get(handle) {
-            return Ok(Some(id));
-        }
-        let id = self.stored(handle, &recent)?;
-        if let Some(id) = id {
-            recent.put(handle, id);
-        }
-        Ok(id)
+        self.find(handle, &mut recent)
     }
 
     /// Makes `id` the number of `handle`. `AlreadyExists` if it has been given another one since.
     pub(super) fn adopt(&self, id: FileId, handle: &Handle) -> io::Result<()> {
         self.numbers.keep_above(id)?;
         let mut recent = self.shard(handle);
-        match self.stored(handle, &recent)? {
+        match self.find(handle, &mut recent)? {
             Some(known) if known == id => Ok(()),
             Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
             None => {
@@ -253,11 +233,22 @@ impl Identity {
         self.recent[index].lock()
     }
 
-    /// What the map says of a handle that is not among the `recent` ones.
-    fn stored(&self, handle: &Handle, recent: &Recent) -> io::Result<Option<FileId>> {
+    /// The number of `handle` if it has one, from memory or from the map.
+    fn find(&self, handle: &Handle, recent: &mut Recent) -> io::Result<Option<FileId>> {
+        if let Some(&id) = recent.numbers.get(handle) {
+            return Ok(Some(id));
+        }
         if recent.complete {
             return Ok(None);
         }
+        let id = self.stored(handle)?;
+        if let Some(id) = id {
+            recent.put(handle, id);
+        }
+        Ok(id)
+    }
+
+    fn stored(&self, handle: &Handle) -> io::Result<Option<FileId>> {
         if let Some(&id) = self.unwritten.lock().numbers.get(handle) {
             return Ok(Some(id));
         }
