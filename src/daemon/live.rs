@@ -102,11 +102,8 @@ impl LiveMount {
             let _inside = runtime.enter();
             writing.front()
         };
-        let session = Arc::new(session::mount(
-            front,
-            &self.mountpoint,
-            &session::Options::new(writing.local().mark.name(&info.name)),
-        )?);
+        let options = session::Options::new(writing.local().mark.name(&info.name));
+        let session = Arc::new(front.mount(&self.mountpoint, &options)?);
         std::fs::metadata(&self.mountpoint)
             .with_context(|| format!("look at the new mount {}", self.mountpoint.display()))?;
         let record = self.record(&info, session_id);

@@ -26,6 +26,7 @@ mod ending;
 mod hostile;
 mod live;
 mod model;
+mod native;
 mod outage;
 mod processes;
 mod scarcity;
