@@ -27,6 +27,7 @@ mod hostile;
 mod live;
 mod model;
 mod native;
+mod options;
 mod outage;
 mod processes;
 mod scarcity;
