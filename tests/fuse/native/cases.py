@@ -12,6 +12,7 @@ import fcntl
 import mmap
 import os
 import resource
+import shutil
 import signal
 import socket
 import stat
@@ -106,6 +107,15 @@ def write_file(path, data=b"x", mode=0o644):
 def read_file(path):
     with open(path, "rb") as file:
         return file.read()
+
+
+def clear(*names):
+    """Removes files, and directories with all that is in them, where they are there."""
+    for name in names:
+        if os.path.isdir(name) and not os.path.islink(name):
+            shutil.rmtree(name)
+        elif os.path.lexists(name):
+            os.unlink(name)
 
 
 def opened(path, flags, function):
@@ -344,7 +354,7 @@ def limits_of_size(note):
 @case
 def renames_with_flags(note):
     def fresh():
-        subprocess.run("rm -rf ./*", shell=True, check=True)
+        clear(*os.listdir("."))
         for name in ("file", "other", "full/in"):
             os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
             write_file(name, name.encode())
@@ -555,7 +565,7 @@ def which_times_change(note):
         "symlink": lambda: os.symlink("x", "soft"),
     }
     for what, change in changes.items():
-        subprocess.run("rm -rf work", shell=True, check=True)
+        clear("work")
         os.mkdir("work")
         os.chdir("work")
         write_file("file", b"x" * PAGE)
@@ -794,7 +804,7 @@ def acls(note):
                 note(name, mode(path), owner(path), attempt(os.getxattr, path, access), attempt(os.getxattr, path, default))
             os.chmod("file", 0o600)
             note(attempt(os.getxattr, "file", access), act(OTHER, os.removexattr, "file", access), act(OWNER, os.removexattr, "file", access), mode("file"))
-            subprocess.run(["rm", "-rf", "file", "dir"], check=True)
+            clear("file", "dir")
 
 
 @users
@@ -817,7 +827,7 @@ def sticky_and_set_group_directories(note):
                     (os.unlink, (f"dir/{OWNER}",)), (os.rename, (f"dir/{OWNER}", f"dir/{OTHER}")), (os.rmdir, (f"dir/{OWNER}.d",)),
                     (os.rename, (f"dir/{MEMBER}.d", "dir/moved")), (rename2, (f"dir/{MEMBER}", f"dir/{OTHER}.l", EXCHANGE)),
                     (os.chmod, (f"dir/{OTHER}", 0o700)), (os.link, (f"dir/{OTHER}.n", f"dir/linked-{who}")))])
-            subprocess.run(["rm", "-rf", "dir"], check=True)
+            clear("dir")
 
 
 @users
@@ -840,7 +850,7 @@ def who_may_what(note):
                 lambda: os.mknod("dir/dev", stat.S_IFCHR | 0o600, 5), lambda: os.link("file", "dir/link"), lambda: os.chroot("dir"),
             ]
             note(oct(bits), who, [act(who, one) for one in calls], mode("file"), owner("file"))
-        subprocess.run(["rm", "-rf", "file", "dir"], check=True)
+        clear("file", "dir")
 
 
 @users
