@@ -13,6 +13,15 @@ pub fn effective_uid() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// The groups of a process or thread beside its own one, by `/proc` (proc_pid_status(5)). An error if there is none, or it is
+/// hidden from us.
+pub fn groups_of(pid: u32) -> io::Result<Vec<u32>> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Groups:"));
+    let groups = line.unwrap_or_default().split_whitespace();
+    Ok(groups.filter_map(|group| group.parse().ok()).collect())
+}
+
 /// Time since the machine was started, that during which it slept included: for what must not seem younger than it is.
 pub fn since_boot() -> std::time::Duration {
     let mut now = MaybeUninit::<libc::timespec>::zeroed();

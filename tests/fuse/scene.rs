@@ -79,8 +79,9 @@ impl Scene {
             on_fsync: None,
         };
         let live = Live::new(Arc::clone(&epochs), source, journal, options);
-        let session =
-            session::mount(live, &mountpoint, &session::Options::new("a,name")).expect("mounted");
+        let session = live
+            .mount(&mountpoint, &session::Options::new("a,name"))
+            .expect("mounted");
         Some(Self {
             session,
             epochs,
