@@ -16,12 +16,13 @@ const XATTR_PART: usize = 8 << 10;
 
 const _: () = assert!(XATTR_PART <= VALUE_MAX && XATTR_VALUE_MAX / XATTR_PART <= u8::MAX as usize);
 
-/// What the changes so far come to.
+/// The changes so far, in their order. Nothing is looked up until all are there: they come nearly sorted, so that sorting them costs
+/// little, and lists take less than half of the memory that maps growing in order would.
 #[derive(Default)]
 struct Gathered {
-    keys: BTreeMap<Vec<u8>, (Op, Vec<u8>)>,
-    /// By file and end; never overlapping.
-    extents: BTreeMap<(FileId, u64), Extent>,
+    /// With their number.
+    entries: Vec<(usize, Entry)>,
+    extents: Vec<(FileId, Extent)>,
 }
 
 /// Sorts `changes`; later ones win. Fails without effect if one of them cannot be stored.
@@ -82,7 +83,9 @@ impl Gathered {
     }
 
     fn set(&mut self, key: &Key<'_>, op: Op, value: Vec<u8>) {
-        self.keys.insert(key.encode(), (op, value));
+        let key = key.encode();
+        let number = self.entries.len();
+        self.entries.push((number, Entry { key, op, value }));
     }
 
     fn set_xattrs(&mut self, id: FileId, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Error> {
@@ -113,62 +116,92 @@ impl Gathered {
         Ok(())
     }
 
-    /// One entry hides the xattrs in older layers; those of this list go at once.
+    /// One entry hides the xattrs in older layers, and those that come before it in this list.
     fn hide_xattrs(&mut self, id: FileId) {
-        let prefix = Key::Xattrs(id).encode();
-        let gone: Vec<_> = self
-            .keys
-            .range(prefix.clone()..)
-            .take_while(|(key, _)| key.starts_with(&prefix))
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in gone {
-            self.keys.remove(&key);
+        self.set(&Key::Xattrs(id), Op::RangeTombstone, Vec::new());
+    }
+
+    fn put_extent(&mut self, id: FileId, extent: Extent) {
+        self.extents.push((id, extent));
+    }
+
+    fn finish(self) -> Vec<Entry> {
+        let Self {
+            entries,
+            mut extents,
+        } = self;
+        let mut entries = latest(entries);
+        // Stable, so that those of one file stay in their order.
+        extents.sort_by_key(|(id, _)| *id);
+        let first_extent = Key::Extent(FileId(0), 0).encode();
+        let at = entries.partition_point(|entry| entry.key < first_extent);
+        let mut extents = extents.into_iter().peekable();
+        let mut laid = Vec::with_capacity(extents.len());
+        while let Some((id, extent)) = extents.next() {
+            let mut file = Overlay::of(extent);
+            while let Some((_, over)) = extents.next_if(|(next, _)| *next == id) {
+                file.lay(over);
+            }
+            laid.extend(file.0.into_iter().map(|(end, extent)| Entry {
+                key: Key::Extent(id, end).encode(),
+                op: Op::Put,
+                value: extent.encode(),
+            }));
         }
-        self.keys.insert(prefix, (Op::RangeTombstone, Vec::new()));
+        entries.splice(at..at, laid);
+        entries
+    }
+}
+
+/// What counts of numbered entries: sorted, of each key the latest, and of what a range tombstone hides nothing that came before it.
+fn latest(mut entries: Vec<(usize, Entry)>) -> Vec<Entry> {
+    // The latest of a key first, and of those with one key only the first is kept.
+    entries.sort_by(|(m, a), (n, b)| a.key.cmp(&b.key).then(n.cmp(m)));
+    entries.dedup_by(|(_, later), (_, kept)| later.key == kept.key);
+    // The key of the range tombstone passed last, with which all begin that it hides, and its number.
+    let mut hiding: Option<(Vec<u8>, usize)> = None;
+    entries.retain(|(number, entry)| {
+        if entry.op == Op::RangeTombstone {
+            hiding = Some((entry.key.clone(), *number));
+            return true;
+        }
+        let hides = |(prefix, by): &(Vec<u8>, usize)| number < by && entry.key.starts_with(prefix);
+        !hiding.as_ref().is_some_and(hides)
+    });
+    entries.into_iter().map(|(_, entry)| entry).collect()
+}
+
+/// Extents of one file by their end, never overlapping.
+struct Overlay(BTreeMap<u64, Extent>);
+
+impl Overlay {
+    fn of(extent: Extent) -> Self {
+        Self(BTreeMap::from([(extent.range.end, extent)]))
     }
 
     /// What lay in its range goes; what sticks out on either side stays.
-    fn put_extent(&mut self, id: FileId, extent: Extent) {
+    fn lay(&mut self, extent: Extent) {
         let (start, end) = (extent.range.start, extent.range.end);
         let hidden: Vec<u64> = self
-            .extents
-            .range((id, start + 1)..=(id, u64::MAX))
+            .0
+            .range(start + 1..)
             .take_while(|(_, old)| old.range.start < end)
-            .map(|((_, end), _)| *end)
+            .map(|(end, _)| *end)
             .collect();
         for old_end in hidden {
-            let Some(old) = self.extents.remove(&(id, old_end)) else {
+            let Some(old) = self.0.remove(&old_end) else {
                 continue;
             };
             let range = old.range.clone();
             if range.start < start {
                 let front = old.clone().cut(range.start..start);
-                self.extents.insert((id, start), front);
+                self.0.insert(start, front);
             }
             if end < range.end {
-                self.extents
-                    .insert((id, range.end), old.cut(end..range.end));
+                self.0.insert(range.end, old.cut(end..range.end));
             }
         }
-        self.extents.insert((id, end), extent);
-    }
-
-    fn finish(self) -> Vec<Entry> {
-        let mut entries: Vec<_> = self
-            .keys
-            .into_iter()
-            .map(|(key, (op, value))| Entry { key, op, value })
-            .collect();
-        let extents = self.extents.into_iter().map(|((id, end), extent)| Entry {
-            key: Key::Extent(id, end).encode(),
-            op: Op::Put,
-            value: extent.encode(),
-        });
-        let first_extent = Key::Extent(FileId(0), 0).encode();
-        let at = entries.partition_point(|entry| entry.key < first_extent);
-        entries.splice(at..at, extents);
-        entries
+        self.0.insert(end, extent);
     }
 }
 
