@@ -23,6 +23,8 @@ const FAILPOINT_MAX: Duration = Duration::from_secs(300);
 const LIFE_MAX: Duration = Duration::from_millis(1500);
 /// Seals as often as can be: every seal goes through all the places.
 const OFTEN: &[&str] = &["--interval", "100ms"];
+/// Never by itself in the time of a test: what is written stays in one epoch, however slow the disk is.
+const SELDOM: &[&str] = &["--interval", "1h"];
 
 /// What is killed, again and again, and what is known of it.
 struct Victim {
@@ -52,11 +54,12 @@ impl Victim {
     /// One life under load, ended by `end`, and the proof that nothing is lost.
     fn live_and_die(
         &mut self,
+        options: &[&str],
         failpoint: Option<&str>,
         end: impl FnOnce(&mut Self, &mut Life, Load) -> Vec<Written>,
         what: &str,
     ) {
-        let mut life = Life::begin(&self.world, OFTEN, failpoint);
+        let mut life = Life::begin(&self.world, options, failpoint);
         let load = Load::begin(&self.world.source(), self.random.random());
         let written = end(self, &mut life, load);
         assert!(life.ended().is_some(), "{what}: it goes on living");
@@ -89,13 +92,18 @@ impl Victim {
             life.kill();
             load.end()
         };
-        self.live_and_die(None, end, &format!("after {after:?} of load"));
+        self.live_and_die(OFTEN, None, end, &format!("after {after:?} of load"));
     }
 
     fn at(&mut self, point: Point, time: u64) {
         let place = format!("{}:{time}", point.name());
+        let options = match point {
+            // Only what is larger than what a seal should hold is copied ahead of it.
+            Point::CopyAhead | Point::UploadAhead => SELDOM,
+            _ => OFTEN,
+        };
         let end = |victim: &mut Self, life: &mut Life, load| victim.come_to(point, life, load);
-        self.live_and_die(Some(&place), end, &place);
+        self.live_and_die(options, Some(&place), end, &place);
     }
 
     /// Does what makes the process come to `point`.
@@ -104,7 +112,6 @@ impl Victim {
         let mut load = Some(load);
         let mut written = Vec::new();
         match point {
-            // Only what is larger than what a seal should hold is copied ahead of it.
             Point::CopyAhead | Point::UploadAhead => {
                 let large = source.join("large");
                 // Cut off in the middle.
