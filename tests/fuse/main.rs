@@ -28,6 +28,7 @@ mod live;
 mod model;
 mod outage;
 mod processes;
+mod requests;
 mod scarcity;
 mod seals;
 mod snapshot;
