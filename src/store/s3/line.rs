@@ -26,7 +26,7 @@ use super::skew::Skew;
 use crate::store::pace::{Lane, Pace};
 
 /// What must have come before the next wait begins anew, in bytes: a server that sends single ones for ever is given up.
-const STEP_MIN: usize = 16 << 10;
+const STEP_MIN: usize = 32 << 10;
 
 /// See the module's documentation.
 #[derive(Clone, Debug)]
