@@ -13,8 +13,8 @@ use tokio::time::Instant;
 const ANSWER: Duration = Duration::from_secs(10);
 /// How much of a body may lie in buffers between us and the server (Linux lets a socket grow to 4 MiB), moving without our seeing it.
 const BUFFERED_MAX: u64 = 4 << 20;
-/// The slowest that it moves there, bytes a second: four uploads at once on a line of 1.6 Mbit/s.
-const SLOWEST: u64 = 50_000;
+/// The slowest that it moves there, bytes a second. A slower line has smaller buffers: what lies in them comes from what it has taken.
+const SLOWEST: u64 = 100_000;
 /// How long the next step of an answer's body may take.
 const NEXT_STEP: Duration = Duration::from_secs(20);
 
