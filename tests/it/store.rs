@@ -98,6 +98,14 @@ async fn s3_keeps_the_contract() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn s3_without_conditions_keeps_the_rest_of_the_contract() {
+    let server = S3Server::start("bucket");
+    server.ignore_conditions();
+    let store = s3(&server).await;
+    store_contract::check_with(store, store_contract::Conditions::Ignored).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn all_wrappers_keep_the_contract_together_and_alone() {
     let spool = tempfile::tempdir().unwrap();
     let wrappers: [fn(Store, &std::path::Path) -> Store; 4] = [

@@ -18,6 +18,7 @@ pub(crate) enum Conditions {
     /// Keeps to them.
     Kept,
     /// Keeps to [`Condition::Absent`] alone.
+    #[allow(dead_code, reason = "only servers that other people wrote are so")]
     OfAbsence,
     /// Writes whatever stands there.
     Ignored,
