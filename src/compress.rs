@@ -36,19 +36,20 @@ thread_local! {
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-/// Calls `then` with `plain` compressed, or with `None` where it should stay as it is: compression is off, or saves too
-/// little. Incompressible input is recognised by zstd itself, at several GB/s.
-pub(crate) fn with_compressed<R>(
-    plain: &[u8],
-    compression: Compression,
-    then: impl FnOnce(Option<&[u8]>) -> R,
-) -> R {
+/// Compresses what stands in `buffer` from `front` on, in its place; says whether it did. It stays as it is where compression is off, or
+/// saves too little. Incompressible input is recognised by zstd itself, at several GB/s.
+pub(crate) fn in_place(buffer: &mut Vec<u8>, front: usize, compression: Compression) -> bool {
     let Compression::Zstd(level) = compression else {
-        return then(None);
+        return false;
     };
     SCRATCH.with_borrow_mut(|scratch| {
-        let compressed = scratch_at(scratch, level).and_then(|s| s.compress(plain));
-        then(compressed)
+        let scratch = scratch_at(scratch, level);
+        let Some(compressed) = scratch.and_then(|s| s.compress(&buffer[front..])) else {
+            return false;
+        };
+        buffer.truncate(front);
+        buffer.extend_from_slice(compressed);
+        true
     })
 }
 

@@ -15,6 +15,7 @@ mod time;
 
 mod init;
 
+mod fstab;
 mod mount;
 mod umount;
 
@@ -109,7 +110,11 @@ enum Command {
 /// Runs what was typed. Usage errors are printed by `clap` and end with exit code 2.
 pub fn run() -> ExitCode {
     sys::give_large_buffers_back();
-    let line = match CommandLine::try_parse() {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    if let Some(ended) = fstab::run_for_mount(&arguments) {
+        return ended;
+    }
+    let line = match CommandLine::try_parse_from(arguments) {
         Ok(line) => line,
         Err(error) => {
             // Nobody listening is no reason to fail.

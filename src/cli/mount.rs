@@ -20,6 +20,7 @@ use crate::daemon::live::LiveMount;
 use crate::daemon::opening::Opening;
 use crate::daemon::past::PastMount;
 use crate::fuse::mountinfo;
+use crate::fuse::session::Flag;
 use crate::repo::commits::Found;
 use crate::store::url::Location;
 
@@ -47,6 +48,9 @@ pub(crate) struct Args {
     /// The volume: its name in the repository
     #[arg(long, value_name = "NAME")]
     volume: Option<String>,
+    /// Mount options: allow_other, allow_root, ro, rw, suid, nosuid, dev, nodev, exec, noexec, default_permissions (always so)
+    #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
+    options: Vec<Flag>,
     /// Stay in front; log to standard error
     #[arg(short, long)]
     foreground: bool,
@@ -102,6 +106,7 @@ impl Args {
             repo: place.location.to_string(),
             source: place.source,
             mountpoint: place.mountpoint,
+            options: self.options,
             policy,
             spool_bytes: context.file.spool_bytes,
             state: context.state.clone(),
@@ -124,6 +129,7 @@ impl Args {
             volume: selected.volume,
             point,
             mountpoint,
+            options: self.options,
             state: context.state.clone(),
             describe: Box::new(move |found: &Found| super::context::describe(found, &now)),
         };

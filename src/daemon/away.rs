@@ -11,8 +11,9 @@ use crate::repo::{self, Repository};
 use crate::store::{self, Traffic, url::Location};
 
 /// How long a volume that can be mounted without it waits for its repository to answer: twice, for opening and for claiming. A store that
-/// is there answers in a fraction of it, and who starts a computer without a network should not wait longer.
-pub(super) const PATIENCE: Duration = Duration::from_secs(4);
+/// is there answers in a fraction of it, on a busy machine too, and who starts a computer without a network (where most of the time an
+/// error comes at once) should not wait longer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether the error says that the repository cannot be reached or used from here now, rather than what is wrong with it.
 pub(super) fn is_away(error: &anyhow::Error) -> bool {

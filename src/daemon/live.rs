@@ -29,7 +29,7 @@ use crate::config::policy::Policy;
 use crate::config::select::VolumeRef;
 use crate::config::state::{MountRecord, State, VolumeState};
 use crate::flusher;
-use crate::fuse::session::{self, Session};
+use crate::fuse::session::{self, Flag, Session};
 use crate::id::SessionId;
 use crate::repo::VolumeInfo;
 
@@ -57,6 +57,8 @@ pub struct LiveMount {
     pub source: PathBuf,
     /// Where it is to appear; canonical.
     pub mountpoint: PathBuf,
+    /// How to mount it.
+    pub options: Vec<Flag>,
     /// When to seal.
     pub policy: Policy,
     /// The most bytes in the spool; absent for the default.
@@ -103,11 +105,9 @@ impl LiveMount {
             let _inside = runtime.enter();
             writing.front()
         };
-        let session = Arc::new(session::mount(
-            front,
-            &self.mountpoint,
-            &session::Options::new(writing.local().mark.name(&info.name)),
-        )?);
+        let name = writing.local().mark.name(&info.name);
+        let options = session::Options::new(name).with(&self.options);
+        let session = Arc::new(front.mount(&self.mountpoint, &options)?);
         std::fs::metadata(&self.mountpoint)
             .with_context(|| format!("look at the new mount {}", self.mountpoint.display()))?;
         let record = self.record(&info, session_id);

@@ -13,7 +13,7 @@ use crate::config::select::VolumeRef;
 use crate::config::shown::Shown;
 use crate::config::state::State;
 use crate::fuse::bridge::{Bridge, IN_FLIGHT_MAX};
-use crate::fuse::session;
+use crate::fuse::session::{self, Flag};
 use crate::repo::commits::{Found, Point, snapshot_id};
 use crate::snapshot::Snapshot;
 use crate::snapshot::tree_fs::TreeFs;
@@ -31,6 +31,8 @@ pub struct PastMount {
     pub point: Point,
     /// Where it is to appear; canonical.
     pub mountpoint: PathBuf,
+    /// How to mount it; read-only in any case.
+    pub options: Vec<Flag>,
     /// Where the log goes.
     pub state: State,
     /// Tells the person what has been found.
@@ -59,7 +61,7 @@ impl PastMount {
         let shown = self.shown(&volume.info().name, &found);
         let options = session::Options {
             read_only: true,
-            ..session::Options::new(&shown.mounted_as)
+            ..session::Options::new(&shown.mounted_as).with(&self.options)
         };
         let session = Arc::new(session::mount(front, &self.mountpoint, &options)?);
         std::fs::metadata(&self.mountpoint)

@@ -170,7 +170,7 @@ impl CopyAhead {
 
     /// The file's size now.
     pub fn size(&self) -> io::Result<u64> {
-        self.contents()?.size()
+        Ok(self.contents()?.stat()?.size)
     }
 
     /// Everything has been read. It can still be given back, and costs no descriptor any more.

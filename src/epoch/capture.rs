@@ -324,7 +324,8 @@ impl Sealed {
         if let Some(kept) = self.kept_attributes(node.id) {
             return self.unfolded(kept);
         }
-        let found = read_attributes(&*self.epochs.origin, node);
+        let is_file = self.set().with(node.id, |record| record.is_file) == Some(true);
+        let found = read_attributes(&*self.epochs.origin, node, is_file);
         let id = node.id;
         let found = self
             .unfolded(found)?

@@ -92,6 +92,8 @@ pub(crate) struct Record {
     pub(crate) created: bool,
     /// Made in this epoch, or cut to nothing: to be cut by content.
     pub(crate) fresh: bool,
+    /// Pages of it were marked once, so it is a regular file and nothing else.
+    pub(crate) is_file: bool,
     /// A scan has marked what it found of it.
     pub(crate) found: bool,
     /// Stands in the queue for copying ahead.
@@ -127,6 +129,7 @@ impl Record {
             dirty: Pages::default(),
             created: false,
             fresh: false,
+            is_file: false,
             found: false,
             queued: false,
             ahead: None,
@@ -300,6 +303,7 @@ impl ChangeSet {
         if run.is_empty() {
             return;
         }
+        record.is_file = true;
         if let Some(ahead) = &mut record.ahead {
             ahead.again += ahead.pages.remove(run);
         }
@@ -438,6 +442,7 @@ impl ChangeSet {
                 debug_assert_eq!(record.node.id, id);
                 record.created |= old.created;
                 record.fresh |= old.fresh;
+                record.is_file |= old.is_file;
                 record.found |= old.found;
                 if record.ahead.is_none() {
                     record.ahead = ahead;

@@ -26,8 +26,10 @@ pub(crate) trait Origin: Send + Sync {
 pub(crate) trait Contents: Send + Sync {
     /// Reads at `offset`; fewer bytes than asked for only at the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Size in bytes now.
-    fn size(&self) -> io::Result<u64>;
+    /// As [`Source::stat`], now.
+    fn stat(&self) -> io::Result<Stat>;
+    /// As [`Source::xattrs`], now.
+    fn xattrs(&self) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>>;
     /// The stretches of `range` that are not holes, in order.
     fn data_ranges(&self, range: Range<u64>) -> io::Result<Vec<Range<u64>>>;
 }
@@ -95,8 +97,12 @@ impl Contents for SourceFile {
         Ok(done)
     }
 
-    fn size(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
+    fn stat(&self) -> io::Result<Stat> {
+        Stat::of(&self.file)
+    }
+
+    fn xattrs(&self) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        Source::xattrs_of(&self.file)
     }
 
     fn data_ranges(&self, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {

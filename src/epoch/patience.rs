@@ -13,10 +13,10 @@ use crate::epoch::Epochs;
 /// The longest that a request waits for room before the sealed epoch is folded.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 /// A flusher that has taken nothing for this long waits for something else than the source's disk.
-const STALLED_AFTER: Duration = Duration::from_secs(1);
+pub(super) const STALLED_AFTER: Duration = Duration::from_secs(1);
 /// The longest that a request waits for its own pages, however busy the flusher is with others: at the speed of a disk that is
 /// gigabytes.
-const OWN_PAGES_WAIT_MAX: Duration = Duration::from_secs(10);
+pub(super) const OWN_PAGES_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// The patience of one request.
 pub(super) struct Patience {

@@ -15,7 +15,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::epoch::buffer::Hold;
-use crate::epoch::changes::{ChangeSet, Stage};
+use crate::epoch::changes::{ChangeSet, Record, Stage};
 use crate::epoch::delay::Delay;
 use crate::epoch::inodes::LiveInode;
 use crate::epoch::need::{KeptFile, Piece, Resolved};
@@ -86,15 +86,16 @@ impl Epochs {
         if let Some(set) = self.sealed_before(epoch) {
             // What the flusher took itself is kept too: it may ask again.
             let unread = |have: &Resolved| matches!(have, Resolved::No | Resolved::Taken { .. });
-            if set.with(inode.id(), |record| unread(&record.need.attributes)) == Some(true) {
-                self.keep_attributes(set, inode, epoch);
+            let look = |record: &mut Record| (unread(&record.need.attributes), record.is_file);
+            if let Some((true, is_file)) = set.with(inode.id(), look) {
+                self.keep_attributes(set, inode, epoch, is_file);
             }
         }
         inode.enter(epoch);
     }
 
-    fn keep_attributes(&self, set: &ChangeSet, inode: &LiveInode, epoch: EpochNo) {
-        match read_attributes(&*self.origin, inode.node()) {
+    fn keep_attributes(&self, set: &ChangeSet, inode: &LiveInode, epoch: EpochNo, is_file: bool) {
+        match read_attributes(&*self.origin, inode.node(), is_file) {
             Ok(found) => {
                 let found = found.map_or(Resolved::Gone, |found| Resolved::Kept(Box::new(found)));
                 set.with(inode.id(), |record| record.need.attributes = found);
@@ -237,8 +238,25 @@ impl Epochs {
     }
 }
 
-/// The attributes of an inode as they are now; `None` if it has no name any more.
-pub(super) fn read_attributes(origin: &dyn Origin, node: &Node) -> io::Result<Option<Attributes>> {
+/// The attributes of an inode as they are now; `None` if it has no name any more. What `is_file` for certain is opened, which costs
+/// less than a look at it from outside; nothing else may be, since opening a device or a FIFO can have effects.
+pub(super) fn read_attributes(
+    origin: &dyn Origin,
+    node: &Node,
+    is_file: bool,
+) -> io::Result<Option<Attributes>> {
+    // One that may not be read may be looked at all the same.
+    if let Some(file) = is_file.then(|| origin.open(node).ok()).flatten() {
+        let stat = file.stat()?;
+        if stat.links == 0 {
+            return Ok(None);
+        }
+        return Ok(Some(Attributes {
+            stat,
+            xattrs: file.xattrs()?,
+            target: Vec::new(),
+        }));
+    }
     let stat = match origin.stat(node) {
         Ok(stat) if stat.links == 0 => return Ok(None),
         Ok(stat) => stat,

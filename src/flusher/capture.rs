@@ -51,10 +51,11 @@ pub(crate) fn capture(
     hopeless: &BTreeSet<FileId>,
     inexact: bool,
 ) -> Result<Captured, Error> {
-    let mut inodes = BTreeMap::new();
+    let ids = sealed.ids();
+    // Collected into a map at once, whose nodes are then full: one that grows in order leaves them half empty.
+    let mut inodes = Vec::with_capacity(ids.len());
     let (mut refused, mut readable, mut postponed) = (Vec::new(), Vec::new(), BTreeSet::new());
     let mut budget = INEXACT_BYTES;
-    let ids = sealed.ids();
     let looked = ids.chunks(AT_ONCE).flat_map(|ids| {
         let attributes = attributes(sealed, ids);
         ids.iter().copied().zip(attributes)
@@ -104,10 +105,10 @@ pub(crate) fn capture(
             attributes: attributes.map(Box::new),
             left_out,
         };
-        inodes.insert(id, touched);
+        inodes.push((id, touched));
     }
     Ok(Captured {
-        inodes,
+        inodes: inodes.into_iter().collect(),
         names: sealed.names(),
         refused,
         readable,

@@ -13,6 +13,7 @@ use crate::flusher::changes::{Changes, history_entry};
 use crate::flusher::commit::{CommitWriter, Draft, Written};
 use crate::flusher::consolidate;
 use crate::flusher::cut::{Cutter, Laid, Piece, Recent};
+use crate::flusher::dedup::Seen;
 use crate::flusher::entries::{Outcome, Touched, outcome};
 use crate::flusher::error::Error;
 use crate::flusher::flow::{Flow, mark};
@@ -390,13 +391,16 @@ impl Flow {
 
     /// Chunks are looked for where they were seen last: the file that held them before may be gone with this commit.
     fn remember_chunks(&mut self, laid: &[Laid]) {
-        for (id, range, piece) in laid {
-            if let Piece::New { content, .. } | Piece::Held { content, .. } = piece
-                && let Some(content) = content
-            {
-                self.index.remember_best_effort(content, *id, range.end);
-            }
-        }
+        let seen = |(id, range, piece): &Laid| match piece {
+            Piece::New { content, .. } | Piece::Held { content, .. } => Some(Seen {
+                content: (*content)?,
+                id: *id,
+                end: range.end,
+            }),
+            _ => None,
+        };
+        let chunks = laid.iter().filter_map(seen).collect();
+        self.index.remember_best_effort(chunks);
     }
 
     /// A clock that stepped back far begins an era under a new session, which the repository must know of first: without

@@ -35,6 +35,8 @@ mod window;
 
 mod dedup;
 
+mod buffers;
+
 mod pack;
 
 mod encrypt;

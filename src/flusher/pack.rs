@@ -184,14 +184,11 @@ impl<'a> Packer<'a> {
         let serial = self.seats.len() as u32;
         self.seats.push(Seat::Open);
         // A running pipeline will fill the frame; a small epoch should not pay for a whole one.
-        let capacity = match self.hold {
-            Hold::Small { .. } => 0,
-            Hold::Running(_) => frame_max,
+        let plain = match &self.hold {
+            Hold::Small { .. } => Plaintext::with_capacity(0),
+            Hold::Running(pipeline) => pipeline.plaintext(frame_max),
         };
-        OpenFrame {
-            serial,
-            plain: Plaintext::with_capacity(capacity),
-        }
+        OpenFrame { serial, plain }
     }
 
     fn close_open(&mut self) -> Result<(), Error> {

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 
 use crate::compress::Compression;
 use crate::crypto::VolumeKeys;
+use crate::flusher::buffers::Buffers;
 use crate::flusher::encrypt::{BATCH_FRAMES, Batch, EncryptedBatch, encrypt};
 use crate::flusher::error::Error;
 use crate::flusher::manifest::SpooledObject;
@@ -53,6 +54,7 @@ pub(crate) struct Pipeline {
     syncer: Option<JoinHandle<Result<(), Error>>>,
     /// Durable blocks, in order of opening.
     safe: Arc<Mutex<Vec<SpooledBlock>>>,
+    buffers: Arc<Buffers>,
     block_len: u64,
     open: Option<OpenBlock>,
     blocks: u32,
@@ -83,7 +85,11 @@ impl Pipeline {
                 std::thread::spawn(move || work(&parts, &queued, &encrypted))
             })
             .collect();
-        let writer = std::thread::spawn(move || write(&parts, &arriving, &finished));
+        let buffers = Arc::<Buffers>::default();
+        let writer = {
+            let buffers = Arc::clone(&buffers);
+            std::thread::spawn(move || write(&parts, &arriving, &finished, &buffers))
+        };
         let safe = Arc::<Mutex<Vec<SpooledBlock>>>::default();
         let syncer = {
             let safe = Arc::clone(&safe);
@@ -95,11 +101,17 @@ impl Pipeline {
             writer: Some(writer),
             syncer: Some(syncer),
             safe,
+            buffers,
             block_len,
             open: None,
             blocks: 0,
             order: 0,
         }
+    }
+
+    /// A frame to be filled with at most `capacity` bytes, in a buffer that has been written if one fits.
+    pub(crate) fn plaintext(&self, capacity: usize) -> Plaintext {
+        Plaintext::in_buffer(self.buffers.take(Plaintext::buffer_len(capacity)))
     }
 
     /// Sends a frame on; says which block (by order of opening) and which frame of it it is. `name` names a new block.
@@ -225,6 +237,7 @@ fn write(
     parts: &PipelineParts,
     arriving: &Receiver<EncryptedBatch>,
     finished: &SyncSender<SpooledBlock>,
+    buffers: &Buffers,
 ) -> Result<(), Error> {
     let mut early = BTreeMap::new();
     let mut next = 0;
@@ -245,6 +258,7 @@ fn write(
             for (lengths, ciphertext) in batch.frames {
                 open.reserve(FrameKind::Data, lengths);
                 open.write(&ciphertext)?;
+                buffers.give(ciphertext.into_bytes());
             }
             if !last {
                 file = Some(open);

@@ -78,9 +78,19 @@ const FRONT_LEN: usize = IV_LEN + FIELDS_LEN;
 impl Plaintext {
     /// None yet, with room for `capacity` bytes; more may be added.
     pub fn with_capacity(capacity: usize) -> Self {
-        let mut buffer = Vec::with_capacity(encrypted_len(FIELDS_LEN + capacity));
+        Self::in_buffer(Vec::with_capacity(Self::buffer_len(capacity)))
+    }
+
+    /// The same in a buffer that was used before.
+    pub(crate) fn in_buffer(mut buffer: Vec<u8>) -> Self {
+        buffer.clear();
         buffer.resize(FRONT_LEN, 0);
         Self { buffer }
+    }
+
+    /// How long a buffer for `capacity` bytes of plaintext is, so that its frame fits it too.
+    pub(crate) fn buffer_len(capacity: usize) -> usize {
+        encrypted_len(FIELDS_LEN + capacity)
     }
 
     /// Adds bytes.
@@ -120,22 +130,19 @@ impl Envelope {
         Self::close(plain.into(), compression)
     }
 
-    /// The same for plaintext that lies in its buffer already: what does not compress is not copied.
+    /// The same for plaintext that lies in its buffer already, which becomes the frame's: what does not compress is not copied.
     ///
     /// # Panics
     /// As [`Self::pack`].
     pub fn close(plain: Plaintext, compression: Compression) -> Self {
         let plain_len = plain.bytes().len();
         assert!(plain_len <= FRAME_PLAIN_MAX, "frames are cut before");
-        let compressed = compress::with_compressed(plain.bytes(), compression, |compressed| {
-            compressed.map(Plaintext::from)
-        });
-        let (codec, payload) = match compressed {
-            Some(compressed) => (CODEC_ZSTD, compressed),
-            None => (CODEC_PLAIN, plain),
+        let Plaintext { mut buffer } = plain;
+        let codec = match compress::in_place(&mut buffer, FRONT_LEN, compression) {
+            true => CODEC_ZSTD,
+            false => CODEC_PLAIN,
         };
-        let stored_len = payload.bytes().len();
-        let Plaintext { mut buffer } = payload;
+        let stored_len = buffer.len() - FRONT_LEN;
         let (_iv, fields) = buffer[..FRONT_LEN].split_at_mut(IV_LEN);
         fields[0] = codec;
         fields[4..8].copy_from_slice(&(stored_len as u32).to_le_bytes());

@@ -36,10 +36,14 @@ pub struct Options {
     pub name: String,
     /// Refuse every change in the kernel already.
     pub read_only: bool,
-    /// Let other users in. Always so for root; others need `user_allow_other` in `/etc/fuse.conf`.
-    pub allow_other: bool,
-    /// Set-id bits and device files work as on the disk below; only root may say so.
-    pub suid_and_devices: bool,
+    /// Who is let in beside the user who mounts. Others than root need `user_allow_other` in `/etc/fuse.conf` for more than nobody.
+    pub access: SessionACL,
+    /// Set-id bits work as on the disk below; only root may say so.
+    pub suid: bool,
+    /// Device files work as on the disk below; only root may say so.
+    pub devices: bool,
+    /// Programs can be run.
+    pub exec: bool,
     /// Loop threads, at least one.
     pub loop_threads: usize,
 }
@@ -51,10 +55,32 @@ impl Options {
         Self {
             name: name.into(),
             read_only: false,
-            allow_other: root,
-            suid_and_devices: root,
+            access: if root {
+                SessionACL::All
+            } else {
+                SessionACL::Owner
+            },
+            suid: root,
+            devices: root,
+            exec: true,
             loop_threads: LOOP_THREADS,
         }
+    }
+
+    /// The same changed by what was asked for, the last word counting.
+    pub fn with(mut self, flags: &[Flag]) -> Self {
+        for flag in flags {
+            match flag {
+                Flag::AllowOther => self.access = SessionACL::All,
+                Flag::AllowRoot => self.access = SessionACL::RootAndOwner,
+                Flag::ReadOnly(yes) => self.read_only = *yes,
+                Flag::Suid(yes) => self.suid = *yes,
+                Flag::Devices(yes) => self.devices = *yes,
+                Flag::Exec(yes) => self.exec = *yes,
+                Flag::DefaultPermissions => {}
+            }
+        }
+        self
     }
 
     fn config(&self) -> Config {
@@ -68,16 +94,64 @@ impl Options {
         if self.read_only {
             config.mount_options.push(MountOption::RO);
         }
-        if self.suid_and_devices {
+        if self.suid {
             config.mount_options.push(MountOption::Suid);
+        }
+        if self.devices {
             config.mount_options.push(MountOption::Dev);
         }
-        if self.allow_other {
-            config.acl = SessionACL::All;
+        if !self.exec {
+            config.mount_options.push(MountOption::NoExec);
         }
+        config.acl = self.access;
         config.n_threads = Some(self.loop_threads.max(1));
         config.clone_fd = true;
         config
+    }
+}
+
+/// What may be asked for with `mount -o`, a word each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flag {
+    /// `allow_other`
+    AllowOther,
+    /// `allow_root`
+    AllowRoot,
+    /// `ro`, or else `rw`
+    ReadOnly(bool),
+    /// `suid`, or else `nosuid`
+    Suid(bool),
+    /// `dev`, or else `nodev`
+    Devices(bool),
+    /// `exec`, or else `noexec`
+    Exec(bool),
+    /// `default_permissions`: the kernel checks permissions. It always does.
+    DefaultPermissions,
+}
+
+/// A word after `-o` that means nothing to us.
+#[derive(Debug, thiserror::Error)]
+#[error("no such mount option")]
+pub struct NoSuchFlag;
+
+impl std::str::FromStr for Flag {
+    type Err = NoSuchFlag;
+
+    fn from_str(word: &str) -> Result<Self, NoSuchFlag> {
+        Ok(match word {
+            "allow_other" => Self::AllowOther,
+            "allow_root" => Self::AllowRoot,
+            "ro" => Self::ReadOnly(true),
+            "rw" => Self::ReadOnly(false),
+            "suid" => Self::Suid(true),
+            "nosuid" => Self::Suid(false),
+            "dev" => Self::Devices(true),
+            "nodev" => Self::Devices(false),
+            "exec" => Self::Exec(true),
+            "noexec" => Self::Exec(false),
+            "default_permissions" => Self::DefaultPermissions,
+            _ => return Err(NoSuchFlag),
+        })
     }
 }
 

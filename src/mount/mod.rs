@@ -4,7 +4,9 @@
 //! repository: the imports are `fuse`, `epoch`, `source` and `journal`, so a mount never waits for a store.
 //!
 //! What programs may notice, compared with the directory itself:
-//! - No `O_TMPFILE` (`EOPNOTSUPP`), no reflink (`FICLONE`: `EOPNOTSUPP`), no birth time in statx(2), no inode flags (`lsattr`).
+//! - No `O_TMPFILE`, reflinks (`FICLONE`), collapsed or inserted ranges (all `EOPNOTSUPP`), no inode flags (`lsattr`: `ENOTTY`), no birth
+//!   time in statx(2); syncfs(2) does not reach us.
+//! - chown(2) of neither owner nor group by somebody who may not do it is not told from other requests, and does nothing.
 //! - `O_DIRECT` goes through our memory, so it bypasses the kernel's cache of the mount but not that of the source.
 //! - What is mounted inside the source shows as an empty directory; changes there answer `EXDEV`.
 //! - A change made beside the mount shows after [`ops::Options::ttl`] (names, attributes, sizes) or at the next open (contents).

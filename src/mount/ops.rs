@@ -5,7 +5,7 @@
 //! changed. Requests that only look take no lock at all.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::handles::{Handles, OpenDir, OpenFile};
@@ -19,6 +19,7 @@ mod attrs;
 mod data;
 mod listing;
 mod names;
+mod set_id;
 mod xattrs;
 
 #[cfg(test)]
@@ -28,11 +29,15 @@ pub use self::attrs::SetAttributes;
 pub use self::data::{Copy, Opened, Write};
 pub use self::listing::{Entry, EntryPlus};
 pub use self::names::Rename;
+pub use self::set_id::Asker;
 
 /// Called after an fsync is durable here, before the program is told; its error becomes the fsync's.
 pub type FsyncHook = Arc<dyn Fn(FileId) -> io::Result<()> + Send + Sync>;
 /// Told of events that a policy may seal on. Must return at once: it runs inside a request.
 pub type Notice = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Tells the kernel that what it remembers of an inode's attributes is not true any more. Runs inside a request.
+pub type Stale = Box<dyn Fn(FileId) + Send + Sync>;
 
 /// Something that a policy may seal on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,6 +91,7 @@ pub struct Ops {
     files: Handles<OpenFile>,
     dirs: Handles<OpenDir>,
     options: Options,
+    stale: OnceLock<Stale>,
 }
 
 impl Ops {
@@ -105,7 +111,14 @@ impl Ops {
             files: Handles::new(),
             dirs: Handles::new(),
             options,
+            stale: OnceLock::new(),
         }
+    }
+
+    /// The mount is there: from now on the kernel is told by `stale` of attributes that change otherwise than it expects.
+    pub fn mounted(&self, stale: Stale) {
+        // A second mount of the same operations does not exist.
+        let _first = self.stale.set(stale);
     }
 
     /// How the mount behaves.
@@ -129,6 +142,12 @@ impl Ops {
     fn show(&self, node: &Node, stat: Stat) -> Shown {
         self.inodes.hold(self.epochs.inode(node)).notice(&stat);
         Shown { id: node.id, stat }
+    }
+
+    fn tell_stale(&self, id: FileId) {
+        if let Some(stale) = self.stale.get() {
+            stale(id);
+        }
     }
 
     fn tell(&self, event: Event) {

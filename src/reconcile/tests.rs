@@ -71,6 +71,7 @@ fn everything_that_changed_while_nothing_watched_is_found() {
     scene.scan(Trust::Stat).unwrap();
     scene.commit();
 
+    scene.let_times_move();
     fs::remove_dir_all(root.join("gone")).unwrap();
     fs::rename(root.join("moved"), root.join("kept/moved")).unwrap();
     let open = |name: &str| {
@@ -179,6 +180,7 @@ fn what_was_changed_after_the_dead_mount_was_taken_off_is_compared_as_a_whole() 
     file.set_len(2 * LOGICAL_BLOCK_LEN).unwrap();
     scene.scan(Trust::Stat).unwrap();
     scene.commit();
+    scene.let_times_move();
     file.write_all_at(b"x", LOGICAL_BLOCK_LEN + 5).unwrap();
     let id = scene.id_of("large");
     scene.next_life();
@@ -199,6 +201,7 @@ fn what_was_touched_under_a_dead_mount_without_a_record_is_compared_as_a_whole()
     scene.commit();
     let id = scene.id_of("large");
     for put_back in [false, true] {
+        scene.let_times_move();
         let times = file.metadata().unwrap().modified().unwrap();
         file.write_all_at(b"x", LOGICAL_BLOCK_LEN + 5).unwrap();
         if put_back {
@@ -220,6 +223,7 @@ fn under_a_dead_mount_large_files_are_compared_where_the_journal_says() {
     file.set_len(10 * LOGICAL_BLOCK_LEN).unwrap();
     scene.scan(Trust::Stat).unwrap();
     scene.commit();
+    scene.let_times_move();
     file.write_all_at(b"x", 3 * LOGICAL_BLOCK_LEN + 5).unwrap();
     file.set_len(10 * LOGICAL_BLOCK_LEN + 100).unwrap();
     let id = scene.id_of("large");
@@ -392,7 +396,7 @@ fn a_slow_tree_holds_up_nobody() {
     let gate = scene.hold_pages();
     thread::scope(|scope| {
         let scan = scope.spawn(|| scene.scan(Trust::Stat));
-        gate.wait_for_reader(Duration::from_secs(10));
+        gate.wait_for_reader(Duration::from_secs(60));
         let user = User::new(&scene, 1);
         user.create(&scene.source.root(), b"h");
         gate.open();

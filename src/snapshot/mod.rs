@@ -351,13 +351,16 @@ impl Filesystem for Snapshot {
         });
     }
 
-    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let fs = self.fs.clone();
+        // As on a disk: others do not see that there are any.
+        let hidden: &[u8] = if request.uid() == 0 { b"" } else { b"trusted." };
         self.bridge.answer(reply, move |reply| async move {
             match fs.xattrs(FileId(ino.0)).await {
                 Ok(all) => {
                     let names: Vec<u8> = all
                         .iter()
+                        .filter(|(name, _)| hidden.is_empty() || !name.starts_with(hidden))
                         .flat_map(|(name, _)| [name.as_slice(), b"\0"].concat())
                         .collect();
                     reply_sized(reply, size, &names);

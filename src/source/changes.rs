@@ -176,6 +176,12 @@ impl Source {
         sys::truncate(&*self.path_fd(node)?, len)
     }
 
+    /// Empties the file as open(2) with `O_TRUNC` does: its times change even if it is empty already.
+    pub fn empty(&self, node: &Node) -> io::Result<()> {
+        self.open_node(node, libc::O_WRONLY | libc::O_TRUNC)
+            .map(drop)
+    }
+
     /// `name` in `dir` is about to be taken from `node`, which has others that we may not have seen: then it is kept reachable
     /// until one of them is. Free where inodes are found by handle. To be called *before* the name goes.
     pub fn keep_if_nameless(&self, node: &Node, dir: &Node, name: &[u8]) -> io::Result<()> {

@@ -45,13 +45,33 @@ pub(super) struct Identity {
     marks: sled::Tree,
     /// Where inodes have been seen.
     places: Places,
-    recent: [Mutex<LruCache<Handle, FileId>>; SHARDS],
+    recent: [Mutex<Recent>; SHARDS],
     hasher: RandomState,
     numbers: Numbers,
     unwritten: Mutex<Unwritten>,
     /// Stands for a full disk: sled offers no way to fill one in a test.
     #[cfg(test)]
     broken: std::sync::atomic::AtomicBool,
+}
+
+/// A part of the answers kept in memory.
+struct Recent {
+    numbers: LruCache<Handle, FileId>,
+    /// The map was empty when it was opened, and nothing has fallen out since: what is not here is not in the map either, and a first
+    /// backup need not ask it for every file.
+    complete: bool,
+}
+
+impl Recent {
+    fn put(&mut self, handle: &Handle, id: FileId) {
+        if let Some((fallen, _)) = self.numbers.push(handle.clone(), id) {
+            self.complete &= fallen == *handle;
+        }
+    }
+
+    fn forget(&mut self, handle: &Handle) {
+        self.numbers.pop(handle);
+    }
 }
 
 /// What could not be written: known for as long as this process lives.
@@ -76,11 +96,16 @@ impl Identity {
         let database = storage::open(dir)?;
         let tree = |name: &str| database.open_tree(name).map_err(|e| failed(e.into()));
         let shard = NonZeroUsize::new(RECENT_MAX / SHARDS).expect("more entries than shards");
+        let handles = tree("handles")?;
+        let recent = || Recent {
+            numbers: LruCache::new(shard),
+            complete: handles.is_empty(),
+        };
         Ok(Self {
-            handles: tree("handles")?,
+            recent: std::array::from_fn(|_| Mutex::new(recent())),
+            handles,
             marks: tree("marks")?,
             places: Places::new(tree("names")?),
-            recent: std::array::from_fn(|_| Mutex::new(LruCache::new(shard))),
             hasher: RandomState::new(),
             numbers: Numbers::open(dir, next_id).map_err(failed)?,
             unwritten: Mutex::default(),
@@ -110,11 +135,8 @@ impl Identity {
     /// written is no reason to fail: the number is then known to this process alone, and [`Self::trouble`] says so.
     pub(super) fn settle(&self, handle: &Handle, reserved: Reserved) -> FileId {
         let mut recent = self.shard(handle);
-        if let Some(&id) = recent.get(handle) {
-            return id;
-        }
         // Unreadable: nobody else can have been given a number for it either.
-        let seen = self.stored(handle).ok().flatten();
+        let seen = self.find(handle, &mut recent).ok().flatten();
         let id = seen.unwrap_or(reserved.0);
         if seen.is_none()
             && let Err(error) = self.store(handle, id)
@@ -126,7 +148,7 @@ impl Identity {
                 format!("the map of file numbers cannot be written: {error}")
             });
         }
-        recent.put(handle.clone(), id);
+        recent.put(handle, id);
         id
     }
 
@@ -144,44 +166,31 @@ impl Identity {
     pub(super) fn number(&self, handle: &Handle, near: FileId) -> io::Result<FileId> {
         // The lock is held until the number is in the map, so that nobody gives out a second one.
         let mut recent = self.shard(handle);
-        if let Some(&id) = recent.get(handle) {
+        if let Some(id) = self.find(handle, &mut recent)? {
             return Ok(id);
         }
-        let id = match self.stored(handle)? {
-            Some(id) => id,
-            None => {
-                let id = self.numbers.take(near)?;
-                self.store(handle, id)?;
-                id
-            }
-        };
-        recent.put(handle.clone(), id);
+        let id = self.numbers.take(near)?;
+        self.store(handle, id)?;
+        recent.put(handle, id);
         Ok(id)
     }
 
     /// The number of `handle` if it has one.
     pub(super) fn known(&self, handle: &Handle) -> io::Result<Option<FileId>> {
         let mut recent = self.shard(handle);
-        if let Some(&id) = recent.get(handle) {
-            return Ok(Some(id));
-        }
-        let id = self.stored(handle)?;
-        if let Some(id) = id {
-            recent.put(handle.clone(), id);
-        }
-        Ok(id)
+        self.find(handle, &mut recent)
     }
 
     /// Makes `id` the number of `handle`. `AlreadyExists` if it has been given another one since.
     pub(super) fn adopt(&self, id: FileId, handle: &Handle) -> io::Result<()> {
         self.numbers.keep_above(id)?;
         let mut recent = self.shard(handle);
-        match self.stored(handle)? {
+        match self.find(handle, &mut recent)? {
             Some(known) if known == id => Ok(()),
             Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
             None => {
                 self.store(handle, id)?;
-                recent.put(handle.clone(), id);
+                recent.put(handle, id);
                 Ok(())
             }
         }
@@ -201,7 +210,7 @@ impl Identity {
 
     /// The inode no longer exists. Losing this is harmless: its handle never comes back.
     pub(super) fn forget_best_effort(&self, id: FileId, handle: &Handle) {
-        self.shard(handle).pop(handle);
+        self.shard(handle).forget(handle);
         self.unwritten.lock().numbers.remove(handle);
         self.places.forget_all_best_effort(id);
         if let Err(error) = self.handles.remove(&handle.0) {
@@ -219,9 +228,24 @@ impl Identity {
         self.numbers.first()
     }
 
-    fn shard(&self, handle: &Handle) -> parking_lot::MutexGuard<'_, LruCache<Handle, FileId>> {
+    fn shard(&self, handle: &Handle) -> parking_lot::MutexGuard<'_, Recent> {
         let index = self.hasher.hash_one(handle) as usize % SHARDS;
         self.recent[index].lock()
+    }
+
+    /// The number of `handle` if it has one, from memory or from the map.
+    fn find(&self, handle: &Handle, recent: &mut Recent) -> io::Result<Option<FileId>> {
+        if let Some(&id) = recent.numbers.get(handle) {
+            return Ok(Some(id));
+        }
+        if recent.complete {
+            return Ok(None);
+        }
+        let id = self.stored(handle)?;
+        if let Some(id) = id {
+            recent.put(handle, id);
+        }
+        Ok(id)
     }
 
     fn stored(&self, handle: &Handle) -> io::Result<Option<FileId>> {

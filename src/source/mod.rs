@@ -82,6 +82,13 @@ pub struct Stat {
     pub btime: Option<Timespec>,
 }
 
+impl Stat {
+    /// What an open descriptor (O_PATH or not) leads to.
+    pub fn of(fd: &impl AsFd) -> io::Result<Self> {
+        Ok(sys::stat(fd)?.into())
+    }
+}
+
 impl From<sys::Statx> for Stat {
     fn from(raw: sys::Statx) -> Self {
         Self {
@@ -283,8 +290,7 @@ impl Source {
         if node.handle.is_submount() {
             return self.submount_stat();
         }
-        let stat = self.path_fd(node).and_then(|fd| sys::stat(&*fd))?;
-        Ok(stat.into())
+        Stat::of(&*self.path_fd(node)?)
     }
 
     /// Target of a symlink.

@@ -1,7 +1,7 @@
 //! Extended attributes of the source's inodes, those that hold ACLs and capabilities included.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 
 use super::{Node, Source};
 use crate::sys;
@@ -21,8 +21,12 @@ impl Source {
         if node.handle.is_submount() {
             return Ok(Vec::new());
         }
-        let fd = self.path_fd(node)?;
-        let names = match list(&fd) {
+        Self::xattrs_of(&*self.path_fd(node)?)
+    }
+
+    /// The same of an open descriptor; cheaper than of an O_PATH one.
+    pub fn xattrs_of(fd: &impl AsFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let names = match list(fd) {
             Ok(names) => names,
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
             Err(error) => return Err(error),
@@ -32,7 +36,7 @@ impl Source {
             if !KEPT.iter().any(|kept| name.starts_with(kept)) {
                 continue;
             }
-            match get(&fd, name) {
+            match get(fd, name) {
                 Ok(value) => all.push((name.to_vec(), value)),
                 // Removed since it was listed.
                 Err(error) if error.raw_os_error() == Some(libc::ENODATA) => {}
@@ -70,11 +74,11 @@ impl Source {
     }
 }
 
-fn get(fd: &OwnedFd, name: &[u8]) -> io::Result<Vec<u8>> {
+fn get(fd: &impl AsFd, name: &[u8]) -> io::Result<Vec<u8>> {
     read(VALUE_LEN_MAX, |value| sys::get_xattr(fd, name, value))
 }
 
-fn list(fd: &OwnedFd) -> io::Result<Vec<u8>> {
+fn list(fd: &impl AsFd) -> io::Result<Vec<u8>> {
     read(NAMES_LEN_MAX, |names| sys::list_xattrs(fd, names))
 }
 
@@ -83,15 +87,15 @@ fn read(
     len_max: usize,
     mut call: impl FnMut(&mut [u8]) -> io::Result<usize>,
 ) -> io::Result<Vec<u8>> {
-    let mut value = vec![0; USUAL_LEN];
-    let len = match call(&mut value) {
+    let mut usual = [0; USUAL_LEN];
+    match call(&mut usual) {
         Err(error) if error.raw_os_error() == Some(libc::ERANGE) => {
-            value.resize(len_max, 0);
-            call(&mut value)?
+            let mut value = vec![0; len_max];
+            let len = call(&mut value)?;
+            value.truncate(len);
+            value.shrink_to_fit();
+            Ok(value)
         }
-        len => len?,
-    };
-    value.truncate(len);
-    value.shrink_to_fit();
-    Ok(value)
+        len => Ok(usual[..len?].to_vec()),
+    }
 }

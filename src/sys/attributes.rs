@@ -79,27 +79,36 @@ pub fn truncate(fd: &impl AsFd, len: u64) -> io::Result<()> {
 /// getxattr(2) of the inode of `fd` (O_PATH too) into `value`; the value's length where that is empty.
 pub fn get_xattr(fd: &impl AsFd, name: &[u8], value: &mut [u8]) -> io::Result<usize> {
     let name = c_string(name)?;
-    // SAFETY: both strings are NUL-terminated, and `value` is valid for writing its whole length.
-    checked_len(unsafe {
-        libc::getxattr(
-            proc_path(fd).as_ptr(),
-            name.as_ptr(),
-            value.as_mut_ptr().cast(),
-            value.len(),
-        )
-    })
+    let (raw, room, len) = (fd.as_fd().as_raw_fd(), value.as_mut_ptr(), value.len());
+    directly_or_by_path(
+        // SAFETY: the name is NUL-terminated, and `value` is valid for writing its whole length.
+        || unsafe { libc::fgetxattr(raw, name.as_ptr(), room.cast(), len) },
+        // SAFETY: the same, and the path is NUL-terminated.
+        || unsafe { libc::getxattr(proc_path(fd).as_ptr(), name.as_ptr(), room.cast(), len) },
+    )
 }
 
 /// listxattr(2) of the inode of `fd` (O_PATH too) into `names`, each ended by NUL; their length where that is empty.
 pub fn list_xattrs(fd: &impl AsFd, names: &mut [u8]) -> io::Result<usize> {
-    // SAFETY: the path is NUL-terminated, and `names` is valid for writing its whole length.
-    checked_len(unsafe {
-        libc::listxattr(
-            proc_path(fd).as_ptr(),
-            names.as_mut_ptr().cast(),
-            names.len(),
-        )
-    })
+    let (raw, room, len) = (fd.as_fd().as_raw_fd(), names.as_mut_ptr(), names.len());
+    directly_or_by_path(
+        // SAFETY: `names` is valid for writing its whole length.
+        || unsafe { libc::flistxattr(raw, room.cast(), len) },
+        // SAFETY: the same, and the path is NUL-terminated.
+        || unsafe { libc::listxattr(proc_path(fd).as_ptr(), room.cast(), len) },
+    )
+}
+
+/// A call on a descriptor, or, since the kernel refuses that for O_PATH ones with `EBADF`, on its path under /proc. That costs
+/// a walk of four names, several times the call itself.
+fn directly_or_by_path(
+    directly: impl FnOnce() -> isize,
+    by_path: impl FnOnce() -> isize,
+) -> io::Result<usize> {
+    match checked_len(directly()) {
+        Err(error) if error.raw_os_error() == Some(libc::EBADF) => checked_len(by_path()),
+        done => done,
+    }
 }
 
 /// setxattr(2) of the inode of `fd` (O_PATH too) with its `XATTR_*` flags.

@@ -13,6 +13,15 @@ pub fn effective_uid() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// The groups of a process or thread beside its own one, by `/proc` (proc_pid_status(5)). An error if there is none, or it is
+/// hidden from us.
+pub fn groups_of(pid: u32) -> io::Result<Vec<u32>> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Groups:"));
+    let groups = line.unwrap_or_default().split_whitespace();
+    Ok(groups.filter_map(|group| group.parse().ok()).collect())
+}
+
 /// Time since the machine was started, that during which it slept included: for what must not seem younger than it is.
 pub fn since_boot() -> std::time::Duration {
     let mut now = MaybeUninit::<libc::timespec>::zeroed();
@@ -34,6 +43,26 @@ pub fn give_large_buffers_back() {
         const LARGE: libc::c_int = 512 << 10;
         // SAFETY: takes two numbers and sets a parameter of the allocator; a failure changes nothing.
         let _as_before = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
+    }
+}
+
+/// Asks the system to back `memory`, which nobody has touched yet, with huge pages: tens of megabytes are then had for a few dozen page
+/// faults instead of one for every 4 KiB. Where it declines, everything is as if nobody had asked.
+pub fn back_by_huge_pages_best_effort<T>(memory: &mut [MaybeUninit<T>]) {
+    /// What the call takes as its beginning: a multiple of the page size, of which no machine has a larger one.
+    const ALIGNMENT: usize = 64 << 10;
+    let bytes = size_of_val(memory);
+    let start = memory.as_mut_ptr().cast::<u8>();
+    let before = start.align_offset(ALIGNMENT);
+    if before < bytes {
+        // SAFETY: the range lies within `memory`, of which the advice changes neither address nor contents.
+        let _declined = unsafe {
+            libc::madvise(
+                start.add(before).cast(),
+                bytes - before,
+                libc::MADV_HUGEPAGE,
+            )
+        };
     }
 }
 

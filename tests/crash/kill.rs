@@ -18,7 +18,7 @@ const KILLS: usize = 8;
 /// Reading all that is in the repository takes longer than dying: done after so many deaths, and in a long run after each.
 const THOROUGH_EVERY: usize = 8;
 /// A process that does not come to its failpoint within this never will.
-const FAILPOINT_MAX: Duration = Duration::from_secs(60);
+const FAILPOINT_MAX: Duration = Duration::from_secs(300);
 /// The longest that a process lives before it is killed.
 const LIFE_MAX: Duration = Duration::from_millis(1500);
 /// Seals as often as can be: every seal goes through all the places.
@@ -128,11 +128,15 @@ impl Victim {
     }
 }
 
-/// Asked for by the environment, or random; said aloud.
+/// What is random when nobody asks for another: the same each time, so that what fails where nothing was changed is a matter of timing.
+/// The long runs ask for others.
+const SEED: u64 = 20;
+
+/// Asked for by the environment; said aloud.
 pub(crate) fn seed() -> u64 {
     let asked = std::env::var("REWINDFS_TEST_SEED").ok();
     let seed = asked.and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(rand::random);
+    let seed = seed.unwrap_or(SEED);
     eprintln!("REWINDFS_TEST_SEED={seed}");
     seed
 }

@@ -11,7 +11,7 @@ use crate::wait;
 use crate::world::World;
 
 /// The longest that a mount may take to come to be, on a machine that compiles meanwhile.
-const START_MAX: Duration = Duration::from_secs(60);
+const START_MAX: Duration = Duration::from_secs(180);
 /// A live mount's process in front. Killed when dropped.
 pub(crate) struct Life {
     child: Child,

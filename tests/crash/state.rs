@@ -18,7 +18,7 @@ use crate::wait;
 use crate::world::{World, can_mount};
 
 /// For so long something else may hold a dead mount.
-const UMOUNT_MAX: Duration = Duration::from_secs(20);
+const UMOUNT_MAX: Duration = Duration::from_secs(60);
 /// Seals often, so that there is much to remember.
 const OFTEN: &[&str] = &["--interval", "100ms"];
 /// Between two flipped bits; less than any database would leave unused.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::away::{NEVER, assert_whole, status, wait_for_phase};
 use crate::processes::{in_front, is_mounted, must_exit, newest, run, signal, world};
 use crate::s3_server::{Fault, Rule, S3Server};
-use crate::world::{World, can_mount};
+use crate::world::{World, can_mount, when_unused};
 
 /// A logical block, by which large files are compared.
 const BLOCK: u64 = 64 << 20;
@@ -58,8 +58,8 @@ fn while_an_unmounted_process_uploads_the_past_can_be_mounted_and_then_the_prese
         ..Rule::always(Fault::Hang)
     });
     fs::write(source.join("file"), "second").unwrap();
-    let unmounted = Command::new("fusermount3").arg("-u").arg(&source).status();
-    assert!(unmounted.unwrap().success());
+    let unmounted = when_unused(Command::new("fusermount3").arg("-u").arg(&source));
+    assert!(unmounted.status.success());
     wait_for_phase(&world, "draining");
 
     must_exit(&run(&world, "mount", &source, &["--at", "first"]), 0);

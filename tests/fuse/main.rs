@@ -26,6 +26,8 @@ mod ending;
 mod hostile;
 mod live;
 mod model;
+mod native;
+mod options;
 mod outage;
 mod processes;
 mod requests;

@@ -34,7 +34,7 @@ fn in_front(world: &World, before: &[&str]) -> Child {
         || !is_mounted(&source)
     {
         assert!(
-            began.elapsed() < std::time::Duration::from_secs(60),
+            began.elapsed() < std::time::Duration::from_secs(180),
             "the mount did not come to be"
         );
     }

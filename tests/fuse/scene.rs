@@ -79,8 +79,9 @@ impl Scene {
             on_fsync: None,
         };
         let live = Live::new(Arc::clone(&epochs), source, journal, options);
-        let session =
-            session::mount(live, &mountpoint, &session::Options::new("a,name")).expect("mounted");
+        let session = live
+            .mount(&mountpoint, &session::Options::new("a,name"))
+            .expect("mounted");
         Some(Self {
             session,
             epochs,
@@ -144,7 +145,7 @@ pub(crate) fn unmount(session: &Session) {
 }
 
 /// How long a mount may seem to be in use.
-const BUSY_MAX: Duration = Duration::from_secs(10);
+const BUSY_MAX: Duration = Duration::from_secs(60);
 
 /// Runs `test` with the mount in both places.
 pub(crate) fn everywhere(test: impl Fn(&Scene)) {

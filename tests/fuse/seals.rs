@@ -24,7 +24,7 @@ const CUT: u64 = 24 * MIB;
 /// Two of these are as much as an open epoch holds without being copied ahead of its seal.
 const LARGE: u64 = 30 * MIB;
 /// Long enough for the slowest machine; a request that takes longer hangs.
-const HANGS_AFTER: Duration = Duration::from_secs(60);
+const HANGS_AFTER: Duration = Duration::from_secs(120);
 /// A program may be too late by chance, but not always.
 const ATTEMPTS: u32 = 10;
 

@@ -26,7 +26,7 @@ fn which(program: &str) -> bool {
 }
 
 /// For so long a mount may be in use by a process that is just starting.
-const IN_USE_MAX: Duration = Duration::from_secs(20);
+const IN_USE_MAX: Duration = Duration::from_secs(60);
 
 /// Directories and settings of one test.
 pub(crate) struct World {

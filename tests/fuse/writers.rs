@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 use std::time::Instant;
 
-use crate::away::{NEVER, assert_whole, status};
+use crate::away::{NEVER, assert_whole, mount_within_reach, status};
 use crate::processes::{in_front, is_mounted, must_exit, newest, run, signal, world};
 use crate::s3_server::S3Server;
-use crate::world::{World, can_mount};
+use crate::world::{World, can_mount, when_unused};
 
 /// A second machine: the same repository, and everything else its own.
 struct Elsewhere<'a> {
@@ -25,12 +25,15 @@ impl<'a> Elsewhere<'a> {
         Self { world, dir }
     }
 
-    fn run(&self, command: &str, more: &[&str]) -> Output {
-        let mut arguments = vec![command.as_ref(), self.dir.as_os_str()];
+    fn run(&self, name: &str, more: &[&str]) -> Output {
+        let mut arguments = vec![name.as_ref(), self.dir.as_os_str()];
         arguments.extend(more.iter().map(OsStr::new));
         let mut command = self.world.command(arguments);
         command.env("REWINDFS_STATE_DIR", self.world.path("state-elsewhere"));
-        command.output().unwrap()
+        match name {
+            "umount" => when_unused(&mut command),
+            _ => command.output().unwrap(),
+        }
     }
 }
 
@@ -112,14 +115,14 @@ fn a_suspended_writer_that_was_replaced_publishes_nothing_when_it_wakes() {
     drop(suspended);
 
     fs::write(source.join("file"), "of a writer that was replaced").unwrap();
-    let told = must_exit(&run(&world, "sync", &source, &["--timeout", "60s"]), 11);
+    let told = must_exit(&run(&world, "sync", &source, &["--timeout", "300s"]), 11);
     assert!(told.contains("another writer"), "{told}");
     let halted = status(&world);
     assert_eq!(halted["phase"], "halted", "{halted}");
     assert_eq!(newest(&world, "there"), "there");
     let file = source.join("file");
     assert!(fs::read_to_string(&file).unwrap().starts_with("of a"));
-    must_exit(&run(&world, "umount", &source, &["--no-wait"]), 0);
+    world.run(["umount".as_ref(), source.as_os_str(), "--no-wait".as_ref()]);
     process.wait().unwrap();
     assert_eq!(newest(&world, "there"), "there");
 
@@ -128,7 +131,7 @@ fn a_suspended_writer_that_was_replaced_publishes_nothing_when_it_wakes() {
     must_exit(&elsewhere.run("umount", &[]), 0);
     assert_eq!(newest(&world, "there"), "and more");
     // And this one after it, when a person mounts it again.
-    world.mount(&[]);
+    mount_within_reach(&world);
     must_exit(&run(&world, "sync", &source, &[]), 0);
     assert!(newest(&world, "file").starts_with("of a writer"));
     world.unmount(&source);

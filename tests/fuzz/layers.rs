@@ -9,6 +9,9 @@ pub mod id;
 #[path = "../../src/clock.rs"]
 pub mod clock;
 
+#[path = "../../src/sys/mod.rs"]
+pub mod sys;
+
 #[path = "../../src/compress.rs"]
 pub mod compress;
 

@@ -113,6 +113,7 @@ fn passwords_come_from_variable_file_and_command_and_are_never_empty() {
     assert_exit(&with("REWINDFS_PASSWORD", ""), 12);
     assert_exit(&with("REWINDFS_PASSWORD_FILE", "/nonexistent"), 1);
     assert_exit(&with("REWINDFS_PASSWORD_COMMAND", "exit 3"), 12);
+    assert_exit(&with("REWINDFS_PASSWORD_COMMAND", "true"), 12);
     // Nothing set and no terminal: the message says what to set.
     let nothing = with("UNRELATED", "1");
     assert_exit(&nothing, 12);

@@ -255,9 +255,10 @@ async fn s3_wrong_credentials_buckets_and_servers_are_told_apart() {
         );
     }
 
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // A port that is taken, so that no server of another test gets it, and at which nobody listens.
+    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let endpoint = format!("http://{}", nobody.local_addr().unwrap());
-    drop(nobody);
     let gone = S3Place {
         endpoint: Some(endpoint),
         ..right
@@ -442,8 +443,14 @@ fn metadata_service(status: &'static str) -> String {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let mut head = BufReader::new(stream.try_clone().unwrap()).lines();
-            let request = head.next().unwrap().unwrap();
-            while head.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+            // Who waits for it no longer than a second may have gone, and asks again.
+            let Some(Ok(request)) = head.next() else {
+                continue;
+            };
+            while head
+                .next()
+                .is_some_and(|line| line.is_ok_and(|line| !line.is_empty()))
+            {}
             let text = match request.split(' ').nth(1).unwrap() {
                 "/latest/api/token" => "token".to_owned(),
                 path if path.ends_with("/security-credentials/") => "role".to_owned(),
@@ -452,12 +459,12 @@ fn metadata_service(status: &'static str) -> String {
                 ),
                 path => panic!("{path}"),
             };
-            write!(
+            let answered = write!(
                 stream,
                 "HTTP/1.1 {status}\r\nx-aws-ec2-metadata-token-ttl-seconds: 600\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
                 text.len()
-            )
-            .unwrap();
+            );
+            drop(answered);
         }
     });
     format!("http://{address}")

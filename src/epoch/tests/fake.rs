@@ -207,30 +207,23 @@ impl FakeSource {
     }
 }
 
-pub(super) struct Fake(pub(super) Arc<FakeSource>);
-
-impl Origin for Fake {
-    fn free_bytes(&self) -> io::Result<u64> {
-        Ok(u64::MAX)
-    }
-
-    fn stat(&self, node: &Node) -> io::Result<Stat> {
-        let inode = self.0.inode(node.id)?;
+impl FakeInode {
+    fn stat(&self, id: FileId) -> Stat {
         let time = Timespec {
-            secs: inode.version,
+            secs: self.version,
             nanos: 0,
         };
-        Ok(Stat {
-            kind: if DIRS.contains(&node.id) {
+        Stat {
+            kind: if DIRS.contains(&id) {
                 Kind::Dir
             } else {
                 Kind::File
             },
-            mode: inode.mode,
+            mode: self.mode,
             uid: 0,
             gid: 0,
-            links: inode.links,
-            size: inode.data.len() as u64,
+            links: self.links,
+            size: self.data.len() as u64,
             blocks: 0,
             rdev: 0,
             dev: 0,
@@ -239,12 +232,27 @@ impl Origin for Fake {
             ctime: time,
             atime: time,
             btime: None,
-        })
+        }
+    }
+
+    fn xattrs(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        vec![(b"user.mode".to_vec(), self.mode.to_le_bytes().to_vec())]
+    }
+}
+
+pub(super) struct Fake(pub(super) Arc<FakeSource>);
+
+impl Origin for Fake {
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
+    fn stat(&self, node: &Node) -> io::Result<Stat> {
+        Ok(self.0.inode(node.id)?.stat(node.id))
     }
 
     fn xattrs(&self, node: &Node) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        let mode = self.0.inode(node.id)?.mode;
-        Ok(vec![(b"user.mode".to_vec(), mode.to_le_bytes().to_vec())])
+        Ok(self.0.inode(node.id)?.xattrs())
     }
 
     fn read_link(&self, node: &Node) -> io::Result<Vec<u8>> {
@@ -260,7 +268,7 @@ impl Origin for Fake {
 struct OpenFile(Arc<FakeSource>, FileId);
 
 impl OpenFile {
-    fn data<T>(&self, look: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
+    fn look<T>(&self, look: impl FnOnce(&FakeInode) -> T) -> io::Result<T> {
         if self.0.broken.load(Ordering::SeqCst) {
             return Err(io::Error::other("the disk is broken"));
         }
@@ -269,8 +277,12 @@ impl OpenFile {
                 .inodes
                 .get(&self.1)
                 .or_else(|| state.dead.get(&self.1));
-            look(&inode.expect("an open file stays readable").data)
+            look(inode.expect("an open file stays readable"))
         }))
+    }
+
+    fn data<T>(&self, look: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
+        self.look(|inode| look(&inode.data))
     }
 }
 
@@ -284,8 +296,12 @@ impl Contents for OpenFile {
         })
     }
 
-    fn size(&self) -> io::Result<u64> {
-        self.data(|data| data.len() as u64)
+    fn stat(&self) -> io::Result<Stat> {
+        self.look(|inode| inode.stat(self.1))
+    }
+
+    fn xattrs(&self) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        self.look(FakeInode::xattrs)
     }
 
     /// Pages of zeros count as holes.

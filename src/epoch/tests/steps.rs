@@ -211,21 +211,21 @@ fn cutting_off_more_than_can_be_copied_folds_at_once() {
     write(&world, &file, 0, &vec![3; 17 << 20]);
     let sealed = sealed(&world);
     let files = [&file];
-    let began = Instant::now();
     let mut guard = world.epochs.change(&files).unwrap();
     guard.resize(&file, 17 << 20, 0).unwrap();
     world
         .source
         .apply(guard.epoch(), Effect::Truncate { id: FILE, len: 0 });
     drop(guard);
-    assert!(began.elapsed() < Duration::from_millis(100));
     assert!(sealed.is_folded());
     assert!(matches!(
         sealed.take(FILE, 0..MIB),
         Err(CaptureError::Folded)
     ));
     assert!(sealed.finish().is_err());
-    assert_eq!(world.epochs.counters().folds, 1);
+    let counters = world.epochs.counters();
+    // Nothing was copied first, and nobody was waited for: this thread is the only one that could take anything.
+    assert_eq!((counters.folds, counters.preserved_bytes), (1, 0));
     let again = world.epochs.seal().unwrap();
     let inode = again.inode(FILE).unwrap();
     assert!(inode.fresh);

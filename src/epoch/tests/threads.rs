@@ -12,6 +12,12 @@ use super::flusher::{Capture, Flusher};
 use super::operations::{Request, run};
 use crate::epoch::{CaptureError, Options};
 
+/// No commit takes this long, on any machine; if one does there will be none.
+const COMMIT_MAX: Duration = Duration::from_secs(120);
+/// Steps of a capture after one of which, on average, the writers come in, if they do not run beside it anyway. On a machine with one core
+/// each time costs as many slices of it as there are writers.
+const YIELD_EVERY: u32 = 16;
+
 /// Writers and a flusher until enough commits are made.
 fn play(options: &Options, commits_wanted: u32, seed: u64) -> World {
     let world = World::new(options);
@@ -38,7 +44,7 @@ fn play(options: &Options, commits_wanted: u32, seed: u64) -> World {
 fn flush(world: &World, commits: &AtomicU32, wanted: u32, seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut flusher = Flusher::new(world);
-    let until = Instant::now() + Duration::from_secs(60);
+    let mut until = Instant::now() + COMMIT_MAX;
     while commits.load(Ordering::SeqCst) < wanted {
         assert!(Instant::now() < until, "no progress");
         world
@@ -53,6 +59,7 @@ fn flush(world: &World, commits: &AtomicU32, wanted: u32, seed: u64) {
         let mut capture = flusher.begin(sealed, &mut rng);
         if capture_all(&mut capture, &mut rng) && flusher.finish(capture, world) {
             commits.fetch_add(1, Ordering::SeqCst);
+            until = Instant::now() + COMMIT_MAX;
         }
     }
 }
@@ -67,7 +74,9 @@ fn capture_all(capture: &mut Capture, rng: &mut StdRng) -> bool {
             Err(CaptureError::Folded) => return false,
             Err(error) => panic!("{error}"),
         }
-        thread::yield_now();
+        if rng.random_range(0..YIELD_EVERY) == 0 {
+            thread::yield_now();
+        }
     }
     true
 }

@@ -6,14 +6,15 @@
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::fake::{Effect, ROOMY, TIGHT, World};
 use super::steps::{FILE, create, sealed, write};
-use crate::epoch::{LiveInode, Sealed};
+use crate::epoch::patience::{OWN_PAGES_WAIT_MAX, STALLED_AFTER};
+use crate::epoch::{CaptureError, LiveInode, Sealed};
 
 /// Long enough for the slowest machine, short enough to be no waiting for a store.
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(60);
 /// More than one truncate may preserve.
 const LARGE: usize = 17 << 20;
 
@@ -78,16 +79,41 @@ fn a_flusher_that_moves_is_waited_for() {
     let file = create(&world, FILE, b"f");
     write(&world, &file, 0, &vec![3; LARGE]);
     fold_thrice(&world, &file);
-    let taken = sealed(&world);
-    thread::scope(|scope| {
-        let cutting = scope.spawn(|| cut(&world, &file));
-        let mut at = 0;
-        while at < LARGE as u64 {
-            let bytes = taken.take(FILE, at..at + (1 << 20)).unwrap();
-            assert!(bytes.iter().all(|&byte| byte == 3));
-            at += bytes.len() as u64;
+    loop {
+        let taken = sealed(&world);
+        let (all, still) = thread::scope(|scope| {
+            let begun = Instant::now();
+            scope.spawn(|| cut(&world, &file));
+            let still = take_all(&taken, begun);
+            (begun.elapsed(), still)
+        });
+        if taken.finish().is_ok() {
+            break;
         }
-        cutting.join().unwrap();
-    });
-    taken.finish().expect("the writer has waited");
+        // The machine has kept this thread from moving for so long that a writer may no longer wait for it. Then it is no such flusher.
+        assert!(
+            still >= STALLED_AFTER || all >= OWN_PAGES_WAIT_MAX,
+            "given up after {all:?}, of which it stood still for {still:?} at most"
+        );
+        write(&world, &file, 0, &vec![3; LARGE]);
+    }
+}
+
+/// Takes the file piece by piece as long as the epoch is not folded; the longest that one took, the first since `begun`.
+fn take_all(taken: &Sealed, begun: Instant) -> Duration {
+    let (mut at, mut longest, mut before) = (0, Duration::ZERO, begun);
+    while at < LARGE as u64 {
+        let bytes = match taken.take(FILE, at..at + (1 << 20)) {
+            Err(CaptureError::Folded) => Default::default(),
+            bytes => bytes.unwrap(),
+        };
+        longest = longest.max(before.elapsed());
+        before = Instant::now();
+        if bytes.is_empty() {
+            break;
+        }
+        assert!(bytes.iter().all(|&byte| byte == 3));
+        at += bytes.len() as u64;
+    }
+    longest
 }

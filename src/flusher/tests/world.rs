@@ -30,6 +30,8 @@ use crate::store::metered::{Meter, Metered};
 use crate::store::overlay::Overlay;
 
 pub(super) const LONG: Duration = Duration::from_secs(3600);
+/// How long a stop may take to publish what is there: on the slowest machine it does not.
+pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Where everything lies. Outlives the processes that a test lets die.
 pub(super) struct World {
@@ -378,7 +380,7 @@ impl Writer {
 
     /// A clean stop.
     pub(super) async fn stop(self) -> crate::flusher::Stopped {
-        let stopped = self.handle.stop(Duration::from_secs(20)).await.unwrap();
+        let stopped = self.handle.stop(PATIENCE).await.unwrap();
         assert!(stopped.captured, "{:?}", stopped.status);
         stopped
     }

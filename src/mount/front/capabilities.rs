@@ -11,12 +11,13 @@ const WRITE_LEN_MAX: u32 = 1 << 20;
 const BACKGROUND_MAX: u16 = 64;
 
 /// What the mount cannot be right without.
-const NEEDED: InitFlags = InitFlags::FUSE_POSIX_ACL
-    .union(InitFlags::FUSE_DONT_MASK)
-    .union(InitFlags::FUSE_ATOMIC_O_TRUNC);
+///
+/// Not FUSE_ATOMIC_O_TRUNC, which saves a request where a file that exists is opened to be overwritten: with it, opening a running
+/// program to read with `O_TRUNC` empties it before the kernel finds that it is running (`ETXTBSY`), and what runs dies.
+const NEEDED: InitFlags = InitFlags::FUSE_POSIX_ACL.union(InitFlags::FUSE_DONT_MASK);
 /// Clearing set-id bits is left to us. In its second version (Linux 5.12) the kernel tells with each write whether the
 /// writer's rights demand it, and asks for a file's capabilities once instead of before every write (counted with strace).
-/// It tells with truncating and O_TRUNC too, but fuser 0.18 does not pass that on: there we go by the caller's id.
+/// It tells with truncating too, but fuser 0.18 does not pass that on: there we go by the caller's id.
 const CLEARS_SET_ID: InitFlags = InitFlags::FUSE_HANDLE_KILLPRIV_V2;
 /// The same in its first version.
 const CLEARS_SET_ID_UNTOLD: InitFlags = InitFlags::FUSE_HANDLE_KILLPRIV;

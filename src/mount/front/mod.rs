@@ -18,11 +18,14 @@ use fuser::{
 };
 
 use self::capabilities::ClearsSetId;
-use self::words::{attributes, cache_flags, caller, empty, id, nothing, time, written, xattr};
+use self::words::{
+    asker, attributes, cache_flags, caller, empty, id, nothing, time, written, xattr,
+};
 use super::ops::{self, Ops, Options, SetAttributes, Shown};
 use crate::epoch::Epochs;
 use crate::fuse::attr;
 use crate::fuse::errno::errno;
+use crate::fuse::session::{self, Session};
 use crate::journal::Journal;
 use crate::source::Source;
 
@@ -33,7 +36,11 @@ mod words;
 /// Numbers are never used twice, so there is only one generation of each.
 const GENERATION: Generation = Generation(0);
 
-/// The live mount of one source; hand it to [`crate::fuse::session::mount`].
+/// [`fuser::Notifier::inval_inode`]: a negative offset concerns attributes alone and leaves the page cache as it is, so that it waits for
+/// nobody and may be sent by a thread that is answering a request.
+const ATTRIBUTES_ALONE: i64 = -1;
+
+/// The live mount of one source.
 pub struct Live {
     ops: Arc<Ops>,
     /// Who says which writes take set-id bits away.
@@ -52,6 +59,22 @@ impl Live {
             ops: Arc::new(Ops::new(epochs, source, journal, options)),
             set_id: ClearsSetId::Untold,
         }
+    }
+
+    /// Mounts it ([`session::mount`]).
+    pub fn mount(
+        self,
+        place: &Path,
+        options: &session::Options,
+    ) -> Result<Session, session::Error> {
+        let ops = self.ops();
+        let session = session::mount(self, place, options)?;
+        let notifier = session.notifier();
+        ops.mounted(Box::new(move |id| {
+            // It fails if the kernel has forgotten the inode, and with it the attributes.
+            let _forgotten = notifier.inval_inode(INodeNo(id.0), ATTRIBUTES_ALONE, 0);
+        }));
+        Ok(session)
     }
 
     /// The operations, for whoever wants to look at their counters while the mount runs.
@@ -131,7 +154,7 @@ impl Filesystem for Live {
         let handle = fh.map(|fh| fh.0);
         let shown = self
             .ops
-            .set_attributes(id(ino), handle, &set, request.uid());
+            .set_attributes(id(ino), handle, &set, &asker(request));
         self.attr(shown, reply);
     }
 
@@ -228,7 +251,7 @@ impl Filesystem for Live {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.ops.open(id(ino), flags.0, request.uid()) {
+        match self.ops.open(id(ino), flags.0, &asker(request)) {
             Ok(open) => reply.opened(FileHandle(open.handle), cache_flags(open.keep_cache)),
             Err(error) => reply.error(errno(&error)),
         }
@@ -244,10 +267,9 @@ impl Filesystem for Live {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let caller = caller(request, umask);
-        let created = self
-            .ops
-            .create(id(parent), name.as_bytes(), mode, flags, &caller);
+        let (parent, name) = (id(parent), name.as_bytes());
+        let (caller, asker) = (caller(request, umask), asker(request));
+        let created = self.ops.create(parent, name, mode, flags, &caller, &asker);
         match created {
             Ok((shown, open)) => reply.created(
                 &self.ops.options().ttl,
@@ -304,7 +326,7 @@ impl Filesystem for Live {
             offset,
             data,
             flags: flags.0,
-            clears_set_id: told || untold,
+            clears_set_id: (told || untold).then(|| asker(request)),
         };
         written(self.ops.write(write), reply);
     }
@@ -415,7 +437,7 @@ impl Filesystem for Live {
 
     fn setxattr(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -423,7 +445,8 @@ impl Filesystem for Live {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let set = self.ops.set_xattr(id(ino), name.as_bytes(), value, flags);
+        let (name, asker) = (name.as_bytes(), asker(request));
+        let set = self.ops.set_xattr(id(ino), name, value, flags, &asker);
         empty(set, reply);
     }
 
@@ -431,8 +454,9 @@ impl Filesystem for Live {
         xattr(self.ops.xattr(id(ino), name.as_bytes()), room, reply);
     }
 
-    fn listxattr(&self, _: &Request, ino: INodeNo, room: u32, reply: ReplyXattr) {
-        xattr(self.ops.xattr_names(id(ino)), room, reply);
+    fn listxattr(&self, request: &Request, ino: INodeNo, room: u32, reply: ReplyXattr) {
+        let names = self.ops.xattr_names(id(ino), &asker(request));
+        xattr(names, room, reply);
     }
 
     fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -463,7 +487,8 @@ impl Filesystem for Live {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let done = self.ops.allocate(fh.0, mode, offset, length, request.uid());
+        let asker = asker(request);
+        let done = self.ops.allocate(fh.0, mode, offset, length, &asker);
         empty(done, reply);
     }
 
@@ -499,7 +524,7 @@ impl Filesystem for Live {
             from: (from.0, from_offset),
             to: (to.0, to_offset),
             len: length,
-            uid: request.uid(),
+            asker: asker(request),
         };
         written(self.ops.copy_range(copy), reply);
     }

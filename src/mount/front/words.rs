@@ -10,7 +10,7 @@ use fuser::{
 use crate::fuse::attr;
 use crate::fuse::errno::errno;
 use crate::id::FileId;
-use crate::mount::ops::Shown;
+use crate::mount::ops::{Asker, Shown};
 use crate::source::Caller;
 use crate::sys::SetTime;
 
@@ -88,6 +88,14 @@ pub(super) fn caller(request: &Request, umask: u32) -> Caller {
         uid: request.uid(),
         gid: request.gid(),
         umask,
+    }
+}
+
+pub(super) fn asker(request: &Request) -> Asker {
+    Asker {
+        uid: request.uid(),
+        gid: request.gid(),
+        pid: request.pid(),
     }
 }
 

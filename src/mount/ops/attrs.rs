@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Ops, Shown};
+use super::{Asker, Ops, Shown};
 use crate::id::FileId;
 use crate::source::Stat;
 use crate::sys::{self, SetTime, Statvfs};
@@ -50,13 +50,13 @@ impl Ops {
         Ok(Shown { id, stat })
     }
 
-    /// Sets attributes for `caller_uid`, whose right to do so the kernel has checked.
+    /// Sets attributes for `asker`, whose right to do so the kernel has checked.
     pub fn set_attributes(
         &self,
         id: FileId,
         handle: Option<u64>,
         set: &SetAttributes,
-        caller_uid: u32,
+        asker: &Asker,
     ) -> io::Result<Shown> {
         let inode = self.inode(id)?;
         let node = inode.node();
@@ -65,17 +65,23 @@ impl Ops {
         let before = self.source.stat(node)?;
         // Held to the end, so that what was set can be shown: there may be no other descriptor to be had.
         let fd = self.source.path_fd(node)?;
-        if set.uid.is_some() || set.gid.is_some() {
+        let chowned = set.uid.is_some() || set.gid.is_some();
+        // chown(2) of neither owner nor group, which takes set-id bits away all the same. The kernel does not say who may.
+        let empty = *set == SetAttributes::default();
+        if chowned || (empty && (asker.keeps_set_id() || asker.uid == before.uid)) {
             self.source.set_owner(node, set.uid, set.gid)?;
+            self.clear_set_id(&inode, &before, asker)?;
         }
         if let Some(size) = set.size {
             guard.resize(inode.live(), before.size, size)?;
             // By the handle where it can: the file may allow writing to nobody any more, or have no name.
             match handle.and_then(|handle| self.files.get(handle).ok()) {
                 Some(open) if open.writable && open.inode.id() == id => open.file.set_len(size)?,
+                // What opens with O_TRUNC looks like this. On an empty file, too, that counts as a change of contents: unlike truncate(2).
+                _ if size == 0 => self.source.empty(node)?,
                 _ => self.source.truncate(node, size)?,
             }
-            self.clear_set_id(&inode, &before, caller_uid)?;
+            self.clear_set_id(&inode, &before, asker)?;
         }
         if let Some(mode) = set.mode {
             self.source.set_mode(node, mode)?;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::{Event, Ops, os_error};
+use super::{Asker, Event, Ops, os_error};
 use crate::failpoint::{self, Point};
 use crate::id::FileId;
 use crate::mount::handles::OpenFile;
@@ -65,8 +65,8 @@ pub struct Write<'a> {
     pub data: &'a [u8],
     /// The open file's `O_*` flags now.
     pub flags: i32,
-    /// The writer's rights do not reach far enough to leave set-id bits on the file.
-    pub clears_set_id: bool,
+    /// The writer, if its rights do not reach far enough to leave set-id bits on the file.
+    pub clears_set_id: Option<Asker>,
 }
 
 /// A copy as it was asked for: (handle, offset) on both sides.
@@ -79,15 +79,15 @@ pub struct Copy {
     /// Bytes wanted.
     pub len: u64,
     /// Who.
-    pub uid: u32,
+    pub asker: Asker,
 }
 
 impl Ops {
-    /// Opens a file; with `O_TRUNC` it is emptied.
-    pub fn open(&self, id: FileId, flags: i32, uid: u32) -> io::Result<Opened> {
+    /// Opens a file; with `O_TRUNC` it is emptied (the kernel asks for that with `create` alone; else it truncates after opening).
+    pub fn open(&self, id: FileId, flags: i32, asker: &Asker) -> io::Result<Opened> {
         let inode = self.inode(id)?;
         let file = if flags & libc::O_TRUNC != 0 {
-            self.open_emptied(&inode, flags, uid)?
+            self.open_emptied(&inode, flags, asker)?
         } else {
             self.source.open_node(inode.node(), file_flags(flags))?
         };
@@ -96,14 +96,14 @@ impl Ops {
         Ok(self.opened(inode, file, &stat, flags))
     }
 
-    fn open_emptied(&self, inode: &Inode, flags: i32, uid: u32) -> io::Result<File> {
+    fn open_emptied(&self, inode: &Inode, flags: i32, asker: &Asker) -> io::Result<File> {
         let touched = [inode.live()];
         let mut guard = self.epochs.change(&touched)?;
         let before = self.source.stat(inode.node())?;
         guard.resize(inode.live(), before.size, 0)?;
         let flags = file_flags(flags) | libc::O_TRUNC;
         let file = self.source.open_node(inode.node(), flags)?;
-        self.clear_set_id(inode, &before, uid)?;
+        self.clear_set_id(inode, &before, asker)?;
         inode.changed(&before, &stat(&file)?);
         Ok(file)
     }
@@ -129,8 +129,10 @@ impl Ops {
         let open = self.files.get(write.handle)?;
         let len = write.data.len() as u64;
         let end = write.offset.checked_add(len).ok_or(os_error(libc::EFBIG))?;
-        if write.clears_set_id && open.inode.may_have_set_id() {
-            self.clear_set_id_before_write(&open.inode)?;
+        if let Some(asker) = &write.clears_set_id
+            && open.inode.may_have_set_id()
+        {
+            self.clear_set_id_before_write(&open.inode, asker)?;
         }
         let live = open.inode.live();
         let guard = self.epochs.write(live, write.offset..end)?;
@@ -193,7 +195,7 @@ impl Ops {
         mode: i32,
         start: u64,
         len: u64,
-        uid: u32,
+        asker: &Asker,
     ) -> io::Result<()> {
         let open = self.files.get(handle)?;
         let end = start.checked_add(len).ok_or(os_error(libc::EFBIG))?;
@@ -208,7 +210,7 @@ impl Ops {
             guard.dirty(live, start..end)?;
         }
         sys::allocate(&open.file, mode, start, len)?;
-        self.clear_set_id(&open.inode, &before, uid)
+        self.clear_set_id(&open.inode, &before, asker)
     }
 
     /// lseek(2) for `SEEK_DATA` and `SEEK_HOLE`; the kernel does the others itself.
@@ -237,44 +239,9 @@ impl Ops {
         }
         guard.dirty(live, copy.to.1..end)?;
         let copied = sys::copy_range(&from.file, copy.from.1, &to.file, copy.to.1, len as usize)?;
-        self.clear_set_id(&to.inode, &before, copy.uid)?;
+        self.clear_set_id(&to.inode, &before, &copy.asker)?;
         Ok(copied)
     }
-
-    /// A write by an ordinary user takes set-id bits away; we are root on the source, so the kernel there does not.
-    fn clear_set_id_before_write(&self, inode: &Inode) -> io::Result<()> {
-        let touched = [inode.live()];
-        let _guard = self.epochs.change(&touched)?;
-        let before = self.source.stat(inode.node())?;
-        self.take_set_id(inode, &before)
-    }
-
-    /// Does to the set-id bits what a change of contents by `uid` does natively. Under an exclusive guard.
-    pub(super) fn clear_set_id(&self, inode: &Inode, before: &Stat, uid: u32) -> io::Result<()> {
-        if uid == 0 {
-            return Ok(());
-        }
-        self.take_set_id(inode, before)
-    }
-
-    fn take_set_id(&self, inode: &Inode, before: &Stat) -> io::Result<()> {
-        let left = without_set_id(before.mode);
-        if left == before.mode {
-            return Ok(());
-        }
-        self.source.set_mode(inode.node(), left.into())?;
-        inode.notice(&Stat {
-            mode: left,
-            ..before.clone()
-        });
-        Ok(())
-    }
-}
-
-/// Set-group-id without group-execute is no privilege and stays.
-fn without_set_id(mode: u16) -> u16 {
-    let group = if mode & 0o010 != 0 { 0o2000 } else { 0 };
-    mode & !(0o4000 | group)
 }
 
 fn stat(file: &File) -> io::Result<Stat> {
@@ -299,15 +266,6 @@ fn write_all_possible(file: &File, offset: u64, data: &[u8]) -> io::Result<usize
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn set_id_bits_go_as_they_do_natively() {
-        assert_eq!(without_set_id(0o4755), 0o755);
-        assert_eq!(without_set_id(0o6775), 0o775);
-        assert_eq!(without_set_id(0o2755), 0o755);
-        assert_eq!(without_set_id(0o2745), 0o2745);
-        assert_eq!(without_set_id(0o1777), 0o1777);
-    }
 
     #[test]
     fn durability_follows_the_flags() {

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::data::file_flags;
-use super::{Opened, Ops, Shown, os_error};
+use super::{Asker, Opened, Ops, Shown, os_error};
 use crate::epoch::{Guard, LiveInode};
 use crate::format::entry::{Kind, NameEntry};
 use crate::id::FileId;
@@ -59,6 +59,7 @@ impl Ops {
         mode: u32,
         flags: i32,
         caller: &Caller,
+        asker: &Asker,
     ) -> io::Result<(Shown, Opened)> {
         let parent = self.inode(dir)?;
         let created = self.make(&parent, name, |dir| {
@@ -77,7 +78,7 @@ impl Ops {
             {
                 // Somebody beside the mount was faster.
                 let found = self.lookup(dir, name)?;
-                let opened = self.open(found.id, flags, caller.uid);
+                let opened = self.open(found.id, flags, asker);
                 Ok((
                     found.clone(),
                     opened.inspect_err(|_| self.forget(found.id, 1))?,

@@ -79,7 +79,7 @@ impl Scene {
     fn create(&self, name: &str) -> Opened {
         let made = self
             .ops
-            .create(FileId::ROOT, name.as_bytes(), 0o644, RW, &caller());
+            .create(FileId::ROOT, name.as_bytes(), 0o644, RW, &caller(), &DAEMON);
         made.expect("created").1
     }
 
@@ -89,7 +89,7 @@ impl Scene {
             offset,
             data,
             flags: RW,
-            clears_set_id: false,
+            clears_set_id: None,
         })
     }
 
@@ -122,6 +122,18 @@ impl Scene {
         names
     }
 }
+
+/// Who may leave set-id bits, and who may not.
+const DAEMON: Asker = Asker {
+    uid: 0,
+    gid: 0,
+    pid: 0,
+};
+const USER: Asker = Asker {
+    uid: 1000,
+    gid: 1000,
+    pid: 0,
+};
 
 fn caller() -> Caller {
     Caller {
@@ -271,7 +283,7 @@ fn an_open_file_outlives_its_name_and_its_space_goes_with_the_last_reference() {
     };
     scene
         .ops
-        .set_attributes(open.id, Some(open.handle), &set, 0)
+        .set_attributes(open.id, Some(open.handle), &set, &DAEMON)
         .expect("cut");
     assert_eq!(scene.read(open.handle), b"con");
     scene.ops.release(open.handle);
@@ -287,7 +299,11 @@ fn creating_what_exists_opens_it_unless_that_is_forbidden() {
     let scene = Scene::new();
     std::fs::write(scene.dir.join("file"), b"there").expect("written");
     let root = FileId::ROOT;
-    let create = |flags| scene.ops.create(root, b"file", 0o644, flags, &caller());
+    let create = |flags| {
+        scene
+            .ops
+            .create(root, b"file", 0o644, flags, &caller(), &DAEMON)
+    };
     assert_eq!(number(create(RW | libc::O_EXCL)), Some(libc::EEXIST));
     let (shown, open) = create(RW).expect("opened");
     assert_eq!(shown.stat.size, 5);
@@ -307,7 +323,7 @@ fn set_id_bits_go_with_a_write_that_demands_it_and_with_a_truncate() {
         };
         let shown = scene
             .ops
-            .set_attributes(open.id, None, &set, 0)
+            .set_attributes(open.id, None, &set, &DAEMON)
             .expect("set");
         assert_eq!(shown.stat.mode, 0o6755);
     };
@@ -330,9 +346,9 @@ fn set_id_bits_go_with_a_write_that_demands_it_and_with_a_truncate() {
         scene.ops.write(write).expect("written");
     };
     set_id();
-    write(false);
+    write(None);
     assert_eq!(mode(), 0o6755);
-    write(true);
+    write(Some(USER));
     assert_eq!(mode(), 0o755);
     set_id();
     let cut = SetAttributes {
@@ -341,19 +357,19 @@ fn set_id_bits_go_with_a_write_that_demands_it_and_with_a_truncate() {
     };
     scene
         .ops
-        .set_attributes(open.id, None, &cut, 1000)
+        .set_attributes(open.id, None, &cut, &USER)
         .expect("cut");
     assert_eq!(mode(), 0o755);
     set_id();
     scene
         .ops
-        .open(open.id, RW | libc::O_TRUNC, 1000)
+        .open(open.id, RW | libc::O_TRUNC, &USER)
         .expect("emptied");
     assert_eq!(mode(), 0o755);
     set_id();
     scene
         .ops
-        .open(open.id, RW | libc::O_TRUNC, 0)
+        .open(open.id, RW | libc::O_TRUNC, &DAEMON)
         .expect("emptied");
     assert_eq!(mode(), 0o6755);
 }
@@ -364,7 +380,7 @@ fn the_kernels_cache_is_kept_only_while_nobody_else_changes_the_file() {
     std::fs::write(scene.dir.join("file"), b"one").expect("written");
     let id = scene.ops.lookup(FileId::ROOT, b"file").expect("found").id;
     let keeps = |flags| {
-        let open = scene.ops.open(id, flags, 0).expect("opened");
+        let open = scene.ops.open(id, flags, &DAEMON).expect("opened");
         (open.keep_cache, open.handle)
     };
     let first = keeps(libc::O_RDONLY);
@@ -400,7 +416,7 @@ fn fsync_waits_for_the_journal_and_the_hook_and_tells() {
     });
     std::fs::write(scene.dir.join("file"), b"old").expect("written");
     let id = scene.ops.lookup(FileId::ROOT, b"file").expect("found").id;
-    let open = scene.ops.open(id, RW, 0).expect("opened");
+    let open = scene.ops.open(id, RW, &DAEMON).expect("opened");
     scene.write(open.handle, 0, b"new").expect("written");
     assert!(scene.journal.owes(id), "an existing file was changed");
     let refused = scene.ops.sync(open.handle, false);
@@ -411,7 +427,7 @@ fn fsync_waits_for_the_journal_and_the_hook_and_tells() {
     );
     assert!(!scene.journal.owes(id));
     scene.ops.release(open.handle);
-    let reader = scene.ops.open(id, libc::O_RDONLY, 0).expect("opened");
+    let reader = scene.ops.open(id, libc::O_RDONLY, &DAEMON).expect("opened");
     scene.ops.release(reader.handle);
     let all = [
         format!("{:?}", Event::Fsync(id)),
@@ -435,7 +451,7 @@ fn a_copy_is_bounded_and_stays_within_one_file() {
             from: (open.handle, from),
             to: (open.handle, to),
             len,
-            uid: 0,
+            asker: DAEMON,
         })
     };
     assert_eq!(copy(0, 50 << 20, u64::MAX).expect("copied"), 16 << 20);
@@ -451,11 +467,14 @@ fn what_the_kernel_never_sends_is_refused() {
     let open = scene.create("file");
     let unknown = FileId(12_345);
     assert_eq!(number(scene.ops.lookup(unknown, b"x")), Some(libc::ESTALE));
-    assert_eq!(number(scene.ops.open(unknown, RW, 0)), Some(libc::ESTALE));
+    assert_eq!(
+        number(scene.ops.open(unknown, RW, &DAEMON)),
+        Some(libc::ESTALE)
+    );
     assert_eq!(number(scene.write(777, 0, b"x")), Some(libc::EBADF));
     let high = scene.write(open.handle, u64::MAX - 1, b"xyz");
     assert_eq!(number(high), Some(libc::EFBIG));
-    let allocate = scene.ops.allocate(open.handle, 0, u64::MAX, 5, 0);
+    let allocate = scene.ops.allocate(open.handle, 0, u64::MAX, 5, &DAEMON);
     assert_eq!(number(allocate), Some(libc::EFBIG));
     let seek = scene.ops.seek(open.handle, 0, libc::SEEK_SET);
     assert_eq!(number(seek), Some(libc::EINVAL));
@@ -559,7 +578,7 @@ fn a_tree_that_is_found_by_name_can_be_moved_about() {
         .id;
     let (file, open) = scene
         .ops
-        .create(b, b"file", 0o644, RW, &caller())
+        .create(b, b"file", 0o644, RW, &caller(), &DAEMON)
         .expect("made");
     scene.ops.release(open.handle);
     scene.rename("a", "x", 0).expect("renamed");

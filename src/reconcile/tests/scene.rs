@@ -163,6 +163,21 @@ impl Scene {
         self.dir.path().to_owned()
     }
 
+    /// Lets the file system's clock go on: what is changed from now on has another change time than what was changed before. On many a
+    /// kernel that clock moves a few times a millisecond at best, and a hundred times a second at worst.
+    pub(super) fn let_times_move(&self) {
+        let probe = self.state.path().join("probe");
+        let touched = || {
+            fs::write(&probe, b"x").unwrap();
+            let meta = fs::metadata(&probe).unwrap();
+            (meta.ctime(), meta.ctime_nsec())
+        };
+        let before = touched();
+        while touched() == before {
+            std::thread::yield_now();
+        }
+    }
+
     /// The mount is gone and comes back: nothing is known but what the commit says.
     pub(super) fn next_life(&mut self) {
         let none = TempDir::new().unwrap();

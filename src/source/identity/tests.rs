@@ -116,6 +116,21 @@ fn a_map_in_use_is_an_error_and_not_damage() {
     assert!(!dir.path().join("handles.damaged").exists());
 }
 
+/// A map that began empty is not asked for what nobody has put into it, but is for what memory has let go.
+#[test]
+fn what_falls_out_of_memory_is_still_known() {
+    let long = |number: usize| Handle(number.to_be_bytes()[..].into());
+    let dir = tempfile::tempdir().expect("a directory");
+    let map = Identity::open(dir.path(), FileId(2)).expect("opens");
+    let number = |n| map.number(&long(n), FileId::ROOT).expect("numbered");
+    let first: Vec<FileId> = (0..10).map(number).collect();
+    for n in 10..RECENT_MAX + 5000 {
+        number(n);
+    }
+    assert_eq!((0..10).map(number).collect::<Vec<_>>(), first);
+    assert_eq!(map.known(&long(usize::MAX)).expect("read"), None);
+}
+
 /// A disk that is full of something else: what a user has created is there and must be known, whatever becomes of the map.
 #[test]
 fn a_map_that_cannot_be_written_knows_what_was_created_all_the_same() {
@@ -130,7 +145,11 @@ fn a_map_that_cannot_be_written_knows_what_was_created_all_the_same() {
         map.trouble()
             .is_some_and(|why| why.contains("file numbers"))
     );
-    map.recent.iter().for_each(|shard| shard.lock().clear());
+    map.recent.iter().for_each(|shard| {
+        let mut recent = shard.lock();
+        recent.numbers.clear();
+        recent.complete = false;
+    });
     assert_eq!(map.known(&handle(3)).expect("read"), Some(id));
     assert_eq!(map.number(&handle(3), FileId::ROOT).expect("known"), id);
     let again = map.reserve(FileId::ROOT).expect("numbers are at hand");
