@@ -20,6 +20,8 @@ use crate::daemon::opening::{self, Opening};
 use crate::daemon::signals::Signals;
 use crate::id::Tag;
 use crate::repo::commits::{Found, snapshot_id};
+use crate::store::Traffic;
+use crate::store::pace::Limits;
 use crate::store::url::Location;
 
 /// Plain frames kept in memory unless the configuration file says otherwise: well inside the 256 MiB that a mount may use.
@@ -41,11 +43,13 @@ pub(crate) struct Context {
     pub(crate) now: Zoned,
     /// `--repo` or `REWINDFS_REPO`.
     pub(crate) repo: Option<Location>,
+    /// `--limit-upload` and `--limit-download`.
+    limits: Limits,
 }
 
 impl Context {
     /// Reads the environment, the configuration file and the state directory.
-    pub(crate) fn new(repo: Option<Location>) -> anyhow::Result<Self> {
+    pub(crate) fn new(repo: Option<Location>, limits: Limits) -> anyhow::Result<Self> {
         let dirs = Dirs::from_environment()?;
         let file = File::read(&dirs.config_file())?;
         let state = State::new(&dirs.state);
@@ -57,6 +61,7 @@ impl Context {
             known,
             now: Zoned::now(),
             repo,
+            limits,
         })
     }
 
@@ -129,9 +134,19 @@ impl Context {
             spools,
             witness: Arc::new(SeenHere::new(self.state.clone(), repo)),
             location,
+            traffic: self.traffic(),
             secret: opening::secret(password),
             cache: self.cache_options(),
         }
+    }
+
+    /// What counts and paces a command's traffic: the command line's limits before the configuration file's.
+    pub(crate) fn traffic(&self) -> Traffic {
+        let Limits { upload, download } = self.file.limits;
+        Traffic::limited(Limits {
+            upload: self.limits.upload.or(upload),
+            download: self.limits.download.or(download),
+        })
     }
 
     fn cache_options(&self) -> cache::Options {

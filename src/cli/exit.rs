@@ -143,8 +143,8 @@ impl Exit {
             store::Kind::Denied => Some(Self::Credentials),
             store::Kind::Corrupt => Some(Self::Damage),
             store::Kind::Full => Some(Self::NoSpace),
-            store::Kind::Invalid => Some(Self::Usage),
-            store::Kind::Retry | store::Kind::Missing => None,
+            store::Kind::Misplaced => Some(Self::NoRepository),
+            store::Kind::Retry | store::Kind::Missing | store::Kind::Invalid => None,
         }
     }
 

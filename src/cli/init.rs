@@ -58,7 +58,9 @@ impl Args {
             aes: self.aes,
             compression: self.compression,
         };
-        let (repository, recovery) = block_on(opening::create(&location, password, config))?;
+        let traffic = context.traffic();
+        let (repository, recovery) =
+            block_on(opening::create(&location, &traffic, password, config))?;
         output::note(
             "Write the recovery key down and keep it apart from this machine: it is shown this once, and opens\n\
              the repository when the password is lost. It is accepted wherever the password is asked for.",

@@ -32,9 +32,12 @@ mod ls;
 mod restore;
 
 mod check;
+mod doctor;
 
 mod debug;
 
+use crate::config::size;
+use crate::store::pace::Limits;
 use crate::store::url::Location;
 use crate::sys;
 use context::Context;
@@ -77,6 +80,12 @@ struct CommandLine {
         value_name = "REPO"
     )]
     repo: Option<Location>,
+    /// Send no faster to the repository than this: 2MiB/s, 500KB/s (at least 16KiB/s)
+    #[arg(long, global = true, value_name = "RATE", value_parser = size::rate, help_heading = "Bandwidth")]
+    limit_upload: Option<u64>,
+    /// Read no faster from the repository than this
+    #[arg(long, global = true, value_name = "RATE", value_parser = size::rate, help_heading = "Bandwidth")]
+    limit_download: Option<u64>,
     #[command(subcommand)]
     command: Command,
 }
@@ -94,6 +103,7 @@ enum Command {
     Cat(cat::Args),
     Restore(restore::Args),
     Check(check::Args),
+    Doctor(doctor::Args),
     Debug(debug::Args),
 }
 
@@ -112,7 +122,11 @@ pub fn run() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code()));
         }
     };
-    match Context::new(line.repo).and_then(|context| line.command.run(&context)) {
+    let limits = Limits {
+        upload: line.limit_upload,
+        download: line.limit_download,
+    };
+    match Context::new(line.repo, limits).and_then(|context| line.command.run(&context)) {
         Ok(exit) => exit.into(),
         Err(error) if error.is::<output::Closed>() => Exit::Done.into(),
         Err(error) => {
@@ -136,6 +150,7 @@ impl Command {
             Self::Cat(args) => args.run(context),
             Self::Restore(args) => args.run(context),
             Self::Check(args) => args.run(context),
+            Self::Doctor(args) => args.run(context),
             Self::Debug(args) => args.run(context),
         }
     }

@@ -9,7 +9,7 @@ use crate::config::dirs::is_dead_mount;
 use crate::config::shown::Shown;
 use crate::config::state::Known;
 use crate::daemon::control::Client;
-use crate::daemon::status::{Moment, Phase, Status};
+use crate::daemon::status::{Moment, Phase, Requests, Status};
 use crate::daemon::{self};
 use crate::fuse::mountinfo::{self, Entry};
 
@@ -170,6 +170,9 @@ fn print(status: &Status) -> anyhow::Result<()> {
     if let Some(kept) = keeping(status) {
         output::line(&format!("  waits        {kept}"))?;
     }
+    if status.phase != Phase::Stopped {
+        output::line(&format!("  requests     {}", asked(&status.requests)))?;
+    }
     if let Some(error) = &status.last_error {
         let since = match &status.last_error_since {
             Some(since) => format!(" (since {since})"),
@@ -200,6 +203,45 @@ fn keeping(status: &Status) -> Option<String> {
         })
         .collect();
     (!said.is_empty()).then(|| said.join(", "))
+}
+
+/// What has been asked of the store, and what that comes to.
+fn asked(requests: &Requests) -> String {
+    let Requests {
+        put,
+        list,
+        get,
+        head,
+        delete,
+        ..
+    } = requests;
+    let kinds = [
+        (put, "PUT"),
+        (list, "LIST"),
+        (get, "GET"),
+        (head, "HEAD"),
+        (delete, "DELETE"),
+    ];
+    let kinds = kinds.iter().filter(|(count, _)| **count > 0);
+    let kinds: Vec<String> = kinds
+        .map(|(count, kind)| format!("{count} {kind}"))
+        .collect();
+    let (sent, received) = (
+        output::size(requests.sent_bytes),
+        output::size(requests.received_bytes),
+    );
+    let what = match kinds.is_empty() {
+        true => "none".to_owned(),
+        false => format!("{}; {sent} sent, {received} received", kinds.join(", ")),
+    };
+    let watched = output::seconds(requests.seconds as u64);
+    let cost = requests.usd_per_month.map_or(String::new(), |month| {
+        format!(
+            "; about ${:.2} a month at AWS's list prices, and ${:.2} a month for keeping what each month adds",
+            month.requests, month.storage_added
+        )
+    });
+    format!("{what} in {watched}{cost}")
 }
 
 fn state(status: &Status) -> String {

@@ -60,6 +60,16 @@ fn what_is_promised_can_be_typed() {
         &["restore", "--target", "/tmp/x"],
         &["check"],
         &["check", "--read-data"],
+        &["doctor"],
+        &["doctor", "s3://bucket/prefix?tags=a=b", "--json"],
+        &[
+            "restore",
+            "--limit-download",
+            "2MiB/s",
+            "--target",
+            "/tmp/x",
+        ],
+        &["mount", "/docs", "--limit-upload", "500KB/s"],
         &[
             "restore",
             "--at",
@@ -89,6 +99,7 @@ fn what_makes_no_sense_is_a_usage_error() {
         &["init", "--aes", "512", "/r"],
         &["sync"],
         &["explode"],
+        &["mount", "/docs", "--limit-upload", "1KiB/s"],
         &[],
     ] {
         let error = typed(words).expect_err(&words.join(" "));

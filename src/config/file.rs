@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::Error;
 use super::policy::{Mode, PartialPolicy, SealOn};
 use super::size;
+use crate::store::pace::Limits;
 
 /// `config.toml` exactly as it stands, before any value is judged.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
@@ -24,6 +25,8 @@ struct Typed {
     memory_cache: Option<String>,
     disk_cache: Option<String>,
     spool: Option<String>,
+    limit_upload: Option<String>,
+    limit_download: Option<String>,
 }
 
 /// The configuration file, judged. Without a file every field is absent.
@@ -45,6 +48,8 @@ pub struct File {
     pub disk_cache_bytes: Option<u64>,
     /// Finished blocks that wait for upload, in bytes.
     pub spool_bytes: Option<u64>,
+    /// How fast bodies may travel.
+    pub limits: Limits,
 }
 
 impl File {
@@ -62,13 +67,15 @@ impl File {
     fn parse(text: &str) -> Result<Self, String> {
         let typed: Typed =
             toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
-        let bytes = |name: &str, value: &Option<String>| {
+        let number = |read: fn(&str) -> Result<u64, String>, name: &str, value: &Option<String>| {
             value
                 .as_deref()
-                .map(size::bytes)
+                .map(read)
                 .transpose()
                 .map_err(|why| format!("{name}: {why}"))
         };
+        let bytes = |name: &str, value: &Option<String>| number(size::bytes, name, value);
+        let rate = |name: &str, value: &Option<String>| number(size::rate, name, value);
         let interval = typed
             .interval
             .as_deref()
@@ -85,6 +92,10 @@ impl File {
             memory_cache_bytes: bytes("memory-cache", &typed.memory_cache)?,
             disk_cache_bytes: bytes("disk-cache", &typed.disk_cache)?,
             spool_bytes: bytes("spool", &typed.spool)?,
+            limits: Limits {
+                upload: rate("limit-upload", &typed.limit_upload)?,
+                download: rate("limit-download", &typed.limit_download)?,
+            },
             repo: typed.repo,
             volume: typed.volume,
             password_file: typed.password_file,
@@ -111,6 +122,7 @@ mod tests {
             seal-on = ["fsync", "close"]
             mode = "hot"
             disk-cache = "2GiB"
+            limit-upload = "1MiB/s"
             "#,
         )
         .unwrap();
@@ -124,6 +136,8 @@ mod tests {
         assert_eq!(file.policy.mode, Some(Mode::Hot));
         assert_eq!(file.disk_cache_bytes, Some(2 << 30));
         assert_eq!(file.spool_bytes, None);
+        assert_eq!(file.limits.upload, Some(1 << 20));
+        assert_eq!(file.limits.download, None);
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
+use crate::store::pace::RATE_MIN;
+
 /// Units that a size may carry; the first that fits the end of the text, so longer ones come first.
 const UNITS: [(&str, f64); 16] = [
     ("kib", 1024.0),
@@ -44,6 +46,21 @@ pub fn bytes(text: &str) -> Result<u64, String> {
         return Err(refused());
     }
     Ok(value as u64)
+}
+
+/// Reads a rate in bytes a second: a size, with `/s` behind it or not. At least [`RATE_MIN`].
+pub fn rate(text: &str) -> Result<u64, String> {
+    let size = text.trim().strip_suffix("/s").unwrap_or(text);
+    match bytes(size) {
+        Ok(rate) if rate >= RATE_MIN => Ok(rate),
+        Ok(_) => Err(format!(
+            "`{text}` is too slow: servers take the line for dead below {} KiB/s",
+            RATE_MIN >> 10
+        )),
+        Err(_) => Err(format!(
+            "`{text}` is not a rate; write 2MiB/s or 500KB/s (bytes, not bits)"
+        )),
+    }
 }
 
 /// Reads a length of time: `5s`, `2m30s`, `1 hour`, or a bare number of seconds.
@@ -94,6 +111,21 @@ mod tests {
             "99999TiB",
         ] {
             assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_people_write_are_read() {
+        for (text, want) in [
+            ("2MiB/s", 2 << 20),
+            ("500 KB/s", 500_000),
+            ("1M", 1 << 20),
+            ("16KiB/s", RATE_MIN),
+        ] {
+            assert_eq!(rate(text), Ok(want), "{text}");
+        }
+        for text in ["", "/s", "0", "16383", "10Mbit/s", "2MiB/min", "fast"] {
+            assert!(rate(text).is_err(), "{text}");
         }
     }
 

@@ -8,7 +8,7 @@ use crate::config::state::VolumeState;
 use crate::flusher;
 use crate::id::VolumeId;
 use crate::repo::{self, Repository};
-use crate::store::{self, url::Location};
+use crate::store::{self, Traffic, url::Location};
 
 /// How long a volume that can be mounted without it waits for its repository to answer: twice, for opening and for claiming. A store that
 /// is there answers in a fraction of it, on a busy machine too, and who starts a computer without a network (where most of the time an
@@ -62,7 +62,7 @@ pub(super) async fn kept(
     state: &VolumeState,
 ) -> Result<Option<Repository>, repo::Error> {
     let place = Location::Folder(state.keys());
-    match opening.repository_in(&place).await {
+    match opening.repository_in(&place, &Traffic::default()).await {
         Ok(repository) => Ok(Some(repository)),
         Err(repo::Error::NoRepository(_)) => Ok(None),
         Err(error) => Err(error),
@@ -79,7 +79,7 @@ pub(super) async fn keep_keys_best_effort(
     let place = Location::Folder(state.keys());
     let keep = async {
         store::create(&place).await?;
-        let to = store::open(&place).await?;
+        let to = store::open(&place, &Traffic::default()).await?;
         repository.keep_keys(volume, &to).await
     };
     if let Err(error) = keep.await {

@@ -10,13 +10,16 @@ use tokio::sync::{mpsc, oneshot};
 use super::Error;
 use super::control::{Answer, Live, Request};
 use super::link::{Stage, TAKEN};
-use super::status::{LastCommit, Phase, Progress, Ratios, Status, ratio};
+use super::opening::Opening;
+use super::status::{LastCommit, Phase, Progress, Ratios, Requests, Status, ratio};
 use super::writing::Writing;
 use crate::clock::Stamp;
 use crate::config::state::MountRecord;
 use crate::flusher;
 use crate::reconcile;
 use crate::repo::commits::snapshot_id;
+use crate::store::metered::Meter;
+use crate::store::url::Location;
 
 /// Wishes that wait for the owner: more than one at a time is a mistake of somebody's script.
 const WISHES_MAX: usize = 4;
@@ -84,6 +87,8 @@ pub(super) struct Desk {
     record: MountRecord,
     mounted: AtomicBool,
     writing: Arc<Writing>,
+    location: Location,
+    meter: Arc<Meter>,
     wishes: mpsc::Sender<Wish>,
     describe: fn(&anyhow::Error) -> (String, u8),
 }
@@ -93,6 +98,7 @@ impl Desk {
     pub(super) fn new(
         writing: Arc<Writing>,
         record: MountRecord,
+        opening: &Opening,
         describe: fn(&anyhow::Error) -> (String, u8),
     ) -> (Self, mpsc::Receiver<Wish>) {
         let (wishes, arriving) = mpsc::channel(WISHES_MAX);
@@ -100,6 +106,8 @@ impl Desk {
             record,
             mounted: AtomicBool::new(true),
             writing,
+            location: opening.location.clone(),
+            meter: opening.traffic.meter.clone(),
             wishes,
             describe,
         };
@@ -162,6 +170,7 @@ impl Desk {
                 c: ratio(flusher.contents.compressed, flusher.contents.plain),
                 e: ratio(flusher.contents.encrypted, flusher.contents.compressed),
             },
+            requests: Requests::counted(&self.meter, &self.location),
         }
     }
 

@@ -94,8 +94,9 @@ impl LiveMount {
         if self.create {
             let (Secret::Password(text) | Secret::Recovery(text)) = &self.opening.secret;
             let password = Zeroizing::new(text.to_string());
+            let (location, traffic) = (&self.opening.location, &self.opening.traffic);
             let (_, recovery) =
-                opening::create(&self.opening.location, password, CONFIG_DEFAULT).await?;
+                opening::create(location, traffic, password, CONFIG_DEFAULT).await?;
             let line = Zeroizing::new(format!("recovery key, shown this once: {}", *recovery));
             reporter.note_best_effort(&line);
         }

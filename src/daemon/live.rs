@@ -96,9 +96,10 @@ impl LiveMount {
         VolumeLock::take(&state, HANDOVER_MAX)?.keep_until_exit();
 
         let uncovered = Uncovered::take_off(&self.mountpoint)?;
-        let (location, settings) = (self.opening.location.clone(), self.settings(&state)?);
+        let settings = self.settings(&state)?;
+        let remote = (self.opening.location.clone(), self.opening.traffic.clone());
         let (writing, session_id) =
-            runtime.block_on(Writing::start(found, location, settings, uncovered))?;
+            runtime.block_on(Writing::start(found, remote, settings, uncovered))?;
         let writing = Arc::new(writing);
         let front = {
             let _inside = runtime.enter();
@@ -111,7 +112,7 @@ impl LiveMount {
             .with_context(|| format!("look at the new mount {}", self.mountpoint.display()))?;
         let record = self.record(&info, session_id);
         state.remember(&record)?;
-        let (desk, mut wishes) = Desk::new(writing.clone(), record, self.describe);
+        let (desk, mut wishes) = Desk::new(writing.clone(), record, &self.opening, self.describe);
         let desk = Arc::new(desk);
         let (ending, ended) = oneshot::channel();
         let serving = {

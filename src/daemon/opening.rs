@@ -14,12 +14,14 @@ use crate::crypto::{AesKeyLen, RecoveryKey};
 use crate::repo::commits::{Found, Point};
 use crate::repo::seen::Witness;
 use crate::repo::{self, Repository, RepositoryConfig, Secret, Volume, VolumeInfo};
-use crate::store::{self, overlay::Overlay, url::Location};
+use crate::store::{self, Traffic, overlay::Overlay, url::Location};
 
 /// Everything that is needed to open a repository.
 pub struct Opening {
     /// Where it lies.
     pub location: Location,
+    /// Counts and paces what is moved to and from there.
+    pub traffic: Traffic,
     /// What opens it.
     pub secret: Secret,
     /// Its caches.
@@ -34,15 +36,16 @@ pub struct Opening {
 impl Opening {
     /// Opens it.
     pub async fn repository(&self) -> Result<Repository, repo::Error> {
-        self.repository_in(&self.location).await
+        self.repository_in(&self.location, &self.traffic).await
     }
 
     /// Opens it in another place that holds it, or its keys alone.
     pub(super) async fn repository_in(
         &self,
         location: &Location,
+        traffic: &Traffic,
     ) -> Result<Repository, repo::Error> {
-        let store = store::open(location).await.map_err(|error| {
+        let store = store::open(location, traffic).await.map_err(|error| {
             // A folder that does not exist holds no repository.
             match error.kind {
                 store::Kind::Missing => repo::Error::NoRepository(location.to_string()),
@@ -119,11 +122,12 @@ const CREATE_CACHE_BYTES: usize = 1 << 20;
 /// Makes a repository, and gives it back with the text of its recovery key, which is nowhere else.
 pub async fn create(
     location: &Location,
+    traffic: &Traffic,
     password: Zeroizing<String>,
     config: RepositoryConfig,
 ) -> anyhow::Result<(Repository, Zeroizing<String>)> {
     store::create(location).await?;
-    let store = store::open(location).await?;
+    let store = store::open(location, traffic).await?;
     let cache = Cache::in_memory(CREATE_CACHE_BYTES);
     Repository::init(store, cache, &Secret::Password(password), config)
         .await

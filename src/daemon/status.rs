@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::Spread;
+use crate::store::cost;
+use crate::store::metered::Meter;
+use crate::store::url::Location;
 
 /// What a live mount is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -70,6 +73,64 @@ pub struct Ratios {
     pub e: Option<f64>,
 }
 
+/// What has been asked of the repository's store since the mount's process began, retries included.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Requests {
+    /// Objects put, conditional or not.
+    pub put: u64,
+    /// Pages of names listed.
+    pub list: u64,
+    /// Objects read, whole or in part.
+    pub get: u64,
+    /// Objects asked for without their bytes.
+    pub head: u64,
+    /// Objects removed.
+    pub delete: u64,
+    /// How many of them failed; objects that were not there included.
+    pub failed: u64,
+    /// Bytes of objects that were put.
+    pub sent_bytes: u64,
+    /// Bytes of objects that were read.
+    pub received_bytes: u64,
+    /// For how long that has been counted.
+    pub seconds: f64,
+    /// What a month like this costs at AWS's list prices; absent elsewhere, and in the first ten minutes.
+    pub usd_per_month: Option<Monthly>,
+}
+
+/// An estimate in dollars.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Monthly {
+    /// A month's requests.
+    pub requests: f64,
+    /// Keeping for a month what a month adds. What is in the repository already is not in it.
+    pub storage_added: f64,
+}
+
+impl Requests {
+    /// What `meter` has counted of the requests to `location`.
+    pub(super) fn counted(meter: &Meter, location: &Location) -> Self {
+        let (count, watched) = (cost::Requests::of(meter), meter.watched());
+        let monthly = cost::monthly(&count, meter.bytes_put(), watched);
+        let monthly = monthly.filter(|_| cost::applies_to(location));
+        Self {
+            put: count.put,
+            list: count.list,
+            get: count.get,
+            head: count.head,
+            delete: count.delete,
+            failed: count.failed,
+            sent_bytes: meter.bytes_put(),
+            received_bytes: meter.bytes_got(),
+            seconds: watched.as_secs_f64(),
+            usd_per_month: monthly.map(|monthly| Monthly {
+                requests: monthly.requests,
+                storage_added: monthly.storage_added,
+            }),
+        }
+    }
+}
+
 /// One mount, live or of a snapshot.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Status {
@@ -118,6 +179,9 @@ pub struct Status {
     pub preserved_bytes: u64,
     /// The two ratios.
     pub ratios: Ratios,
+    /// What has been asked of the store.
+    #[serde(default)]
+    pub requests: Requests,
 }
 
 /// A ratio; absent where `whole` is nothing.
@@ -148,6 +212,7 @@ mod tests {
             "waits",
             "preserving",
             "preserved_bytes",
+            "requests",
         ] {
             assert!(json.get(field).is_some(), "{field}");
         }

@@ -14,8 +14,8 @@ use super::{Error, away};
 use crate::clock::{Clock, SystemClock};
 use crate::id::VolumeId;
 use crate::repo::Repository;
-use crate::store;
 use crate::store::url::Location;
+use crate::store::{self, Traffic};
 
 /// Between attempts, at first and at most, before chance is added (at most as much again): a laptop that comes back to its network is
 /// served within a minute. Whoever wants the repository at once (`sync`, `snapshot`, `umount`) gets an attempt at once.
@@ -30,6 +30,8 @@ pub(super) struct Awaited {
     pub(super) repository: Repository,
     /// Where it lies.
     pub(super) location: Location,
+    /// Counts and paces what is moved to and from there.
+    pub(super) traffic: Traffic,
     /// The volume in it.
     pub(super) volume: VolumeId,
 }
@@ -76,7 +78,7 @@ impl Writing {
 
     async fn try_once(&self, awaited: &Awaited) -> anyhow::Result<Connected> {
         let (local, volume) = (self.local(), awaited.volume);
-        let store = store::open(&awaited.location).await?;
+        let store = store::open(&awaited.location, &awaited.traffic).await?;
         let repository = awaited.repository.found_in(store).await?;
         away::keep_keys_best_effort(&repository, volume, &local.settings.state).await;
         let standing = Standing::find(

@@ -27,6 +27,7 @@ use crate::mount;
 use crate::reconcile::{self, Trust};
 use crate::repo::Volume;
 use crate::repo::blocks::Blocks;
+use crate::store::Traffic;
 use crate::store::url::Location;
 
 /// How long `umount` waits for the repository at the end, after everything up to then has been published: only what was
@@ -70,7 +71,7 @@ impl Writing {
     /// session under which the volume has been claimed, if the repository has answered.
     pub(super) async fn start(
         found: Found,
-        location: Location,
+        (location, traffic): (Location, Traffic),
         settings: Settings,
         uncovered: Uncovered,
     ) -> anyhow::Result<(Self, Option<SessionId>)> {
@@ -124,6 +125,7 @@ impl Writing {
                 let awaited = Awaited {
                     repository: found.repository,
                     location,
+                    traffic,
                     volume: found.volume.id,
                 };
                 (Next::Wait(Box::new(awaited)), None)

@@ -3,12 +3,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::id::ObjectKey;
 use crate::store::{Body, Condition, Error, Listing, ObjectStore, PutOutcome, Store, Version};
+use crate::sys::since_boot;
 
 /// What can be asked of a store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -42,10 +44,21 @@ impl Operation {
     ];
 }
 
-/// Counts since the program started; shared by whoever counts and whoever shows.
-#[derive(Debug, Default)]
+/// Counts since it was made; shared by whoever counts and whoever shows.
+#[derive(Debug)]
 pub struct Meter {
     counts: [Count; Operation::ALL.len()],
+    /// On a clock that goes on while the machine sleeps: a month of a laptop is a month.
+    began: Duration,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self {
+            counts: Default::default(),
+            began: since_boot(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -75,6 +88,11 @@ impl Meter {
             failures: count.failures.load(Ordering::Relaxed),
             bytes: count.bytes.load(Ordering::Relaxed),
         }
+    }
+
+    /// How long it has been counting.
+    pub fn watched(&self) -> Duration {
+        since_boot().saturating_sub(self.began)
     }
 
     /// Requests of all kinds.

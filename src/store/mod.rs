@@ -14,10 +14,13 @@ pub mod local;
 pub mod memory;
 pub mod s3;
 
+pub mod cost;
 pub mod fault;
 pub mod metered;
 pub mod overlay;
+pub mod pace;
 pub mod retry;
+pub mod trial;
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -28,6 +31,7 @@ use bytes::Bytes;
 
 use crate::id::ObjectKey;
 use crate::store::metered::Meter;
+use crate::store::pace::{Pace, Paced};
 use crate::store::url::Location;
 
 /// The most keys that one listing returns: what S3 gives for one request.
@@ -115,21 +119,39 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
 /// A shared store.
 pub type Store = Arc<dyn ObjectStore>;
 
-/// Opens the store at `location` for use: every request is retried within bounds ([`retry::Policy::default`]).
+/// What a process moves to and from its stores. Copies share the counts and the limits.
+#[derive(Clone, Debug, Default)]
+pub struct Traffic {
+    /// Counts each request that really goes out, retries included.
+    pub meter: Arc<Meter>,
+    /// How fast bodies may travel.
+    pub pace: Pace,
+}
+
+impl Traffic {
+    /// Counts from nothing, and keeps to `limits`.
+    pub fn limited(limits: pace::Limits) -> Self {
+        Self {
+            meter: Arc::default(),
+            pace: Pace::new(limits),
+        }
+    }
+}
+
+/// Opens the store at `location` for use: every request is retried within bounds ([`retry::Policy::default`]), counted and paced as
+/// `traffic` says.
 ///
 /// A folder must exist ([`Kind::Missing`] otherwise; [`create`] makes it). No request is sent to S3 yet, so wrong
 /// credentials or a wrong bucket show with the first one.
-pub async fn open(location: &Location) -> Result<Store, Error> {
-    open_metered(location, Arc::new(Meter::default())).await
-}
-
-/// [`open`], counting each request that really goes out, retries included, in `meter`.
-pub async fn open_metered(location: &Location, meter: Arc<Meter>) -> Result<Store, Error> {
+pub async fn open(location: &Location, traffic: &Traffic) -> Result<Store, Error> {
+    let pace = traffic.pace.clone();
     let bare: Store = match location {
-        Location::Folder(root) => Arc::new(local::Local::open(root)?),
-        Location::S3(place) => Arc::new(s3::S3::connect(place, s3::Credentials::Chain).await?),
+        Location::Folder(root) => Arc::new(Paced::new(Arc::new(local::Local::open(root)?), pace)),
+        Location::S3(place) => {
+            Arc::new(s3::S3::connect(place, s3::Credentials::Chain, pace).await?)
+        }
     };
-    let metered: Store = Arc::new(metered::Metered::new(bare, meter));
+    let metered: Store = Arc::new(metered::Metered::new(bare, traffic.meter.clone()));
     Ok(Arc::new(retry::Retry::new(
         metered,
         retry::Policy::default(),
@@ -156,7 +178,9 @@ pub enum Kind {
     Denied,
     /// What came back cannot be what was stored.
     Corrupt,
-    /// The request can never succeed: a bad name, a bad endpoint, a bucket that does not exist.
+    /// The location is wrong: there is no such bucket, or it lies in another region.
+    Misplaced,
+    /// The request can never succeed: a bad name, a certificate that is not trusted, something that the server does not know.
     Invalid,
     /// The store is full.
     Full,

@@ -61,7 +61,9 @@ async fn s3_lists_all_keys_among_the_names_of_others() {
         id: ACCESS_KEY.into(),
         secret: SECRET_KEY.into(),
     };
-    let store = S3::connect(&place, credentials).await.unwrap();
+    let store = S3::connect(&place, credentials, Pace::default())
+        .await
+        .unwrap();
     put_keys(&store).await;
     for name in foreign() {
         server.tamper(&format!("deep/prefix/{name}"), Some(Bytes::new()));

@@ -10,8 +10,10 @@ use url::Url;
 
 use crate::store::names;
 
+mod setting;
+
 /// The settings that may follow the `?` of an S3 location.
-const SETTINGS: &str = "endpoint, region, path_style";
+const SETTINGS: &str = "endpoint, region, path_style, storage_class, tags, checksum";
 
 /// Longest name of a bucket, and shortest (S3's own rule).
 const BUCKET_LEN: std::ops::RangeInclusive<usize> = 3..=63;
@@ -39,6 +41,24 @@ pub struct S3Place {
     /// Whether the bucket goes into the path rather than into the host's name. Always so where an endpoint is named
     /// and nothing else is said: servers of one's own seldom have names for their buckets.
     pub path_style: Option<bool>,
+    /// The storage class that objects are put with; otherwise the bucket's own, which is `STANDARD`.
+    pub storage_class: Option<String>,
+    /// Tags that objects are put with, as `key=value,key=value`.
+    pub tags: Option<String>,
+    /// Whether objects are put with a checksum for the server to prove: so unless `Some(false)`.
+    pub checksum: Option<bool>,
+}
+
+impl S3Place {
+    /// The tags as the header `x-amz-tagging` wants them.
+    pub(crate) fn encoded_tags(&self) -> Option<String> {
+        let tags = self.tags.as_deref()?;
+        let mut encoded = url::form_urlencoded::Serializer::new(String::new());
+        for (key, value) in setting::tag_pairs(tags) {
+            encoded.append_pair(key, value);
+        }
+        Some(encoded.finish())
+    }
 }
 
 /// Why a text names no place.
@@ -128,10 +148,14 @@ impl fmt::Display for S3Place {
             self.prefix.trim_end_matches('/')
         )?;
         let path_style = self.path_style.map(|yes| yes.to_string());
+        let checksum = self.checksum.map(|yes| yes.to_string());
         let settings = [
             ("endpoint", &self.endpoint),
             ("region", &self.region),
             ("path_style", &path_style),
+            ("storage_class", &self.storage_class),
+            ("tags", &self.tags),
+            ("checksum", &checksum),
         ];
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         for (name, value) in settings {
@@ -141,8 +165,16 @@ impl fmt::Display for S3Place {
         }
         match query.finish() {
             query if query.is_empty() => Ok(()),
-            // A server's address stays readable: slashes and colons mean nothing here.
-            query => write!(f, "?{}", query.replace("%3A", ":").replace("%2F", "/")),
+            // A server's address and tags stay readable: slashes, colons, commas and the second `=` mean nothing here.
+            query => write!(
+                f,
+                "?{}",
+                query
+                    .replace("%3A", ":")
+                    .replace("%2F", "/")
+                    .replace("%2C", ",")
+                    .replace("%3D", "=")
+            ),
         }
     }
 }
@@ -178,9 +210,12 @@ fn parse_s3(text: &str) -> Result<S3Place, ParseError> {
 impl S3Place {
     fn set(&mut self, name: &str, value: String) -> Result<(), ParseError> {
         let twice = match name {
-            "endpoint" => self.endpoint.replace(endpoint(value)?).is_some(),
-            "region" => self.region.replace(region(value)?).is_some(),
-            "path_style" => self.path_style.replace(path_style(value)?).is_some(),
+            "endpoint" => set(&mut self.endpoint, setting::endpoint(value)?),
+            "region" => set(&mut self.region, setting::region(value)?),
+            "path_style" => set(&mut self.path_style, setting::yes("path_style", value)?),
+            "storage_class" => set(&mut self.storage_class, setting::storage_class(value)?),
+            "tags" => set(&mut self.tags, setting::tags(value)?),
+            "checksum" => set(&mut self.checksum, setting::yes("checksum", value)?),
             _ => return Err(ParseError::Setting(name.to_owned())),
         };
         match twice {
@@ -188,6 +223,11 @@ impl S3Place {
             false => Ok(()),
         }
     }
+}
+
+/// Whether it was set before.
+fn set<T>(setting: &mut Option<T>, value: T) -> bool {
+    setting.replace(value).is_some()
 }
 
 fn refuse_credentials(url: &Url) -> Result<(), ParseError> {
@@ -216,53 +256,6 @@ fn prefix(path: &str) -> Result<String, ParseError> {
         "" => Ok(String::new()),
         path if names::is_key(path) => Ok(format!("{path}/")),
         path => Err(ParseError::Prefix(path.to_owned())),
-    }
-}
-
-fn endpoint(value: String) -> Result<String, ParseError> {
-    let Ok(url) = Url::parse(&value) else {
-        return Err(bad_endpoint(value));
-    };
-    refuse_credentials(&url)?;
-    let plain = matches!(url.scheme(), "http" | "https")
-        && url.has_host()
-        && url.query().is_none()
-        && url.fragment().is_none();
-    match plain {
-        true => Ok(value.trim_end_matches('/').to_owned()),
-        false => Err(bad_endpoint(value)),
-    }
-}
-
-fn bad_endpoint(value: String) -> ParseError {
-    ParseError::Value {
-        name: "endpoint",
-        value,
-        want: "write http://host:port or https://host:port",
-    }
-}
-
-fn region(value: String) -> Result<String, ParseError> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-    match !value.is_empty() && value.len() <= 64 && value.bytes().all(plain) {
-        true => Ok(value),
-        false => Err(ParseError::Value {
-            name: "region",
-            value,
-            want: "write a region's name, such as eu-central-1",
-        }),
-    }
-}
-
-fn path_style(value: String) -> Result<bool, ParseError> {
-    match value.as_str() {
-        "true" => Ok(true),
-        "false" => Ok(false),
-        _ => Err(ParseError::Value {
-            name: "path_style",
-            value,
-            want: "write true or false",
-        }),
     }
 }
 

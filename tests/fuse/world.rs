@@ -34,7 +34,7 @@ pub(crate) struct World {
     /// Where the source and the state lie.
     disk: PathBuf,
     repo: String,
-    environment: Vec<(&'static str, &'static str)>,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl World {
@@ -58,8 +58,17 @@ impl World {
     pub(crate) fn on_s3(server: &S3Server, place: &str) -> Self {
         let mut world = Self::new();
         world.repo = place.to_owned();
-        world.environment = server.environment().to_vec();
+        let environment = server.environment().into_iter();
+        world.environment = environment
+            .map(|(name, value)| (name, value.to_owned()))
+            .collect();
         world
+    }
+
+    /// The program runs with these settings from now on, instead of those that let it in.
+    #[allow(dead_code, reason = "tests/fuse alone changes credentials")]
+    pub(crate) fn set_environment(&mut self, environment: Vec<(&'static str, String)>) {
+        self.environment = environment;
     }
 
     /// The same, but source and state lie in the directory `disk` of it, on which the caller mounts a disk.
@@ -106,7 +115,7 @@ impl World {
             .env("REWINDFS_CACHE_DIR", self.path("cache"))
             .env("XDG_CONFIG_HOME", self.path("config"))
             .env("XDG_DATA_HOME", self.path("data"))
-            .envs(self.environment.iter().copied());
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

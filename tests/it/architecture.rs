@@ -122,6 +122,8 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[(
 const HOMES: &[(&str, &[&str])] = &[
     ("sled", &["journal/", "source/identity"]),
     ("aws_", &["store/s3"]),
+    ("rustls", &["store/s3"]),
+    ("leaky_bucket", &["store/pace.rs", "store/s3/line.rs"]),
     ("fuser", &["fuse/", "mount/front/", "snapshot/mod.rs"]),
     ("clap", &["cli/", "config/policy.rs"]),
     ("daemonize", &["daemon/background.rs"]),

@@ -9,6 +9,8 @@ mod architecture;
 
 mod command_line;
 
+mod s3_line;
+mod s3_refusals;
 mod store;
 mod store_contract;
 
@@ -17,6 +19,7 @@ mod golden;
 mod by_hand;
 
 mod damage;
+mod doctor;
 mod hostile;
 mod malformed;
 mod restore;

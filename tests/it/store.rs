@@ -11,10 +11,11 @@ use rewindfs::store::local::Local;
 use rewindfs::store::memory::Memory;
 use rewindfs::store::metered::{Meter, Metered};
 use rewindfs::store::overlay::Overlay;
+use rewindfs::store::pace::Pace;
 use rewindfs::store::retry::{Policy, Retry};
 use rewindfs::store::s3::{Credentials, S3};
 use rewindfs::store::url::{Location, S3Place};
-use rewindfs::store::{Body, Condition, Kind, ObjectStore, PutOutcome, Store};
+use rewindfs::store::{Body, Condition, Kind, ObjectStore, PutOutcome, Store, Traffic};
 
 use crate::s3_server::{ACCESS_KEY, Fault, Rule, S3Server, SECRET_KEY};
 use crate::store_contract;
@@ -43,7 +44,11 @@ fn keys(secret: &str) -> Credentials {
 
 async fn s3(server: &S3Server) -> Arc<S3> {
     let place = place(&server.location("deep/prefix"));
-    Arc::new(S3::connect(&place, keys(SECRET_KEY)).await.unwrap())
+    Arc::new(
+        S3::connect(&place, keys(SECRET_KEY), Pace::default())
+            .await
+            .unwrap(),
+    )
 }
 
 fn quick() -> Policy {
@@ -71,12 +76,14 @@ async fn a_folder_keeps_the_contract() {
 async fn a_location_is_created_and_opened_with_its_meter() {
     let folder = tempfile::tempdir().unwrap();
     let location = Location::Folder(folder.path().join("a/b"));
-    let error = rewindfs::store::open(&location).await.unwrap_err();
+    let traffic = Traffic::default();
+    let error = rewindfs::store::open(&location, &traffic)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, Kind::Missing, "{error}");
     rewindfs::store::create(&location).await.unwrap();
-    let meter = Arc::new(Meter::default());
-    let opened = rewindfs::store::open_metered(&location, Arc::clone(&meter)).await;
-    let store = opened.unwrap();
+    let opened = rewindfs::store::open(&location, &traffic).await;
+    let (store, meter) = (opened.unwrap(), &traffic.meter);
     store.put(&key("x"), body("abc")).await.unwrap();
     assert_eq!((meter.requests(), meter.bytes_put()), (1, 3));
     assert_eq!(store.describe(), location.to_string());
@@ -88,6 +95,14 @@ async fn s3_keeps_the_contract() {
     store_contract::check(s3(&server).await).await;
     assert!(server.objects().is_empty());
     assert_eq!(server.unchecked_puts(), 0, "each body carries its CRC");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_without_conditions_keeps_the_rest_of_the_contract() {
+    let server = S3Server::start("bucket");
+    server.ignore_conditions();
+    let store = s3(&server).await;
+    store_contract::check_with(store, store_contract::Conditions::Ignored).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,7 +153,7 @@ async fn s3_errors_say_what_to_do() {
     let server = S3Server::start("bucket");
     let store = s3(&server).await;
     for (status, code, kind, words) in [
-        (403, "AccessDenied", Kind::Denied, "s3:PutObject"),
+        (403, "AccessDenied", Kind::Denied, "may not"),
         (
             403,
             "InvalidAccessKeyId",
@@ -156,14 +171,14 @@ async fn s3_errors_say_what_to_do() {
         (
             404,
             "NoSuchBucket",
-            Kind::Invalid,
+            Kind::Misplaced,
             "create the bucket bucket",
         ),
-        (301, "PermanentRedirect", Kind::Invalid, "?region="),
+        (301, "PermanentRedirect", Kind::Misplaced, "?region="),
         (
             400,
             "AuthorizationHeaderMalformed",
-            Kind::Invalid,
+            Kind::Misplaced,
             "?region=",
         ),
         (503, "SlowDown", Kind::Retry, "SlowDown"),
@@ -201,7 +216,7 @@ async fn s3_heads_are_judged_by_their_status_alone() {
     for (status, kind) in [
         (403, Kind::Denied),
         (503, Kind::Retry),
-        (301, Kind::Invalid),
+        (301, Kind::Misplaced),
     ] {
         server.inject(Rule::next(Method::HEAD, Fault::Status(status, "Ignored")));
         assert_eq!(store.head(&key("x")).await.unwrap_err().kind, kind);
@@ -213,7 +228,9 @@ async fn s3_wrong_credentials_buckets_and_servers_are_told_apart() {
     let server = S3Server::start("bucket");
     let right = place(&server.location("p"));
     let secret = "not-the-secret";
-    let store = S3::connect(&right, keys(secret)).await.unwrap();
+    let store = S3::connect(&right, keys(secret), Pace::default())
+        .await
+        .unwrap();
     let error = store.put(&key("x"), body("x")).await.unwrap_err();
     assert_eq!(error.kind, Kind::Denied, "{error}");
     assert!(!format!("{error} {error:?} {store:?}").contains(secret));
@@ -222,14 +239,16 @@ async fn s3_wrong_credentials_buckets_and_servers_are_told_apart() {
         bucket: "absent".into(),
         ..right.clone()
     };
-    let store = S3::connect(&absent, keys(SECRET_KEY)).await.unwrap();
+    let store = S3::connect(&absent, keys(SECRET_KEY), Pace::default())
+        .await
+        .unwrap();
     let errors = [
         store.put(&key("x"), body("x")).await.unwrap_err(),
         store.list("", None, 9).await.unwrap_err(),
         store.get(&key("x"), 9).await.unwrap_err(),
     ];
     for error in errors {
-        assert_eq!(error.kind, Kind::Invalid, "{error}");
+        assert_eq!(error.kind, Kind::Misplaced, "{error}");
         assert!(
             error.to_string().contains("create the bucket absent"),
             "{error}"
@@ -244,7 +263,9 @@ async fn s3_wrong_credentials_buckets_and_servers_are_told_apart() {
         endpoint: Some(endpoint),
         ..right
     };
-    let store = S3::connect(&gone, keys(SECRET_KEY)).await.unwrap();
+    let store = S3::connect(&gone, keys(SECRET_KEY), Pace::default())
+        .await
+        .unwrap();
     let error = store.head(&key("x")).await.unwrap_err();
     assert_eq!(error.kind, Kind::Retry, "{error}");
     assert!(error.to_string().contains("cannot be reached"), "{error}");
@@ -350,7 +371,7 @@ async fn s3_as_the_environment_says() {
     let Ok(location) = std::env::var(CHILD) else {
         return;
     };
-    let store = S3::connect(&place(&location), Credentials::Chain).await;
+    let store = S3::connect(&place(&location), Credentials::Chain, Pace::default()).await;
     let outcome = store.unwrap().put(&key("x"), body("x")).await;
     let told = match outcome {
         Ok(()) => "stored".to_owned(),

@@ -77,7 +77,8 @@ fn store_errors() {
         (store::Kind::Denied, Exit::Credentials),
         (store::Kind::Corrupt, Exit::Damage),
         (store::Kind::Full, Exit::NoSpace),
-        (store::Kind::Invalid, Exit::Usage),
+        (store::Kind::Misplaced, Exit::NoRepository),
+        (store::Kind::Invalid, Exit::Failed),
         (store::Kind::Retry, Exit::Failed),
         (store::Kind::Missing, Exit::Failed),
     ] {

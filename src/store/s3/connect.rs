@@ -4,20 +4,29 @@
 //! the container's or the instance's role. They are looked up with the first request and never shown.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::identity::IdentityCache;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
-use aws_smithy_http_client::tls;
+use aws_smithy_http_client::tls::{self, TlsContext};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
+use super::credentials::Keys;
+use super::line::Line;
+use super::skew::Skew;
+use super::trust;
 use crate::store::Error;
+use crate::store::pace::Pace;
 use crate::store::url::S3Place;
 
 /// How long connecting may take. A server that is there answers in a fraction of it from anywhere on Earth.
@@ -49,43 +58,57 @@ impl fmt::Debug for Credentials {
     }
 }
 
+/// A client, and what belongs to it.
 pub(super) struct Connected {
     pub(super) client: Client,
     /// Whether requests travel over TLS.
     pub(super) tls: bool,
+    /// Whom it signs for.
+    pub(super) keys: Arc<Keys>,
+    /// What its answers say of our clock.
+    pub(super) skew: Arc<Skew>,
 }
 
-pub(super) async fn connect(place: &S3Place, credentials: Credentials) -> Result<Connected, Error> {
-    let http = aws_smithy_http_client::Builder::new()
-        .tls_provider(tls::Provider::Rustls(
-            tls::rustls_provider::CryptoMode::Ring,
-        ))
-        .build_https();
+/// Sets a client up. [`crate::store::Kind::Invalid`] if the environment names trusted certificates that cannot be used.
+pub(super) async fn connect(
+    place: &S3Place,
+    credentials: Credentials,
+    pace: Pace,
+) -> Result<Connected, Error> {
+    let skew = Arc::new(Skew::default());
+    let http = SharedHttpClient::new(Line {
+        inner: http_client(trust::from_environment()?),
+        pace,
+        skew: skew.clone(),
+    });
+    let region = region(place).region().await;
+    let keys = Arc::new(match credentials {
+        Credentials::Chain => Keys::found_by_chain(http.clone(), region.clone()),
+        Credentials::Keys { id, secret } => Keys::given(aws_credential_types::Credentials::new(
+            id, secret, None, None, "given",
+        )),
+    });
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http)
-        .region(region(place))
+        .region(region)
+        .credentials_provider(SharedCredentialsProvider::from(
+            keys.clone() as Arc<dyn ProvideCredentials>
+        ))
+        // What they are, and until when, `credentials.rs` knows.
+        .identity_cache(IdentityCache::no_cache())
         .retry_config(RetryConfig::disabled())
         .timeout_config(
             TimeoutConfig::builder()
                 .connect_timeout(CONNECT_TIMEOUT)
                 .build(),
         )
-        // A slow uplink is no broken one; each request has a time limit of its own.
-        .stalled_stream_protection(
-            StalledStreamProtectionConfig::enabled()
-                .upload_enabled(false)
-                .build(),
-        )
+        // `line.rs` knows when a body stands still because we hold it back.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         // Old servers refuse the trailers that would be sent otherwise.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
     if let Some(endpoint) = &place.endpoint {
         loader = loader.endpoint_url(endpoint);
-    }
-    if let Credentials::Keys { id, secret } = credentials {
-        loader = loader.credentials_provider(aws_credential_types::Credentials::new(
-            id, secret, None, None, "given",
-        ));
     }
     let shared = loader.load().await;
     let endpoint = shared.endpoint_url();
@@ -97,7 +120,18 @@ pub(super) async fn connect(place: &S3Place, credentials: Credentials) -> Result
     Ok(Connected {
         client: Client::from_conf(config),
         tls,
+        keys,
+        skew,
     })
+}
+
+fn http_client(trusted: TlsContext) -> SharedHttpClient {
+    aws_smithy_http_client::Builder::new()
+        .tls_provider(tls::Provider::Rustls(
+            tls::rustls_provider::CryptoMode::Ring,
+        ))
+        .tls_context(trusted)
+        .build_https()
 }
 
 /// The region: as given, else as the environment or the profile says. Only AWS itself is then asked for an

@@ -1,44 +1,40 @@
 //! A store in a bucket: AWS's S3 and the many servers that speak its language, through `aws-sdk-s3`.
 //!
-//! Requests are sent once: trying again is [`super::retry`]'s work. Bodies carry a CRC-64/NVME of our own, computed
-//! here in one pass, so that a server which checks it never stores what the network has damaged; over TLS the payload
-//! is not hashed a second time for the signature. `connect` sets the client up, `error` turns its errors into
+//! Requests are sent once: trying again is [`super::retry`]'s work. `connect` sets the client up, with what `credentials` and `trust`
+//! find, over the `line` that paces bodies and gives up on a silent server; `put` makes and sends objects; `error` turns what fails into
 //! what a person can act on, `page` reads listings.
 
 mod connect;
+mod credentials;
 mod error;
+mod line;
 mod page;
+mod put;
+mod silence;
+mod skew;
+mod trust;
 
 pub use connect::Credentials;
 
 use std::ops::Range;
-use std::time::Duration;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
-use aws_smithy_types::base64;
-use aws_smithy_types::byte_stream::{ByteStream, Length};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::Bytes;
-use crc_fast::{CrcAlgorithm, Digest};
 
 use crate::id::ObjectKey;
+use crate::store::pace::Pace;
+use crate::store::s3::credentials::Keys;
+use crate::store::s3::error::{Act, Asked};
 use crate::store::s3::page::Page;
+use crate::store::s3::skew::Skew;
 use crate::store::url::S3Place;
 use crate::store::{
-    Body, Condition, Error, Kind, LIST_LIMIT_MAX, Listing, ObjectStore, PutOutcome, Version, body,
-    names,
+    Body, Condition, Error, Kind, LIST_LIMIT_MAX, Listing, ObjectStore, PutOutcome, Version, names,
 };
-
-/// How long a request may take whatever its size: name look-up, connecting, loading credentials, a slow server.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The slowest that a body may travel, in bytes a second: it adds to the time that a request may take. Four blocks at once on a line of
-/// 7 Mbit/s. A server that takes a whole block and never answers is given up only after minutes.
-const BYTES_PER_SEC_MIN: u64 = 200_000;
-
-/// How much of a file is read at a time, for its checksum and for sending it.
-const FILE_STEP: usize = 256 * 1024;
 
 /// A place in a bucket.
 #[derive(Debug)]
@@ -47,18 +43,73 @@ pub struct S3 {
     place: S3Place,
     /// Whether bodies travel without a hash in the signature, because TLS protects them.
     unsigned_payload: bool,
+    keys: Arc<Keys>,
+    skew: Arc<Skew>,
 }
 
 impl S3 {
     /// Prepares a client for `place`. Nothing is sent to the server yet; without a region in `place` or in the
     /// environment an EC2 instance is asked for its own.
-    pub async fn connect(place: &S3Place, credentials: Credentials) -> Result<Self, Error> {
-        let connected = connect::connect(place, credentials).await?;
+    pub async fn connect(
+        place: &S3Place,
+        credentials: Credentials,
+        pace: Pace,
+    ) -> Result<Self, Error> {
+        let connected = connect::connect(place, credentials, pace).await?;
         Ok(Self {
             client: connected.client,
             place: place.clone(),
             unsigned_payload: connected.tls,
+            keys: connected.keys,
+            skew: connected.skew,
         })
+    }
+
+    /// How many milliseconds this machine's clock is ahead of the server's (behind if negative), exact to about a second; `None` before
+    /// the first answer that says.
+    pub fn clock_offset_ms(&self) -> Option<i64> {
+        self.skew.offset_ms()
+    }
+
+    /// The same bucket without the prefix: for looking at what is there that is not ours.
+    pub fn whole_bucket(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            place: S3Place {
+                prefix: String::new(),
+                ..self.place.clone()
+            },
+            unsigned_payload: self.unsigned_payload,
+            keys: self.keys.clone(),
+            skew: self.skew.clone(),
+        }
+    }
+
+    /// Judges what came of a request that was signed with this edition of the keys. A refusal is worth another attempt if there are new
+    /// ones by now.
+    async fn judge<E>(
+        &self,
+        act: Act,
+        doing: &str,
+        edition: u64,
+        failed: SdkError<E, HttpResponse>,
+    ) -> Error
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        let refused = failed.raw_response().is_some();
+        let asked = Asked {
+            place: &self.place,
+            act,
+            doing,
+            skew: self.skew.words(),
+        };
+        let mut error = error::judge(&asked, failed);
+        if error.kind == Kind::Denied && refused && self.keys.are_others_than(edition).await {
+            tracing::info!(%error, "the credentials have changed; trying with the new ones");
+            error.kind = Kind::Retry;
+        }
+        error
     }
 
     fn doing(&self, verb: &str, what: impl std::fmt::Display) -> String {
@@ -67,65 +118,6 @@ impl S3 {
 
     fn full_key(&self, key: &ObjectKey) -> String {
         format!("{}{key}", self.place.prefix)
-    }
-
-    /// A request that puts `body`, with its checksum.
-    async fn put_request(
-        &self,
-        key: &ObjectKey,
-        body: Body,
-        doing: &str,
-    ) -> Result<PutObjectFluentBuilder, Error> {
-        names::check(doing, key)?;
-        let (stream, len, crc) = match body {
-            Body::Bytes(bytes) => {
-                let crc = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &bytes);
-                let len = bytes.len() as u64;
-                (ByteStream::from(bytes), len, crc)
-            }
-            Body::File { path, len } => {
-                let crc = file_checksum(&path, len, doing).await?;
-                let stream = ByteStream::read_from()
-                    .path(&path)
-                    .length(Length::Exact(len))
-                    .buffer_size(FILE_STEP)
-                    .build()
-                    .await
-                    .map_err(|error| body::unreadable(doing, std::io::Error::other(error)))?;
-                (stream, len, crc)
-            }
-        };
-        let request = self.client.put_object();
-        Ok(request
-            .bucket(&self.place.bucket)
-            .key(self.full_key(key))
-            .content_length(len as i64)
-            .checksum_crc64_nvme(base64::encode(crc.to_be_bytes()))
-            .body(stream))
-    }
-
-    /// Sends a put. `Ok(Err(…))` is the server's own answer, for the caller to judge.
-    async fn send_put(
-        &self,
-        request: PutObjectFluentBuilder,
-        len: u64,
-        doing: &str,
-    ) -> Result<Result<(), error::PutError>, Error> {
-        let request = request.customize();
-        let request = match self.unsigned_payload {
-            true => request.disable_payload_signing(),
-            false => request,
-        };
-        let sent = within(doing, len, async { Ok(request.send().await) }).await?;
-        Ok(sent.map(drop))
-    }
-
-    async fn put_plain(&self, key: &ObjectKey, body: Body) -> Result<(), Error> {
-        let doing = self.doing("put", key);
-        let len = body.len();
-        let request = self.put_request(key, body, &doing).await?;
-        let sent = self.send_put(request, len, &doing).await?;
-        sent.map_err(|failed| error::judge(&self.place, &doing, failed))
     }
 
     /// Sends one LIST for up to `limit` names of anybody's that follow the full key `after`.
@@ -142,11 +134,11 @@ impl S3 {
             .prefix(format!("{}{prefix}", self.place.prefix))
             .set_start_after(after.clone())
             .max_keys(limit as i32);
-        let answer = within(doing, 0, async {
-            let sent = request.send().await;
-            sent.map_err(|failed| error::judge(&self.place, doing, failed))
-        })
-        .await?;
+        let edition = self.keys.edition().await;
+        let answer = match request.send().await {
+            Ok(answer) => answer,
+            Err(failed) => return Err(self.judge(Act::List, doing, edition, failed).await),
+        };
         Page::read(answer, &self.place.prefix, after.as_deref(), doing)
     }
 
@@ -164,33 +156,31 @@ impl S3 {
             .bucket(&self.place.bucket)
             .key(self.full_key(key))
             .set_range(range);
-        within(doing, len_max, async {
-            let answer = match request.send().await {
-                Ok(answer) => answer,
-                Err(failed) if error::is_beyond_end(&failed) => {
-                    return Ok((Bytes::new(), Version(String::new())));
-                }
-                Err(failed) => return Err(error::judge(&self.place, doing, failed)),
-            };
-            let stated = answer.content_length().unwrap_or(0);
-            let len = u64::try_from(stated).unwrap_or(0);
-            if len > len_max {
-                return Err(Error::too_long(doing, len, len_max));
+        let edition = self.keys.edition().await;
+        let answer = match request.send().await {
+            Ok(answer) => answer,
+            Err(failed) if error::is_beyond_end(&failed) => {
+                return Ok((Bytes::new(), Version(String::new())));
             }
-            let version = Version(answer.e_tag().unwrap_or_default().to_owned());
-            let collected = answer.body.collect().await;
-            let bytes = collected
-                .map_err(|cut| {
-                    let message = error::chain("the answer broke off", &cut);
-                    Error::new(Kind::Retry, doing, message).because(cut)
-                })?
-                .into_bytes();
-            match bytes.len() as u64 {
-                found if found > len_max => Err(Error::too_long(doing, found, len_max)),
-                _ => Ok((bytes, version)),
-            }
-        })
-        .await
+            Err(failed) => return Err(self.judge(Act::Get, doing, edition, failed).await),
+        };
+        let stated = answer.content_length().unwrap_or(0);
+        let len = u64::try_from(stated).unwrap_or(0);
+        if len > len_max {
+            return Err(Error::too_long(doing, len, len_max));
+        }
+        let version = Version(answer.e_tag().unwrap_or_default().to_owned());
+        let collected = answer.body.collect().await;
+        let bytes = collected
+            .map_err(|cut| {
+                let message = error::chain("the answer broke off", &cut);
+                Error::new(Kind::Retry, doing, message).because(cut)
+            })?
+            .into_bytes();
+        match bytes.len() as u64 {
+            found if found > len_max => Err(Error::too_long(doing, found, len_max)),
+            _ => Ok((bytes, version)),
+        }
     }
 }
 
@@ -213,21 +203,21 @@ impl ObjectStore for S3 {
         condition: Condition,
     ) -> Result<PutOutcome, Error> {
         let doing = self.doing("put", key);
-        let len = body.len();
         let request = self.put_request(key, body.clone(), &doing).await?;
         let replaces = matches!(condition, Condition::Is(_));
         let request = match condition {
             Condition::Absent => request.if_none_match("*"),
             Condition::Is(version) => request.if_match(version.0),
         };
-        match self.send_put(request, len, &doing).await? {
+        let edition = self.keys.edition().await;
+        match self.send_put(request).await {
             Ok(()) => Ok(PutOutcome::Done),
             Err(failed) if error::is_refusal(&failed, replaces) => Ok(PutOutcome::Refused),
             Err(failed) if error::is_unsupported(&failed) => {
                 self.put_plain(key, body).await?;
                 Ok(PutOutcome::Done)
             }
-            Err(failed) => Err(error::judge(&self.place, &doing, failed)),
+            Err(failed) => Err(self.judge(Act::Put, &doing, edition, failed).await),
         }
     }
 
@@ -283,14 +273,13 @@ impl ObjectStore for S3 {
         names::check(&doing, key)?;
         let request = self.client.delete_object();
         let request = request.bucket(&self.place.bucket).key(self.full_key(key));
-        let sent = within(&doing, 0, async {
-            let sent = request.send().await;
-            sent.map_err(|failed| error::judge(&self.place, &doing, failed))
-        });
-        match sent.await {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind == Kind::Missing => Ok(()),
-            Err(error) => Err(error),
+        let edition = self.keys.edition().await;
+        let Err(failed) = request.send().await else {
+            return Ok(());
+        };
+        match self.judge(Act::Delete, &doing, edition, failed).await {
+            error if error.kind == Kind::Missing => Ok(()),
+            error => Err(error),
         }
     }
 
@@ -300,59 +289,17 @@ impl ObjectStore for S3 {
         names::check(&doing, key)?;
         let request = self.client.head_object();
         let request = request.bucket(&self.place.bucket).key(self.full_key(key));
-        let sent = within(&doing, 0, async {
-            let sent = request.send().await;
-            sent.map_err(|failed| error::judge(&self.place, &doing, failed))
-        });
-        match sent.await {
+        let edition = self.keys.edition().await;
+        match request.send().await {
             Ok(answer) => {
                 let len = answer.content_length().and_then(|len| len.try_into().ok());
                 let unsaid = || Error::new(Kind::Corrupt, doing, "the server gave no length");
                 len.map(Some).ok_or_else(unsaid)
             }
-            Err(error) if error.kind == Kind::Missing => Ok(None),
-            Err(error) => Err(error),
+            Err(failed) => match self.judge(Act::Get, &doing, edition, failed).await {
+                error if error.kind == Kind::Missing => Ok(None),
+                error => Err(error),
+            },
         }
-    }
-}
-
-/// Gives a request that moves up to `len` bytes the time that it may take, connecting and the whole body included.
-async fn within<T>(
-    doing: &str,
-    len: u64,
-    request: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    let limit = REQUEST_TIMEOUT + Duration::from_secs(len.div_ceil(BYTES_PER_SEC_MIN));
-    match tokio::time::timeout(limit, request).await {
-        Ok(result) => result,
-        Err(elapsed) => {
-            let message = format!("no answer within {} s", limit.as_secs());
-            Err(Error::new(Kind::Retry, doing, message).because(elapsed))
-        }
-    }
-}
-
-/// The CRC-64/NVME of a file of `len` bytes, read once off the async threads.
-async fn file_checksum(path: &std::path::Path, len: u64, doing: &str) -> Result<u64, Error> {
-    let path = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || -> std::io::Result<(u64, u64)> {
-        let mut file = std::fs::File::open(path)?;
-        let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
-        let mut step = vec![0; FILE_STEP];
-        let mut found = 0;
-        loop {
-            match std::io::Read::read(&mut file, &mut step)? {
-                0 => return Ok((digest.finalize(), found)),
-                n => {
-                    digest.update(&step[..n]);
-                    found += n as u64;
-                }
-            }
-        }
-    });
-    let read = read.await.unwrap_or_else(|stopped| Err(stopped.into()));
-    match read.map_err(|error| body::unreadable(doing, error))? {
-        (crc, found) if found == len => Ok(crc),
-        (_, found) => Err(body::wrong_len(doing, len, found)),
     }
 }

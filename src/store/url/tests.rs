@@ -42,6 +42,7 @@ fn s3_with_all_settings() {
             endpoint: Some("http://127.0.0.1:9000".into()),
             region: Some("eu-central-1".into()),
             path_style: Some(false),
+            ..S3Place::default()
         }
     );
     for bare in ["s3://bucket", "s3://bucket/"] {
@@ -51,12 +52,24 @@ fn s3_with_all_settings() {
 }
 
 #[test]
+fn tags_are_encoded_for_their_header() {
+    let place = s3("s3://bucket/a?tags=project=x%2By,who=me+and+you,empty");
+    let encoded = place.encoded_tags();
+    assert_eq!(
+        encoded.as_deref(),
+        Some("project=x%2By&who=me+and+you&empty=")
+    );
+    assert_eq!(s3("s3://bucket/a").encoded_tags(), None);
+}
+
+#[test]
 fn what_is_shown_can_be_read_again() {
     for text in [
         "/mnt/usb",
         "s3://bucket/",
         "s3://bucket/a/b",
         "s3://bucket/a?endpoint=http://host:1/base&region=r-1&path_style=true",
+        "s3://bucket/a?storage_class=STANDARD_IA&tags=project=x,cost+centre=a:/b&checksum=false",
     ] {
         let location = parse(text).expect(text);
         assert_eq!(location.to_string(), text);
@@ -109,6 +122,15 @@ fn nonsense_is_refused() {
         "s3://bucket/a?region=",
         "s3://bucket/a?region=a/b",
         "s3://bucket/a?path_style=yes",
+        "s3://bucket/a?checksum=",
+        "s3://bucket/a?storage_class=",
+        "s3://bucket/a?storage_class=GLACIER",
+        "s3://bucket/a?storage_class=a%0Ab",
+        "s3://bucket/a?tags=",
+        "s3://bucket/a?tags==x",
+        "s3://bucket/a?tags=a=1,a=2",
+        "s3://bucket/a?tags=a=1%26b=2",
+        "s3://bucket/a?tags=a,b,c,d,e,f,g,h,i,j,k",
         "file://host/dir",
         "file:///dir?x=y",
     ] {

@@ -30,7 +30,12 @@ struct Object {
     bytes: Bytes,
     tag: String,
     modified: SystemTime,
+    /// The storage class and the tags that it was put with.
+    extras: Extras,
 }
+
+/// A storage class, and tags as their header has them.
+pub(super) type Extras = (Option<String>, Option<String>);
 
 impl Object {
     fn new(bytes: Bytes) -> Self {
@@ -38,6 +43,7 @@ impl Object {
             tag: blake3::hash(&bytes).to_hex()[..32].to_owned(),
             bytes,
             modified: SystemTime::now(),
+            extras: Extras::default(),
         }
     }
 
@@ -72,6 +78,12 @@ impl Buckets {
         objects
             .map(|(key, object)| (key.clone(), object.bytes.clone()))
             .collect()
+    }
+
+    pub(super) fn extras(&self, bucket: &str) -> Vec<Extras> {
+        let buckets = self.stored.lock();
+        let objects = buckets.get(bucket).into_iter().flatten();
+        objects.map(|(_, object)| object.extras.clone()).collect()
     }
 
     pub(super) fn unchecked(&self) -> u64 {
@@ -120,7 +132,12 @@ impl S3 for Backend {
         check_crc(&bytes, input.checksum_crc64nvme.as_deref())?;
         let unchecked = u64::from(input.checksum_crc64nvme.is_none());
         self.0.unchecked.fetch_add(unchecked, Ordering::Relaxed);
-        let object = Object::new(bytes);
+        let mut object = Object::new(bytes);
+        let class = input
+            .storage_class
+            .as_ref()
+            .map(|class| class.as_str().to_owned());
+        object.extras = (class, input.tagging.clone());
         let etag = object.etag();
         self.0.with(&input.bucket, |objects| {
             let found = objects.get(&input.key);

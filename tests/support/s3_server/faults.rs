@@ -1,11 +1,13 @@
 //! Faults in front of the server, as networks and overloaded servers make them: on the level of HTTP, by request.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
 use hyper::body::Incoming;
+use hyper::header::HeaderValue;
 use hyper::{Method, Request, StatusCode};
 use parking_lot::Mutex;
 use s3s::service::S3Service;
@@ -17,6 +19,8 @@ use tokio::sync::watch;
 pub(crate) enum Fault {
     /// An error answer instead of the effect: status and S3 code, such as 503 and `SlowDown`.
     Status(u16, &'static str),
+    /// This answer instead of the effect: status, headers, body.
+    Answer(u16, &'static [(&'static str, &'static str)], &'static str),
     /// No answer until [`super::S3Server::heal`]; then it goes on as if nothing had been.
     Hang,
     /// The connection is closed before anything happens.
@@ -95,6 +99,8 @@ pub(super) struct Faults {
 struct State {
     rules: Vec<Rule>,
     requests: u64,
+    /// The same by method.
+    by_method: HashMap<Method, u64>,
     struck: u64,
 }
 
@@ -112,6 +118,11 @@ impl Faults {
         self.state.lock().requests
     }
 
+    pub(super) fn requests_of(&self, method: &Method) -> u64 {
+        let state = self.state.lock();
+        state.by_method.get(method).copied().unwrap_or(0)
+    }
+
     pub(super) fn struck(&self) -> u64 {
         self.state.lock().struck
     }
@@ -120,6 +131,7 @@ impl Faults {
         let uri = request.uri().to_string();
         let mut state = self.state.lock();
         state.requests += 1;
+        *state.by_method.entry(request.method().clone()).or_default() += 1;
         let mut struck = None;
         for rule in &mut state.rules {
             let method = rule.method.as_ref();
@@ -160,6 +172,10 @@ impl Front {
             Some(Fault::Status(status, code)) => {
                 take_in(request).await;
                 return Ok(refusal(status, code));
+            }
+            Some(Fault::Answer(status, headers, body)) => {
+                take_in(request).await;
+                return Ok(answer(status, headers, body.to_owned()));
             }
             Some(Fault::Close) => return Err(closed()),
             Some(Fault::Pretend) => {
@@ -205,8 +221,16 @@ fn refusal(status: u16, code: &str) -> HttpResponse {
     let text = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>injected by a test</Message></Error>"
     );
-    let mut answer = HttpResponse::new(Body::from(text));
+    answer(status, &[], text)
+}
+
+fn answer(status: u16, headers: &[(&'static str, &'static str)], body: String) -> HttpResponse {
+    let mut answer = HttpResponse::new(Body::from(body));
     *answer.status_mut() = StatusCode::from_u16(status).expect("a status that a test made up");
+    for (name, value) in headers {
+        let value = HeaderValue::from_static(value);
+        answer.headers_mut().insert(*name, value);
+    }
     answer
 }
 

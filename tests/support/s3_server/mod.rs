@@ -10,6 +10,7 @@
 
 mod bucket;
 mod faults;
+mod gate;
 
 #[allow(unused_imports, reason = "the stand-alone server injects nothing")]
 pub(crate) use faults::{Fault, Rule};
@@ -19,13 +20,14 @@ use std::sync::Arc;
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio_rustls::TlsAcceptor;
 
 use bucket::Buckets;
 use faults::{Faults, Front};
+use gate::Gate;
 
 /// A running server; it stops when dropped.
 pub(crate) struct S3Server {
@@ -33,6 +35,9 @@ pub(crate) struct S3Server {
     bucket: String,
     buckets: Arc<Buckets>,
     faults: Arc<Faults>,
+    gate: Gate,
+    /// `http` or `https`.
+    scheme: &'static str,
     /// A runtime of its own, so that a test's runtime may block or be torn down; taken when dropped.
     runtime: Option<Runtime>,
 }
@@ -49,8 +54,24 @@ impl S3Server {
             .expect("a free port on the loopback interface")
     }
 
+    /// Starts a server that speaks TLS, and gives the certificate (PEM) of the authority that it was made up with.
+    pub(crate) fn start_tls(bucket: &str) -> (Self, String) {
+        let (tls, authority) = gate::certificate();
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let server = Self::start_with(address, bucket, Some(tls));
+        (server.expect("a free port"), authority)
+    }
+
     /// Starts a server at `address`.
     pub(crate) fn start_at(address: SocketAddr, bucket: &str) -> std::io::Result<Self> {
+        Self::start_with(address, bucket, None)
+    }
+
+    fn start_with(
+        address: SocketAddr,
+        bucket: &str,
+        tls: Option<TlsAcceptor>,
+    ) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -58,12 +79,16 @@ impl S3Server {
         let buckets = Arc::new(Buckets::new(bucket));
         let faults = Arc::new(Faults::default());
         let mut builder = S3ServiceBuilder::new(bucket::Backend(Arc::clone(&buckets)));
-        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let gate = Gate::new(ACCESS_KEY, SECRET_KEY);
+        builder.set_auth(gate.clone());
         let front = Front::new(builder.build(), Arc::clone(&faults));
         let listener = runtime.block_on_elsewhere(TcpListener::bind(address))?;
         let address = listener.local_addr()?;
-        runtime.spawn(serve(listener, front));
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        runtime.spawn(serve(listener, front, tls));
         Ok(Self {
+            gate,
+            scheme,
             address,
             bucket: bucket.to_owned(),
             buckets,
@@ -74,7 +99,7 @@ impl S3Server {
 
     /// `http://127.0.0.1:port`.
     pub(crate) fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// Where it listens.
@@ -90,8 +115,8 @@ impl S3Server {
     /// The same by way of a proxy at `address`.
     pub(crate) fn location_through(&self, address: SocketAddr, prefix: &str) -> String {
         format!(
-            "s3://{}/{prefix}?endpoint=http://{address}&region=us-east-1",
-            self.bucket,
+            "s3://{}/{prefix}?endpoint={}://{address}&region=us-east-1",
+            self.bucket, self.scheme,
         )
     }
 
@@ -116,6 +141,21 @@ impl S3Server {
     /// How many requests have come in, failed ones included.
     pub(crate) fn requests(&self) -> u64 {
         self.faults.requests()
+    }
+
+    /// How many of them were of `method`.
+    pub(crate) fn requests_of(&self, method: &hyper::Method) -> u64 {
+        self.faults.requests_of(method)
+    }
+
+    /// From now on this key is let in, and no other.
+    pub(crate) fn change_keys(&self, access: &str, secret: &str) {
+        self.gate.change(access, secret);
+    }
+
+    /// Storage class and tags of each object.
+    pub(crate) fn extras(&self) -> Vec<(Option<String>, Option<String>)> {
+        self.buckets.extras(&self.bucket)
     }
 
     /// How many faults have struck.
@@ -154,18 +194,25 @@ impl Drop for S3Server {
     }
 }
 
-async fn serve(listener: TcpListener, front: Front) {
+async fn serve(listener: TcpListener, front: Front, tls: Option<TlsAcceptor>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             continue;
         };
         // Small answers must not wait for Nagle's algorithm: it would add 40 ms to each.
         let _ = stream.set_nodelay(true);
-        let front = front.clone();
+        let (front, tls) = (front.clone(), tls.clone());
         tokio::spawn(async move {
             let server = auto::Builder::new(TokioExecutor::new()).http1_only();
             // A client that goes away, or a connection closed by a fault, is no error of the server's.
-            let _ = server.serve_connection(TokioIo::new(stream), front).await;
+            match tls {
+                None => drop(server.serve_connection(TokioIo::new(stream), front).await),
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        drop(server.serve_connection(TokioIo::new(stream), front).await);
+                    }
+                }
+            }
         });
     }
 }
