@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::id::{EpochNo, SessionId};
 use crate::journal::LastStop;
@@ -19,6 +19,11 @@ use crate::journal::record::{Key, Noted, Value};
 
 /// The longest that opening may take: ten million records take under a second.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long sled's own lock is waited for. Only a sled that was closed in this process a moment ago can have it, since ours is taken before:
+/// its threads let go of their files some time after it is gone.
+const LOCK_PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks at it.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// sled's page cache. The journal is small and seldom read.
 const CACHE_BYTES: u64 = 8 << 20;
 /// Databases set aside that are kept, for somebody to look at.
@@ -216,7 +221,7 @@ fn open_database(dir: &Path) -> Result<sled::Db, String> {
     thread::Builder::new()
         .name("journal-open".into())
         .spawn(move || {
-            let opened = guarded(|| config.open().map_err(|error| error.to_string()));
+            let opened = guarded(|| open_unlocked(&config).map_err(|error| error.to_string()));
             // Nobody listens any more if it took too long.
             let _too_late = sender.send(opened);
         })
@@ -224,6 +229,23 @@ fn open_database(dir: &Path) -> Result<sled::Db, String> {
     receiver
         .recv_timeout(OPEN_TIMEOUT)
         .unwrap_or_else(|_| Err(format!("opening it takes longer than {OPEN_TIMEOUT:?}")))
+}
+
+/// Opens the database once nobody has it locked, or fails after [`LOCK_PATIENCE`].
+fn open_unlocked(config: &sled::Config) -> sled::Result<sled::Db> {
+    let begun = Instant::now();
+    loop {
+        match config.open() {
+            // sled has no variant of its own for this.
+            Err(sled::Error::Io(error))
+                if error.to_string().contains("could not acquire lock")
+                    && begun.elapsed() < LOCK_PATIENCE =>
+            {
+                thread::sleep(LOCK_PAUSE);
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// Calls into sled, turning panics into errors.

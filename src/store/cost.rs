@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::store::metered::{Meter, Operation};
 use crate::store::url::{Location, S3Place};
 
-/// Dollars for 1,000 PUT, COPY, POST or LIST requests: Amazon S3 pricing, S3 Standard, US East (N. Virginia), as of November 2026
-/// (<https://aws.amazon.com/s3/pricing/>), like the two below. A DELETE costs nothing, nor does traffic to S3.
+/// Dollars for 1,000 PUT, COPY, POST or LIST requests: the list price of S3 Standard in US East (N. Virginia), like the two below, which has
+/// stood for years (<https://aws.amazon.com/s3/pricing/> has today's). A DELETE costs nothing, nor does traffic to S3.
 const USD_PER_1000_PUT_OR_LIST: f64 = 0.005;
 /// Dollars for 1,000 GET, HEAD and all other requests.
 const USD_PER_1000_GET: f64 = 0.0004;

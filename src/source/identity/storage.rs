@@ -7,7 +7,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::source::Error;
 
@@ -15,6 +16,10 @@ use crate::source::Error;
 const CACHE_BYTES: u64 = 16 << 20;
 /// A map of ten million entries opens in well under a second; one that takes this long never will.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long its lock is waited for: the threads of a sled that was closed a moment ago let go of their files some time after it is gone.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks at it.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// After so many entries the reader says that it goes on, so that only one that hangs is given up.
 const SIGN_OF_LIFE: usize = 1 << 9;
 
@@ -52,7 +57,7 @@ fn attempt(place: &Path) -> Result<sled::Db, Trouble> {
     let (answer, answered) = mpsc::channel();
     let path = place.to_owned();
     // Not joined when it hangs: it has nothing but its own copy of the path, and its answer goes nowhere.
-    let spawned = std::thread::Builder::new()
+    let spawned = thread::Builder::new()
         .name("identity-open".into())
         .spawn(move || {
             // Nobody listens any more after the time limit.
@@ -77,17 +82,21 @@ fn attempt(place: &Path) -> Result<sled::Db, Trouble> {
 }
 
 fn open_database(path: &PathBuf, go_on: impl Fn()) -> Result<sled::Db, Trouble> {
-    let opened = sled::Config::new()
-        .path(path)
-        .cache_capacity(CACHE_BYTES)
-        .open();
-    let database = opened.map_err(|error| match error {
+    let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
+    let begun = Instant::now();
+    let database = loop {
+        let error = match config.open() {
+            Ok(database) => break database,
+            Err(error) => error,
+        };
         // sled has no variant of its own for this.
-        sled::Error::Io(error) if error.to_string().contains("could not acquire lock") => {
-            Trouble::InUse("in use by another process".into())
+        let locked = matches!(&error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"));
+        match locked {
+            true if begun.elapsed() < LOCK_PATIENCE => thread::sleep(LOCK_PAUSE),
+            true => return Err(Trouble::InUse("in use by another process".into())),
+            false => return Err(Trouble::Damage(error.to_string())),
         }
-        error => Trouble::Damage(error.to_string()),
-    })?;
+    };
     read_all(&database, go_on).map_err(|error| Trouble::Damage(error.to_string()))?;
     Ok(database)
 }
