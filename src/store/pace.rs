@@ -2,7 +2,7 @@
 //!
 //! Bytes are let through in small steps, in the order in which they were asked for, so that several bodies at once share the line and
 //! none stands still for long. The S3 client paces bodies while they travel; [`Paced`] does it for folders, whole objects at a time.
-//! `cli` reads the limits, `daemon` hands them to [`super::open_with`].
+//! `cli` reads the limits, `daemon` hands them to [`super::open`].
 
 use std::fmt;
 use std::ops::Range;
