@@ -15,7 +15,7 @@ use std::time::Instant;
 const MIB: usize = 1 << 20;
 const PAGE: usize = 4096;
 /// Of the file that is written and read from end to end.
-const LARGE_MIB: usize = 512;
+const LARGE_MIB: usize = 256;
 /// Writes with an fsync each.
 const SYNCED: u64 = 400;
 const RANDOM_READS: u64 = 200_000;

@@ -255,10 +255,14 @@ impl Writing {
             });
         });
         let hot = self.local.settings.policy.mode == Mode::Hot;
+        let usual = match self.local.settings.place.is_covered_by_mount() {
+            true => mount::Options::over_itself(),
+            false => mount::Options::default(),
+        };
         let options = mount::Options {
             notice: Some(notice),
             on_fsync: hot.then(|| self.wait_for_store()),
-            ..mount::Options::default()
+            ..usual
         };
         mount::Live::new(
             self.local.epochs.clone(),

@@ -9,7 +9,8 @@
 //! - chown(2) of neither owner nor group by somebody who may not do it is not told from other requests, and does nothing.
 //! - `O_DIRECT` goes through our memory, so it bypasses the kernel's cache of the mount but not that of the source.
 //! - What is mounted inside the source shows as an empty directory; changes there answer `EXDEV`.
-//! - A change made beside the mount shows after [`ops::Options::ttl`] (names, attributes, sizes) or at the next open (contents).
+//! - A change made beside the mount shows after [`ops::Options::ttl`] (names, attributes, sizes) or at the next open (contents): 5 s, or 60 s
+//!   where the mount lies over the source, which then can be changed only by who has a way past it.
 //! - Locks are kept by the kernel for the mount alone; a program that locks the same file beside the mount does not meet them.
 
 mod front;

@@ -62,6 +62,19 @@ pub struct Options {
 
 /// Long enough that a build or `git status` asks for each name once.
 const TTL: Duration = Duration::from_secs(5);
+/// The same where the mount hides the source: then only who has had a file or directory of it open before, or a bind mount of it,
+/// changes it beside the mount. So long that unpacking, building and then looking at a large tree asks for each name once.
+const HIDDEN_TTL: Duration = Duration::from_secs(60);
+
+impl Options {
+    /// The usual for a mount over the source itself.
+    pub fn over_itself() -> Self {
+        Self {
+            ttl: HIDDEN_TTL,
+            ..Self::default()
+        }
+    }
+}
 
 impl Default for Options {
     fn default() -> Self {
