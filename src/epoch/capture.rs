@@ -15,7 +15,7 @@ use crate::epoch::origin::Contents;
 use crate::epoch::pages::{PAGE_LEN, Run, bytes_of, coalesce, pages_touched, subtract};
 use crate::epoch::preserve::{read_attributes, read_whole};
 use crate::epoch::seal::parity;
-use crate::epoch::{Attributes, Epochs};
+use crate::epoch::{Attributes, Drops, Epochs};
 use crate::format::entry::NameEntry;
 use crate::id::{EpochNo, FileId};
 use crate::source::Node;
@@ -30,6 +30,7 @@ pub struct Sealed {
     epochs: Arc<Epochs>,
     epoch: EpochNo,
     exact: bool,
+    drops: Drops,
 }
 
 /// The epoch was folded into the open one: stop capturing, nothing of it is needed any more.
@@ -74,17 +75,23 @@ struct Taking {
 }
 
 impl Sealed {
-    pub(super) fn new(epochs: Arc<Epochs>, epoch: EpochNo, exact: bool) -> Self {
+    pub(super) fn new(epochs: Arc<Epochs>, epoch: EpochNo, exact: bool, drops: Drops) -> Self {
         Self {
             epochs,
             epoch,
             exact,
+            drops,
         }
     }
 
     /// Whether it holds all that happened in it. If not, only an incomplete commit may be made of it.
     pub fn is_exact(&self) -> bool {
         self.exact
+    }
+
+    /// What must be the same of a copy made ahead for it to be laid under this epoch.
+    pub fn drops(&self) -> Drops {
+        self.drops
     }
 
     /// Whether a file has been changed while a scan is under way that has not looked at it yet: then nothing is known of what

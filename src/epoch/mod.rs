@@ -71,6 +71,7 @@ pub use capture::{CaptureError, Folded, Sealed, SealedInode};
 pub use guard::Guard;
 pub use inodes::LiveInode;
 pub use owed::Debt;
+pub use relief::Drops;
 
 use alarm::Alarm;
 use buffer::Buffer;
@@ -116,6 +117,8 @@ pub struct Epochs {
     changes_bytes: u64,
     /// How often the open change set has been dropped.
     drops: AtomicU64,
+    /// The same at the last seal.
+    sealed_drops: Mutex<Drops>,
     /// About how many bytes of memory the part of the open set takes that came back from the last sealed one.
     put_off: AtomicU64,
     origin: Arc<dyn Origin>,
@@ -208,6 +211,7 @@ impl Epochs {
             owed: Owed::default(),
             changes_bytes: options.changes_bytes,
             drops: AtomicU64::new(0),
+            sealed_drops: Mutex::default(),
             put_off: AtomicU64::new(0),
             origin,
             journal,
@@ -265,6 +269,7 @@ impl Epochs {
         free.open(next);
         let was_open = open.advance(epoch, Stage::Open, Stage::Sealed);
         debug_assert!(was_open, "the set of the current epoch is open");
+        *self.sealed_drops.lock() = self.drops();
         self.pins.advance();
         Some(epoch)
     }
@@ -277,7 +282,7 @@ impl Epochs {
             .me
             .upgrade()
             .expect("a method runs, so somebody holds it");
-        Sealed::new(me, epoch, exact)
+        Sealed::new(me, epoch, exact, *self.sealed_drops.lock())
     }
 
     /// What `status` shows.

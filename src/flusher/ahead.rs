@@ -2,13 +2,14 @@
 //!
 //! A copy may be torn by a write that happens meanwhile; that write has then marked its pages dirty again, and what the
 //! seal captures is laid over the copy. So copies need no version and no lock: later extents hide earlier ones.
-//! An epoch that is folded keeps its copies for the next.
+//! An epoch that is folded keeps its copies for the next. One whose changes are dropped for want of memory does not: what would hide
+//! them is not known any more, and a scan finds all of it again.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::ops::Range;
 
-use crate::epoch::{ChangeSize, CopyAhead};
+use crate::epoch::{ChangeSize, CopyAhead, Drops};
 use crate::failpoint::{self, Point};
 use crate::flusher::capture::{AheadReader, ContentPlan, SPARSE_SLACK};
 use crate::flusher::consolidate::{clip, union};
@@ -46,6 +47,8 @@ pub(crate) struct Ahead {
     /// The blocks that hold it. They may be in the store already.
     blocks: Vec<SpooledObject>,
     bytes: FrameBytes,
+    /// What it was copied out of.
+    drops: Drops,
 }
 
 impl Ahead {
@@ -88,8 +91,23 @@ impl Ahead {
         self.count = self.extents.values().map(Vec::len).sum();
         self.bytes = FrameBytes::default();
         if self.extents.is_empty() {
-            *self = Self::default();
+            *self = Self {
+                drops: self.drops,
+                ..Self::default()
+            };
         }
+    }
+
+    /// Forgets what was copied if its changes were dropped meanwhile, and says whether it did: what comes now was taken, or sealed, at
+    /// `drops`. The blocks stay, since most chunks in them will be found again.
+    pub(crate) fn forget_unless_at(&mut self, drops: Drops) -> bool {
+        let dropped = self.drops != drops;
+        if dropped {
+            self.drops = drops;
+            self.extents = HashMap::new();
+            self.count = 0;
+        }
+        dropped
     }
 
     /// Remembers a finished round; returns those of its blocks that are not on their way yet. Its chunks may be reused by what
@@ -207,6 +225,9 @@ impl Flow {
                 batch = more.into_iter();
                 continue;
             };
+            if self.ahead.forget_unless_at(copy.drops()) {
+                laid.clear();
+            }
             taken += copy.bytes();
             files += 1;
             let before = laid.len();
