@@ -284,7 +284,7 @@ impl Sealed {
         }
         let open = self.epochs.set(EpochNo(self.epoch.0 + 1));
         let mut put_off = 0;
-        set.drain(|shard| {
+        self.epochs.hand_on(set, open, |shard| {
             if !left_out.is_empty() {
                 let before = open.memory();
                 open.absorb(shard.only(left_out));
