@@ -71,6 +71,7 @@ pub use capture::{CaptureError, Folded, Sealed, SealedInode};
 pub use guard::Guard;
 pub use inodes::LiveInode;
 pub use owed::Debt;
+pub use preserve::refusal;
 pub use relief::Drops;
 
 use alarm::Alarm;

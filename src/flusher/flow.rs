@@ -14,7 +14,7 @@ use crate::chunk::Gear;
 use crate::clock::{Clock, Stamp};
 use crate::epoch::{ChangeSize, Epochs};
 use crate::flusher::ahead::Ahead;
-use crate::flusher::capture::{is_damage, is_refusal};
+use crate::flusher::capture::is_to_be_left_out;
 use crate::flusher::commit::RESERVE_FIRST;
 use crate::flusher::cut::Recent;
 use crate::flusher::dedup::DedupIndex;
@@ -419,12 +419,11 @@ impl Flow {
         }
     }
 
-    /// A file could not be read. One file must not keep all others from being backed up: it is left out at once if it may not be
-    /// read, and the second time in a row if it is damaged.
+    /// A file could not be read. One file must not keep all others from being backed up.
     fn strike(&mut self, id: FileId, error: &std::io::Error) {
         if self.progress.refused().contains(&id) {
             self.hopeless.insert(id);
-        } else if is_refusal(error) || (is_damage(error) && self.struck == Some(id)) {
+        } else if is_to_be_left_out(error, self.struck == Some(id)) {
             self.progress.refuse(id);
             self.forgetting.left_out();
             self.hopeless.insert(id);
