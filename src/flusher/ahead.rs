@@ -44,7 +44,7 @@ const HELD_COPY_BYTES: u64 = 16 << 20;
 pub(crate) struct Ahead {
     extents: HashMap<FileId, Vec<(Range<u64>, Piece)>>,
     count: usize,
-    /// The blocks that hold it. They may be in the store already.
+    /// The blocks written since the last captured commit, of which the next one tells. They may be in the store already.
     blocks: Vec<SpooledObject>,
     bytes: FrameBytes,
     /// What it was copied out of.
@@ -75,7 +75,7 @@ impl Ahead {
         held.map(|(range, _)| range.end).max().unwrap_or(0)
     }
 
-    /// The blocks that the next commit needs.
+    /// The blocks that the next commit may be the first to name.
     pub(crate) fn blocks(&self) -> &[SpooledObject] {
         &self.blocks
     }
@@ -85,17 +85,14 @@ impl Ahead {
         self.bytes
     }
 
-    /// Everything copied is in a captured epoch, but for what was left out of it: that goes into the next one.
+    /// Everything copied is in a captured epoch, but for what was left out of it: that goes into the next one. The blocks are in that
+    /// epoch's manifest whatever they hold, and so reach the store before any later commit can name them.
     pub(crate) fn keep_only(&mut self, left_out: &BTreeSet<FileId>) {
         self.extents.retain(|id, _| left_out.contains(id));
+        self.extents.shrink_to_fit();
         self.count = self.extents.values().map(Vec::len).sum();
         self.bytes = FrameBytes::default();
-        if self.extents.is_empty() {
-            *self = Self {
-                drops: self.drops,
-                ..Self::default()
-            };
-        }
+        self.blocks = Vec::new();
     }
 
     /// Forgets what was copied if its changes were dropped meanwhile, and says whether it did: what comes now was taken, or sealed, at
