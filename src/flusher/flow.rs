@@ -282,12 +282,12 @@ impl Flow {
 
     fn run(mut self, mut inbox: mpsc::Receiver<Message>, uploading: JoinHandle<()>) {
         loop {
-            // With more to copy it only looks whether there is a message.
-            let pause = match self.copying && self.has_room() {
-                true => Duration::ZERO,
-                false => TICK,
+            let rest = match self.is_to_rest() {
+                // With more to copy it only looks whether there is a message.
+                false => Duration::ZERO,
+                true => TICK,
             };
-            let next = async { tokio::time::timeout(pause, inbox.recv()).await };
+            let next = async { tokio::time::timeout(rest, inbox.recv()).await };
             match self.runtime.block_on(next) {
                 Ok(None) => return self.end(Duration::ZERO, None, uploading),
                 Ok(Some(Message::Stop { patience, reply })) => {
@@ -333,6 +333,12 @@ impl Flow {
             Phase::Idle
         };
         self.progress.phase(idle);
+    }
+
+    /// Whether there is nothing to be copied at once. While nothing is done at all, what was begun says no more than at its last turn.
+    fn is_to_rest(&self) -> bool {
+        let idle = self.pause.is_some() || self.progress.is_fenced();
+        idle || !(self.copying && self.has_room())
     }
 
     fn wants_seal(&self, open: ChangeSize) -> bool {
