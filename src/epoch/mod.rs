@@ -100,6 +100,8 @@ pub struct Epochs {
     /// Itself, for what outlives a borrow.
     me: Weak<Self>,
     pins: Pins,
+    /// Of requests that may give names, not by epoch but by the end of a scan that they may concern ([`Self::take_moved`]).
+    moves: Pins,
     /// The open set and the sealed one (or an idle one), by the parity of their epochs.
     sets: [ChangeSet; 2],
     inodes: InodeTable,
@@ -199,6 +201,7 @@ impl Epochs {
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             pins,
+            moves: Pins::new(),
             sets,
             inodes: InodeTable::new(),
             buffer: Buffer::new(options.preserve_bytes),

@@ -59,8 +59,17 @@ impl Epochs {
         self.forget_seen();
     }
 
-    /// What was given a name since the last call, `None` if nothing was. `last`: the scan ends if there is nothing.
+    /// What was given a name since the last call, `None` if nothing was. `last`: the scan ends if there is nothing. Waits for requests under
+    /// way, so the caller may hold no guard.
+    ///
+    /// What a request has moved it tells only afterwards. If it took it from where the scan had not been to where it had, the scan, which then
+    /// finds nothing there, must not end before that. A request that begins now moves what the scan has seen where it was.
     pub fn take_moved(&self, last: bool) -> Option<Vec<Node>> {
+        if last {
+            let under_way = self.moves.current();
+            self.moves.advance();
+            self.moves.wait_drained(under_way);
+        }
         let mut scan = self.scan.lock();
         let moved = scan.as_mut().map(|scan| std::mem::take(&mut scan.moved));
         let taken = moved.filter(|moved| !moved.is_empty());
