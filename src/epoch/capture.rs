@@ -292,10 +292,7 @@ impl Sealed {
             }
         });
         self.epochs.put_off.store(put_off, Ordering::Relaxed);
-        let seen = std::mem::take(&mut *set.seen());
-        if let Some(scan) = &mut *self.epochs.scan.lock() {
-            scan.seen.unite(seen);
-        }
+        self.epochs.keep_seen(set);
         self.epochs.readers.clear();
         self.epochs.tally.folds_in_a_row.store(0, Ordering::SeqCst);
         set.rest();

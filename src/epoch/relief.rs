@@ -39,10 +39,10 @@ impl Epochs {
             set.coarsen();
         }
         if set.memory() > self.changes_bytes {
-            self.owe_everything(epoch, "more has changed than can be kept in memory");
-            self.forget_seen();
             set.forget();
             self.drops.fetch_add(1, Ordering::SeqCst);
+            // At last: a scan that pays for it may begin at once, and what it marks must stay.
+            self.owe_everything(epoch, "more has changed than can be kept in memory");
         }
     }
 
