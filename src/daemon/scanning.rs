@@ -123,6 +123,7 @@ fn scan<P: Pages + Clone>(
                 return;
             }
             Err(reconcile::Error::Stopped) => return,
+            Err(_) if stop.load(Ordering::Relaxed) => return,
             Err(error) => {
                 tracing::warn!(%error, "the scan is tried again");
                 *sight.trouble.lock() = Some(error.to_string());
@@ -154,6 +155,8 @@ fn pay<P: Pages + Clone>(mut parts: Parts<P>, renew: &Renew<P>, sight: &Sight, s
                 pause = PAUSE_MIN;
                 *sight.trouble.lock() = None;
             }
+            // Whoever asked for it has woken this thread already, and does not do so again.
+            Err(_) if stop.load(Ordering::Relaxed) => return,
             Err(error) => {
                 *sight.trouble.lock() = Some(error.to_string());
                 std::thread::park_timeout(pause);
@@ -197,5 +200,71 @@ fn release(runtime: &Runtime, flusher: &flusher::Handle) {
     if let Err(error) = runtime.block_on(flusher.hold(false)) {
         // It has stopped, and with it the mount.
         tracing::info!(%error, "the scan ended after the mount");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io;
+
+    use super::*;
+    use crate::epoch;
+    use crate::id::FileId;
+    use crate::journal::Journal;
+    use crate::reconcile::{Intents, Trust};
+    use crate::repo::blocks::Blocks;
+    use crate::source::Source;
+
+    /// More names than are owed one by one.
+    const NAMES: usize = 5000;
+
+    /// A mount was ended while everything was scanned once more. The scan stopped at once, but that was taken for a failure after which
+    /// to pause: the program waited for a minute after its last word, and `status` told of trouble that there was not.
+    #[test]
+    fn a_scan_that_was_asked_to_stop_is_not_tried_again() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(dir.path().join("file"), b"to be looked at").unwrap();
+        let source = Source::open(dir.path(), &state.path().join("identity"), FileId(2));
+        let source = Arc::new(source.unwrap());
+        let (journal, _new) = Journal::open(&state.path().join("journal")).unwrap();
+        let options = epoch::Options {
+            preserve_bytes: 1 << 20,
+            kept_files: 16,
+            changes_bytes: 64 << 20,
+        };
+        let epochs = Epochs::new(Arc::clone(&source), Arc::new(journal), options);
+        let root = epochs.inode(&source.root());
+        let dirs = [&root];
+        let mut guard = epochs.change(&dirs).unwrap();
+        for number in 0..NAMES {
+            let name = number.to_string();
+            guard.owe(&root, name.as_bytes(), &io::Error::other("a test"));
+        }
+        drop(guard);
+        assert_eq!(epochs.debt(), Some(Debt::Everything));
+
+        let runtime = runtime.handle().clone();
+        let parts = move || Parts::<Arc<Blocks>> {
+            source: Arc::clone(&source),
+            epochs: Arc::clone(&epochs),
+            tree: None,
+            intents: Intents::default(),
+            trust: Trust::Stat,
+            runtime: runtime.clone(),
+        };
+        let (sight, stop) = (Sight::default(), Arc::new(AtomicBool::new(false)));
+        let first = parts();
+        let renew: Renew<Arc<Blocks>> = {
+            let stop = Arc::clone(&stop);
+            Box::new(move || {
+                // The end comes during the scan.
+                stop.store(true, Ordering::Relaxed);
+                Ok(parts())
+            })
+        };
+        pay(first, &renew, &sight, &stop);
+        assert_eq!(sight.trouble(), None);
     }
 }

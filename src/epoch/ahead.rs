@@ -13,7 +13,7 @@ use crate::epoch::changes::{ChangeSet, CopiedAhead, Record};
 use crate::epoch::origin::Contents;
 use crate::epoch::pages::{Detail, PAGE_LEN, Pages, Run, bytes_of, pages_in, pages_touched};
 use crate::epoch::seal::parity;
-use crate::epoch::{Epochs, SealedInode};
+use crate::epoch::{Drops, Epochs, SealedInode};
 use crate::id::FileId;
 
 /// A file whose lock is not free within this is passed over: somebody is writing to it.
@@ -31,6 +31,7 @@ pub struct CopyAhead {
     /// What to copy.
     pub inode: SealedInode,
     epochs: Arc<Epochs>,
+    drops: Drops,
     /// Present until closed.
     contents: Option<Arc<dyn Contents>>,
     /// Whether what is given back is to be copied ahead once more.
@@ -98,6 +99,7 @@ impl Epochs {
                 dirty: ranges.iter().map(bytes_of).collect(),
             },
             epochs: self.me.upgrade()?,
+            drops: self.drops(),
             contents: Some(contents),
             once_more: false,
             left: Mutex::new(left),
@@ -181,6 +183,11 @@ impl CopyAhead {
     fn contents(&self) -> io::Result<&dyn Contents> {
         let closed = || io::Error::other("read after it was closed");
         self.contents.as_deref().ok_or_else(closed)
+    }
+
+    /// What must be the same of the epoch that it is laid under ([`crate::epoch::Sealed::drops`]).
+    pub fn drops(&self) -> Drops {
+        self.drops
     }
 
     /// Bytes to copy, page-rounded.

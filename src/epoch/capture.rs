@@ -15,7 +15,7 @@ use crate::epoch::origin::Contents;
 use crate::epoch::pages::{PAGE_LEN, Run, bytes_of, coalesce, pages_touched, subtract};
 use crate::epoch::preserve::{read_attributes, read_whole};
 use crate::epoch::seal::parity;
-use crate::epoch::{Attributes, Epochs};
+use crate::epoch::{Attributes, Drops, Epochs};
 use crate::format::entry::NameEntry;
 use crate::id::{EpochNo, FileId};
 use crate::source::Node;
@@ -30,6 +30,7 @@ pub struct Sealed {
     epochs: Arc<Epochs>,
     epoch: EpochNo,
     exact: bool,
+    drops: Drops,
 }
 
 /// The epoch was folded into the open one: stop capturing, nothing of it is needed any more.
@@ -74,17 +75,23 @@ struct Taking {
 }
 
 impl Sealed {
-    pub(super) fn new(epochs: Arc<Epochs>, epoch: EpochNo, exact: bool) -> Self {
+    pub(super) fn new(epochs: Arc<Epochs>, epoch: EpochNo, exact: bool, drops: Drops) -> Self {
         Self {
             epochs,
             epoch,
             exact,
+            drops,
         }
     }
 
     /// Whether it holds all that happened in it. If not, only an incomplete commit may be made of it.
     pub fn is_exact(&self) -> bool {
         self.exact
+    }
+
+    /// What must be the same of a copy made ahead for it to be laid under this epoch.
+    pub fn drops(&self) -> Drops {
+        self.drops
     }
 
     /// Whether a file has been changed while a scan is under way that has not looked at it yet: then nothing is known of what
@@ -277,7 +284,7 @@ impl Sealed {
         }
         let open = self.epochs.set(EpochNo(self.epoch.0 + 1));
         let mut put_off = 0;
-        set.drain(|shard| {
+        self.epochs.hand_on(set, open, |shard| {
             if !left_out.is_empty() {
                 let before = open.memory();
                 open.absorb(shard.only(left_out));
@@ -285,10 +292,7 @@ impl Sealed {
             }
         });
         self.epochs.put_off.store(put_off, Ordering::Relaxed);
-        let seen = std::mem::take(&mut *set.seen());
-        if let Some(scan) = &mut *self.epochs.scan.lock() {
-            scan.seen.unite(seen);
-        }
+        self.epochs.keep_seen(set);
         self.epochs.readers.clear();
         self.epochs.tally.folds_in_a_row.store(0, Ordering::SeqCst);
         set.rest();

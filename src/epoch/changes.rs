@@ -207,7 +207,12 @@ impl ChangeSet {
 
     /// Whether it says anything of an inode, or may have.
     pub(crate) fn has(&self, id: FileId) -> bool {
-        self.forgetful.load(Ordering::SeqCst) || self.shard(id).inodes.contains_key(&id)
+        self.is_forgetful() || self.shard(id).inodes.contains_key(&id)
+    }
+
+    /// Whether what it held was dropped.
+    pub(crate) fn is_forgetful(&self) -> bool {
+        self.forgetful.load(Ordering::SeqCst)
     }
 
     /// What a scan has looked at in this epoch.

@@ -5,11 +5,15 @@
 //! dirty again, taken or not. What was copied ahead before the seal stays copied: it was not dirty at the seal, and whoever has
 //! changed it since has marked it in the open epoch. So the flusher keeps those copies until a commit includes them, and lays
 //! what it captures later over them.
+//!
+//! Where the open set was dropped meanwhile ([`super::relief`]) there is nothing to merge into: what it said of the same names and files,
+//! and would win, is not known any more. Then what is older is dropped too. Everything is owed since, and the scan that pays for it begins
+//! after the flusher has let go of the epoch.
 
 use std::sync::atomic::Ordering;
 
 use crate::epoch::Epochs;
-use crate::epoch::changes::Stage;
+use crate::epoch::changes::{ChangeSet, Shard, Stage};
 use crate::epoch::patience::Patience;
 use crate::epoch::seal::parity;
 use crate::id::EpochNo;
@@ -53,14 +57,25 @@ impl Epochs {
 
     /// Merges a flagged epoch into the open one. Called by the flusher alone, so no seal comes in between.
     pub(super) fn merge_folded(&self, sealed: EpochNo) {
-        let older = &self.sets[parity(sealed)];
-        let open = &self.sets[parity(EpochNo(sealed.0 + 1))];
-        older.drain(|shard| open.absorb(shard));
-        let seen = std::mem::take(&mut *older.seen());
-        open.seen().unite(seen);
+        let older = self.set(sealed);
+        let open = self.set(EpochNo(sealed.0 + 1));
+        self.hand_on(older, open, |shard| open.absorb(shard));
+        self.keep_seen(older);
         self.readers.clear();
         older.rest();
         self.buffer.nudge();
         self.alarm.changed(open.size().bytes);
+    }
+
+    /// Empties an older set, of which the open one takes what it is to have, unless it has forgotten its own.
+    pub(super) fn hand_on(&self, older: &ChangeSet, open: &ChangeSet, mut take: impl FnMut(Shard)) {
+        // Nothing is dropped meanwhile: requests only try this lock.
+        let _sealing = self.sealing.lock();
+        let forgetful = open.is_forgetful();
+        older.drain(|shard| {
+            if !forgetful {
+                take(shard);
+            }
+        });
     }
 }

@@ -38,6 +38,8 @@ pub struct Guard<'a> {
     epochs: &'a Epochs,
     // Dropped in this order: the request is over before anybody else may begin one on the same inodes.
     pin: Pin<'a>,
+    /// Until a scan may believe that it has been told what was moved.
+    _moving: Option<Pin<'a>>,
     first: Option<Held<'a>>,
     more: Vec<Held<'a>>,
     /// Inodes made under this guard.
@@ -108,7 +110,9 @@ impl Epochs {
             set.edit(each.inode.node(), |_touched| ());
         }
         self.alarm.changed(set.size().bytes);
-        Ok(Guard::new(self, pin, drops, None, held))
+        let mut guard = Guard::new(self, pin, drops, None, held);
+        guard._moving = Some(self.moves.pin());
+        Ok(guard)
     }
 
     /// Marks bytes dirty in the open epoch, and owes the journal an intent for them.
@@ -149,6 +153,7 @@ impl<'a> Guard<'a> {
         Self {
             epochs,
             pin,
+            _moving: None,
             first,
             more,
             created: Vec::new(),

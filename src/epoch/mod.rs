@@ -71,6 +71,8 @@ pub use capture::{CaptureError, Folded, Sealed, SealedInode};
 pub use guard::Guard;
 pub use inodes::LiveInode;
 pub use owed::Debt;
+pub use preserve::refusal;
+pub use relief::Drops;
 
 use alarm::Alarm;
 use buffer::Buffer;
@@ -98,6 +100,8 @@ pub struct Epochs {
     /// Itself, for what outlives a borrow.
     me: Weak<Self>,
     pins: Pins,
+    /// Of requests that may give names, not by epoch but by the end of a scan that they may concern ([`Self::take_moved`]).
+    moves: Pins,
     /// The open set and the sealed one (or an idle one), by the parity of their epochs.
     sets: [ChangeSet; 2],
     inodes: InodeTable,
@@ -116,6 +120,8 @@ pub struct Epochs {
     changes_bytes: u64,
     /// How often the open change set has been dropped.
     drops: AtomicU64,
+    /// The same at the last seal.
+    sealed_drops: Mutex<Drops>,
     /// About how many bytes of memory the part of the open set takes that came back from the last sealed one.
     put_off: AtomicU64,
     origin: Arc<dyn Origin>,
@@ -195,6 +201,7 @@ impl Epochs {
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             pins,
+            moves: Pins::new(),
             sets,
             inodes: InodeTable::new(),
             buffer: Buffer::new(options.preserve_bytes),
@@ -208,6 +215,7 @@ impl Epochs {
             owed: Owed::default(),
             changes_bytes: options.changes_bytes,
             drops: AtomicU64::new(0),
+            sealed_drops: Mutex::default(),
             put_off: AtomicU64::new(0),
             origin,
             journal,
@@ -265,6 +273,7 @@ impl Epochs {
         free.open(next);
         let was_open = open.advance(epoch, Stage::Open, Stage::Sealed);
         debug_assert!(was_open, "the set of the current epoch is open");
+        *self.sealed_drops.lock() = self.drops();
         self.pins.advance();
         Some(epoch)
     }
@@ -277,7 +286,7 @@ impl Epochs {
             .me
             .upgrade()
             .expect("a method runs, so somebody holds it");
-        Sealed::new(me, epoch, exact)
+        Sealed::new(me, epoch, exact, *self.sealed_drops.lock())
     }
 
     /// What `status` shows.

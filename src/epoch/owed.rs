@@ -193,7 +193,12 @@ impl Epochs {
         self.owed.state.lock().rescanning = true;
     }
 
+    /// A change set of `epoch` was dropped. What a scan had seen must be seen again.
     pub(super) fn owe_everything(&self, epoch: EpochNo, why: &str) {
+        // As one step: neither does a scan end in between, which would believe that nothing is owed, nor does one begin, whose notes
+        // would be forgotten.
+        let mut scan = self.scan.lock();
+        self.forget_seen(&mut scan);
         self.owed.owe_everything(epoch, why);
     }
 }

@@ -36,13 +36,17 @@ const UNLINKED_COPY_MAX: u64 = 1 << 20;
 /// The largest piece: what the flusher takes at once.
 const PIECE_MAX: u64 = 1 << 20;
 
-/// Errors that one file alone is to blame for.
-const REFUSALS: [i32; 5] = [
-    libc::EACCES,
-    libc::EPERM,
-    libc::EIO,
-    libc::EUCLEAN,
-    libc::EBADMSG,
+/// Errors that say nothing of the file that met them: the machine is short of something, or the file is not there any more. There is
+/// no list of what a file alone can be to blame for: each file system has errors of its own, such as `ENOKEY` for an encrypted file
+/// whose key is not there, `ENODATA` for a bad sector, `EILSEQ` for a checksum.
+const PASSING: [i32; 7] = [
+    libc::EAGAIN,
+    libc::EINTR,
+    libc::EMFILE,
+    libc::ENFILE,
+    libc::ENOENT,
+    libc::ENOMEM,
+    libc::ESTALE,
 ];
 
 /// How preserving went.
@@ -275,11 +279,12 @@ pub(super) fn read_attributes(
     }))
 }
 
-/// The number of an error that one file alone is to blame for: it may not be read, or is damaged.
-fn refusal(error: &io::Error) -> Option<i32> {
+/// The number of an error that one file alone is to blame for: it may not be read, or cannot. What is no error of the system is none
+/// of the file: it was changed while it was read.
+pub fn refusal(error: &io::Error) -> Option<i32> {
     match error.raw_os_error() {
         None if error.kind() == io::ErrorKind::PermissionDenied => Some(libc::EACCES),
-        errno => errno.filter(|errno| REFUSALS.contains(errno)),
+        errno => errno.filter(|errno| !PASSING.contains(errno)),
     }
 }
 

@@ -11,6 +11,11 @@ use crate::epoch::Epochs;
 use crate::epoch::seal::parity;
 use crate::id::EpochNo;
 
+/// How often the open change set had been dropped when something was taken of it. What was copied ahead before a drop says nothing
+/// after it: what has changed since, and would hide it, is not known any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Drops(u64);
+
 /// What a scan may have found before it waits, in bytes of memory: about 100,000 new files with their names. It takes three times as much
 /// again to capture them, and the next of them are found meanwhile.
 const SCAN_BYTES: u64 = 36 << 20;
@@ -34,11 +39,16 @@ impl Epochs {
             set.coarsen();
         }
         if set.memory() > self.changes_bytes {
-            self.owe_everything(epoch, "more has changed than can be kept in memory");
-            self.forget_seen();
             set.forget();
             self.drops.fetch_add(1, Ordering::SeqCst);
+            // At last: a scan that pays for it may begin at once, and what it marks must stay.
+            self.owe_everything(epoch, "more has changed than can be kept in memory");
         }
+    }
+
+    /// How often it has come to that. Stands still while the caller holds the lock that seals take.
+    pub(super) fn drops(&self) -> Drops {
+        Drops(self.drops.load(Ordering::SeqCst))
     }
 
     /// Whether so much has changed that anything more only brings the set nearer to being dropped.

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use crate::epoch::Epochs;
+use crate::epoch::changes::ChangeSet;
 use crate::id::FileId;
 use crate::source::Node;
 
@@ -56,11 +57,20 @@ impl Epochs {
     /// From now on every inode that is given a name is remembered for [`Self::take_moved`], and what the scan has looked at
     /// counts from here.
     pub fn watch_moves(&self) {
-        self.forget_seen();
+        self.forget_seen(&mut self.scan.lock());
     }
 
-    /// What was given a name since the last call, `None` if nothing was. `last`: the scan ends if there is nothing.
+    /// What was given a name since the last call, `None` if nothing was. `last`: the scan ends if there is nothing. Waits for requests under
+    /// way, so the caller may hold no guard.
+    ///
+    /// What a request has moved it tells only afterwards. If it took it from where the scan had not been to where it had, the scan, which then
+    /// finds nothing there, must not end before that. A request that begins now moves what the scan has seen where it was.
     pub fn take_moved(&self, last: bool) -> Option<Vec<Node>> {
+        if last {
+            let under_way = self.moves.current();
+            self.moves.advance();
+            self.moves.wait_drained(under_way);
+        }
         let mut scan = self.scan.lock();
         let moved = scan.as_mut().map(|scan| std::mem::take(&mut scan.moved));
         let taken = moved.filter(|moved| !moved.is_empty());
@@ -72,9 +82,18 @@ impl Epochs {
         taken
     }
 
-    /// What was seen must be seen again.
-    pub(super) fn forget_seen(&self) {
-        *self.scan.lock() = Some(Scan::default());
+    /// A set is done with: what the scan has seen in its epoch it has seen, whatever became of that.
+    pub(super) fn keep_seen(&self, set: &ChangeSet) {
+        let mut scan = self.scan.lock();
+        let seen = std::mem::take(&mut *set.seen());
+        if let Some(scan) = &mut *scan {
+            scan.seen.unite(seen);
+        }
+    }
+
+    /// What was seen must be seen again. The caller holds the `scan`'s lock, so that it is forgotten everywhere at once.
+    pub(super) fn forget_seen(&self, scan: &mut Option<Scan>) {
+        *scan = Some(Scan::default());
         self.sets.iter().for_each(|set| set.seen().clear());
     }
 }

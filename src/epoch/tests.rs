@@ -17,4 +17,6 @@ mod waiting;
 
 mod owing;
 
+mod scans;
+
 mod threads;

@@ -2,13 +2,14 @@
 //!
 //! A copy may be torn by a write that happens meanwhile; that write has then marked its pages dirty again, and what the
 //! seal captures is laid over the copy. So copies need no version and no lock: later extents hide earlier ones.
-//! An epoch that is folded keeps its copies for the next.
+//! An epoch that is folded keeps its copies for the next. One whose changes are dropped for want of memory does not: what would hide
+//! them is not known any more, and a scan finds all of it again.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::ops::Range;
 
-use crate::epoch::{ChangeSize, CopyAhead};
+use crate::epoch::{ChangeSize, CopyAhead, Drops};
 use crate::failpoint::{self, Point};
 use crate::flusher::capture::{AheadReader, ContentPlan, SPARSE_SLACK};
 use crate::flusher::consolidate::{clip, union};
@@ -43,9 +44,11 @@ const HELD_COPY_BYTES: u64 = 16 << 20;
 pub(crate) struct Ahead {
     extents: HashMap<FileId, Vec<(Range<u64>, Piece)>>,
     count: usize,
-    /// The blocks that hold it. They may be in the store already.
+    /// The blocks written since the last captured commit, of which the next one tells. They may be in the store already.
     blocks: Vec<SpooledObject>,
     bytes: FrameBytes,
+    /// What it was copied out of.
+    drops: Drops,
 }
 
 impl Ahead {
@@ -72,7 +75,7 @@ impl Ahead {
         held.map(|(range, _)| range.end).max().unwrap_or(0)
     }
 
-    /// The blocks that the next commit needs.
+    /// The blocks that the next commit may be the first to name.
     pub(crate) fn blocks(&self) -> &[SpooledObject] {
         &self.blocks
     }
@@ -82,14 +85,26 @@ impl Ahead {
         self.bytes
     }
 
-    /// Everything copied is in a captured epoch, but for what was left out of it: that goes into the next one.
+    /// Everything copied is in a captured epoch, but for what was left out of it: that goes into the next one. The blocks are in that
+    /// epoch's manifest whatever they hold, and so reach the store before any later commit can name them.
     pub(crate) fn keep_only(&mut self, left_out: &BTreeSet<FileId>) {
         self.extents.retain(|id, _| left_out.contains(id));
+        self.extents.shrink_to_fit();
         self.count = self.extents.values().map(Vec::len).sum();
         self.bytes = FrameBytes::default();
-        if self.extents.is_empty() {
-            *self = Self::default();
+        self.blocks = Vec::new();
+    }
+
+    /// Forgets what was copied if its changes were dropped meanwhile, and says whether it did: what comes now was taken, or sealed, at
+    /// `drops`. The blocks stay, since most chunks in them will be found again.
+    pub(crate) fn forget_unless_at(&mut self, drops: Drops) -> bool {
+        let dropped = self.drops != drops;
+        if dropped {
+            self.drops = drops;
+            self.extents = HashMap::new();
+            self.count = 0;
         }
+        dropped
     }
 
     /// Remembers a finished round; returns those of its blocks that are not on their way yet. Its chunks may be reused by what
@@ -207,6 +222,9 @@ impl Flow {
                 batch = more.into_iter();
                 continue;
             };
+            if self.ahead.forget_unless_at(copy.drops()) {
+                laid.clear();
+            }
             taken += copy.bytes();
             files += 1;
             let before = laid.len();

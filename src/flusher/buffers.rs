@@ -1,7 +1,8 @@
 //! Buffers of frames, used again as long as a pipeline runs.
 //!
 //! Giving each one back to the system and asking for another costs a page fault for every 4 KiB, which is a quarter of the CPU time of a
-//! first backup of large files. What comes back holds ciphertext, so no plaintext outlives its frame here.
+//! first backup of large files. What comes back holds ciphertext; behind the shorter one of a compressed frame the rest of the buffer
+//! still holds plaintext, which is never written anywhere and goes with the pipeline at the latest.
 
 use bytes::Bytes;
 use parking_lot::Mutex;

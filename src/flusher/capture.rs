@@ -8,7 +8,7 @@ use std::io;
 use std::ops::Range;
 use std::thread;
 
-use crate::epoch::{Attributes, CaptureError, CopyAhead, Sealed};
+use crate::epoch::{self, Attributes, CaptureError, CopyAhead, Sealed};
 use crate::failpoint::{self, Point};
 use crate::flusher::consolidate::{clip, union};
 use crate::flusher::entries::{NameChange, Touched};
@@ -162,12 +162,10 @@ pub(crate) fn is_refusal(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::PermissionDenied
 }
 
-/// Whether a file is damaged where it lies: trying again may help once, and then not any more.
-pub(crate) fn is_damage(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EIO | libc::EUCLEAN | libc::EBADMSG)
-    )
+/// Whether a file that could not be read is left out from now on, so that it does not keep all others from being backed up: at once
+/// if it may not be read. Whatever else the file itself is to blame for, trying `again` may help once, and then not any more.
+pub(crate) fn is_to_be_left_out(error: &io::Error, again: bool) -> bool {
+    is_refusal(error) || (again && epoch::refusal(error).is_some())
 }
 
 /// What is to be read of one file, and how it is to be cut.

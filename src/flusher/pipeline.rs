@@ -6,15 +6,16 @@
 //! ```
 //!
 //! Every channel holds at most one batch (8 frames, 8 MiB), so that together with what each thread has in hand memory stays
-//! below about 64 MiB on two cores, whatever the size of the epoch. A stage that fails closes its channels; the
-//! error comes out of [`Pipeline::finish`] or of the next call, whichever is first.
+//! below about 64 MiB on two cores, whatever the size of the epoch, and 24 MiB more while the writer waits for a batch that takes long:
+//! then the others wait too before they get far ahead of it ([`Turns`]). A stage that fails closes its channels; the error comes out of
+//! [`Pipeline::finish`] or of the next call, whichever is first.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::compress::Compression;
 use crate::crypto::VolumeKeys;
@@ -32,6 +33,9 @@ use crate::repo::layout;
 const WORKERS_MAX: usize = 4;
 /// Batches waiting between two stages.
 const QUEUE_BATCHES: usize = 1;
+/// Batches that the writer keeps until it comes to them, 8 MiB each: enough that one which takes four times as long as others keeps no
+/// second worker waiting.
+const EARLY_BATCHES: u64 = 3;
 /// Finished blocks that wait for fdatasync: only their descriptors are held.
 const QUEUE_BLOCKS: usize = 4;
 
@@ -77,18 +81,20 @@ impl Pipeline {
         let (encrypted, arriving) = sync_channel(QUEUE_BATCHES);
         let (finished, unsynced) = sync_channel(QUEUE_BLOCKS);
         let queued = Arc::new(Mutex::new(queued));
+        let turns = Arc::<Turns>::default();
         // As many as there are cores: who feeds them mostly waits for the disk or for them.
         let workers = (0..cores.clamp(1, WORKERS_MAX))
             .map(|_| {
                 let (parts, queued, encrypted) =
                     (parts.clone(), Arc::clone(&queued), encrypted.clone());
-                std::thread::spawn(move || work(&parts, &queued, &encrypted))
+                let turns = Arc::clone(&turns);
+                std::thread::spawn(move || work(&parts, &queued, &encrypted, &turns))
             })
             .collect();
         let buffers = Arc::<Buffers>::default();
         let writer = {
             let buffers = Arc::clone(&buffers);
-            std::thread::spawn(move || write(&parts, &arriving, &finished, &buffers))
+            std::thread::spawn(move || write(&parts, &arriving, &finished, &buffers, &turns))
         };
         let safe = Arc::<Mutex<Vec<SpooledBlock>>>::default();
         let syncer = {
@@ -218,15 +224,53 @@ impl Drop for Pipeline {
     }
 }
 
+/// How far the writer has come, so that nobody hands it batches that it could only keep.
+#[derive(Default)]
+struct Turns {
+    /// The batch that it waits for; past all of them once a stage has ended, well or not.
+    next: Mutex<u64>,
+    moved: Condvar,
+}
+
+impl Turns {
+    /// Waits until the writer has nearly come to batch `order`. Who has the one that it waits for never does.
+    fn wait_for(&self, order: u64) {
+        let mut next = self.next.lock();
+        while order.saturating_sub(*next) > EARLY_BATCHES {
+            self.moved.wait(&mut next);
+        }
+    }
+
+    fn come_to(&self, order: u64) {
+        let mut next = self.next.lock();
+        *next = order.max(*next);
+        self.moved.notify_all();
+    }
+}
+
+/// Lets everybody go when the stage that holds this ends: a batch that was lost with it will never be written.
+struct EndOfTurns<'a>(&'a Turns);
+
+impl Drop for EndOfTurns<'_> {
+    fn drop(&mut self) {
+        self.0.come_to(u64::MAX);
+    }
+}
+
 /// A worker: compresses and encrypts whatever batch comes next.
-fn work(parts: &PipelineParts, queued: &Mutex<Receiver<Batch>>, to: &SyncSender<EncryptedBatch>) {
+fn work(
+    parts: &PipelineParts,
+    queued: &Mutex<Receiver<Batch>>,
+    to: &SyncSender<EncryptedBatch>,
+    turns: &Turns,
+) {
+    let _end = EndOfTurns(turns);
     loop {
         let next = queued.lock().recv();
         let Ok(batch) = next else { return };
-        if to
-            .send(encrypt(batch, &parts.keys, parts.compression))
-            .is_err()
-        {
+        let batch = encrypt(batch, &parts.keys, parts.compression);
+        turns.wait_for(batch.order);
+        if to.send(batch).is_err() {
             return;
         }
     }
@@ -238,7 +282,9 @@ fn write(
     arriving: &Receiver<EncryptedBatch>,
     finished: &SyncSender<SpooledBlock>,
     buffers: &Buffers,
+    turns: &Turns,
 ) -> Result<(), Error> {
+    let _end = EndOfTurns(turns);
     let mut early = BTreeMap::new();
     let mut next = 0;
     let mut file: Option<BlockFile> = None;
@@ -246,6 +292,7 @@ fn write(
         early.insert(batch.order, batch);
         while let Some(batch) = early.remove(&next) {
             next += 1;
+            turns.come_to(next);
             let (block, last) = (batch.block, batch.last);
             let mut open = match file.take() {
                 Some(open) => open,
@@ -282,3 +329,6 @@ fn sync(unsynced: &Receiver<SpooledBlock>, safe: &Mutex<Vec<SpooledBlock>>) -> R
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

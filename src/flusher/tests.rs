@@ -4,6 +4,8 @@ mod clock;
 
 mod large;
 
+mod forgotten;
+
 mod world;
 
 use crate::clock::{Clock, ManualClock, Stamp, SystemClock};

@@ -436,10 +436,11 @@ fn owed_names_are_looked_up_again() {
     scene.assert_committed();
 }
 
-/// More was changed than could be remembered, by programs that went on meanwhile. A scan against the newest commit finds it all.
+/// More was changed than could be remembered, by programs that went on meanwhile. A scan against the newest commit finds it all, also where
+/// an epoch was being captured, which was given up then.
 #[test]
 fn what_was_forgotten_is_found_again() {
-    for seed in 0..6 {
+    for seed in 0..12 {
         let mut scene = Scene::with_memory(64 << 10);
         fs::create_dir_all(scene.path().join("d/e")).unwrap();
         for n in 0..30 {
@@ -448,6 +449,8 @@ fn what_was_forgotten_is_found_again() {
         scene.scan(Trust::Stat).unwrap();
         scene.commit();
         let user = User::new(&scene, seed);
+        (0..20).for_each(|_| user.act());
+        let given_up = (seed % 2 == 1).then(|| scene.epochs.seal()).flatten();
         (0..20).for_each(|_| user.act());
         // A name that is gone takes room until the commit that says so.
         let root = scene.source.root();
@@ -465,6 +468,7 @@ fn what_was_forgotten_is_found_again() {
             turn += 1;
             assert!(turn < 10_000, "it never becomes too much");
         }
+        drop(given_up);
         scene.epochs.begin_rescan();
         thread::scope(|scope| {
             scope.spawn(|| (0..20).for_each(|_| user.act()));

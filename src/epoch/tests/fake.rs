@@ -146,8 +146,8 @@ pub(super) struct FakeSource {
     /// What the diary begins with.
     before: Mutex<State>,
     pub(super) broken: AtomicBool,
-    /// The disk is whole, but one file may not be read.
-    pub(super) denied: Mutex<Option<FileId>>,
+    /// The disk is whole, but one file cannot be read, for this reason.
+    pub(super) denied: Mutex<Option<(FileId, i32)>>,
     /// Being created: the kernel shows a new name to nobody until its creation was answered.
     pub(super) hidden: Mutex<BTreeSet<FileId>>,
 }
@@ -198,8 +198,10 @@ impl FakeSource {
         if self.broken.load(Ordering::SeqCst) {
             return Err(io::Error::other("the disk is broken"));
         }
-        if *self.denied.lock() == Some(id) {
-            return Err(io::ErrorKind::PermissionDenied.into());
+        if let Some((denied, errno)) = *self.denied.lock()
+            && denied == id
+        {
+            return Err(io::Error::from_raw_os_error(errno));
         }
         let stale = || io::Error::from(io::ErrorKind::StaleNetworkFileHandle);
         self.look(|state| state.inodes.get(&id).cloned())

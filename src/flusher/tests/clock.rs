@@ -3,11 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use super::world::{World, Writer, options};
+use super::world::{World, Writer, noise, options};
 use crate::clock::{Clock, ManualClock, Stamp, SystemClock};
-use crate::flusher::CommitMark;
+use crate::flusher::{CommitMark, Options};
 use crate::repo::commits::Point;
+use crate::store::Kind;
+use crate::store::fault::{Fault, Rule};
 
 const MINUTE: u64 = 60_000;
 const DAY: u64 = 24 * 60 * MINUTE;
@@ -92,4 +96,56 @@ async fn whatever_the_clock_does_nothing_is_lost_and_a_time_finds_what_is_meant(
     // No clock had ever shown a time before this one.
     let before = Point::At(Stamp(begin - DAY - 1));
     assert!(volume.find(&before).await.is_err());
+}
+
+/// Tells how often it was asked.
+struct Counted {
+    clock: ManualClock,
+    asked: AtomicU64,
+}
+
+impl Clock for Counted {
+    fn now(&self) -> Stamp {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.clock.now()
+    }
+}
+
+/// While a seal that had failed was not to be tried again for half a minute, and what had been copied ahead of it was not all, the flow
+/// looked at the open epoch a thousand times a second, in vain. After the volume was taken by another writer it did so until it ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_flow_rests_between_two_attempts_though_there_is_more_to_copy() {
+    /// Two looks or three for each pause, and what a failure and the uploader ask.
+    const LOOKS_MAX: u64 = 100;
+    let world = World::new().await;
+    let clock = Arc::new(Counted {
+        clock: ManualClock::new(SystemClock.now()),
+        asked: AtomicU64::new(0),
+    });
+    let in_rounds = Options {
+        copy_ahead_bytes: 0,
+        round_bytes: 1 << 20,
+        incomplete_interval: Duration::ZERO,
+        ..options(&world)
+    };
+    let writer = world.start_with(in_rounds, clock.clone()).await;
+    // A new era needs the store, so no seal succeeds.
+    clock.clock.set(Stamp(clock.clock.now().0 - DAY));
+    world.plan.add(Rule {
+        on: None,
+        skip: 0,
+        times: u64::MAX,
+        fault: Fault::FailBefore(Kind::Retry),
+    });
+    writer.create("large", &noise(40, 3 << 20));
+    let before = clock.asked.load(Ordering::Relaxed);
+    while writer.epochs.open_size().bytes > 0 {
+        tokio::task::yield_now().await;
+    }
+    let looks = clock.asked.load(Ordering::Relaxed) - before;
+    world.plan.clear();
+    let mark = writer.sync().await;
+    assert!(world.snapshot(&mark).await == writer.now());
+    assert!(looks < LOOKS_MAX, "{looks} looks");
+    writer.stop().await;
 }

@@ -126,3 +126,47 @@ async fn the_end_waits_for_room_in_the_spool_and_then_leaves_nothing_behind() {
     assert!(!head.commit.incomplete);
     assert!(contents(&*world.volume(false).await, &head).await == now);
 }
+
+/// During a scan a large file that it has not come to is left out of every incomplete commit, and what was copied ahead of it waits. Each
+/// of these commits named all blocks copied so far once more: the store was asked for each of them again and again, and the sizes
+/// that the history tells added up to many times what is in the store. A commit now tells of what was written since the last one.
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_copied_ahead_are_counted_once_however_often_what_they_hold_is_left_out() {
+    const LEN: usize = 3 << 20;
+    /// A commit that does not name the blocks again is much smaller.
+    const SMALL: u64 = 1 << 20;
+    let world = World::new().await;
+    std::fs::write(world.path("source").join("late"), b"there before").unwrap();
+    let held = Options {
+        held: true,
+        copy_ahead_bytes: 0,
+        incomplete_interval: Duration::ZERO,
+        ..options(&world)
+    };
+    let writer = world.start_with(held, Arc::new(SystemClock)).await;
+    writer.write("late", 0, &noise(30, LEN));
+    // It is open again after each, so there is one after another.
+    let commits = async |least: usize| loop {
+        let volume = world.volume(false).await;
+        if let Some(head) = volume.head().await.unwrap() {
+            let history = volume.history(&head).await.unwrap();
+            if history.len() >= least {
+                return history;
+            }
+        }
+        tokio::task::yield_now().await;
+    };
+    while writer.epochs.open_size().bytes > 0 {
+        tokio::task::yield_now().await;
+    }
+    let told = commits(1).await.len();
+    let history = commits(told + 4).await;
+    let large = history.iter().filter(|entry| entry.totals.stored > SMALL);
+    assert!(large.count() <= 1, "{history:?}");
+
+    writer.look_at_all();
+    writer.handle.hold(false).await.unwrap();
+    let mark = writer.sync().await;
+    assert!(world.snapshot(&mark).await == writer.now());
+    writer.stop().await;
+}

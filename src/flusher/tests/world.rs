@@ -39,6 +39,8 @@ pub(super) struct World {
     pub(super) store: Store,
     pub(super) plan: Arc<Plan>,
     pub(super) meter: Arc<Meter>,
+    /// What the next writer remembers of an epoch's changes.
+    pub(super) changes_bytes: u64,
 }
 
 /// One life of the writer.
@@ -106,6 +108,7 @@ impl World {
             store,
             plan,
             meter,
+            changes_bytes: 64 << 20,
         }
     }
 
@@ -172,7 +175,7 @@ impl World {
             epoch::Options {
                 preserve_bytes: 16 << 20,
                 kept_files: 100,
-                changes_bytes: 64 << 20,
+                changes_bytes: self.changes_bytes,
             },
         );
         let parts = Parts {
@@ -346,6 +349,40 @@ impl Writer {
         };
         guard.name(&root, from.as_bytes(), None);
         guard.name(&root, to.as_bytes(), Some(entry));
+    }
+
+    /// Changes more than can be remembered, so that all of it is forgotten.
+    pub(super) fn crowd(&self) {
+        let name = |turn| format!("turn {turn}");
+        self.create(&name(0), b"");
+        let mut turn = 0;
+        // A name that is gone takes room until the commit that says so.
+        while !self.epochs.is_owing() {
+            self.rename(&name(turn), &name(turn + 1));
+            turn += 1;
+            assert!(turn < 10_000, "it never becomes too much");
+        }
+    }
+
+    /// Looks at everything, as reconcile does for a source of which no commit knows anything.
+    pub(super) fn look_at_all(&self) {
+        self.epochs.begin_rescan();
+        self.epochs.watch_moves();
+        let root = self.root();
+        let dirs = [&root];
+        for name in self.now().into_keys() {
+            let inode = self.inode(&name);
+            let file = fs::File::open(self.path(&name)).unwrap();
+            let size = file.metadata().unwrap().len();
+            let data = self.source.data_ranges(&file, 0..size).unwrap();
+            let kind = Kind::File;
+            let id = inode.id();
+            let mut guard = self.epochs.change(&dirs).unwrap();
+            guard.name(&root, name.as_bytes(), Some(NameEntry { id, kind }));
+            guard.discovered(inode.node(), &data);
+            guard.seen(inode.node());
+        }
+        while self.epochs.take_moved(true).is_some() {}
     }
 
     /// `from` takes the place of `to`, as an editor saves.
