@@ -40,7 +40,7 @@ impl Flow {
     /// A failure on the way folds the epoch back into the open one.
     pub(super) fn seal(&mut self) -> Result<(), Error> {
         let wall = self.clock.now();
-        if self.session.stepped_back(wall) || self.runtime.block_on(self.right.is_half_replaced()) {
+        if self.session.stepped_back(wall) || self.right.is_half_replaced() {
             self.begin_era(wall)?;
         }
         // While a scan runs, or much is still to be copied, nobody is served by what is sealed: it is not an exact moment.
@@ -298,7 +298,7 @@ impl Flow {
             name: self.session.next_name(wall),
             wall,
             previous: self.base.as_ref(),
-            generation: self.runtime.block_on(self.right.writership()).generation(),
+            generation: self.right.writership().generation(),
             host: &self.options.host,
             source: &self.options.source_path,
             label,
