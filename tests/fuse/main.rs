@@ -36,6 +36,9 @@ mod seals;
 mod snapshot;
 mod writers;
 
+#[path = "../support/pages.rs"]
+mod pages;
+
 #[path = "../support/sample.rs"]
 mod sample;
 
