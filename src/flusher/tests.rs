@@ -6,6 +6,8 @@ mod clock;
 
 mod large;
 
+mod lives;
+
 mod world;
 
 use crate::clock::{Clock, ManualClock, Stamp, SystemClock};
