@@ -3,7 +3,7 @@
 //! Safety never depends on what a wall clock says; time is for people and for pacing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// Milliseconds since 1970-01-01 UTC.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
@@ -30,41 +30,54 @@ pub struct Timespec {
     pub nanos: u32,
 }
 
-/// Where the wall clock is read.
+/// Where time is read.
 pub trait Clock: Send + Sync {
-    /// Now.
+    /// Now, by the wall clock.
     fn now(&self) -> Stamp;
+    /// How long the machine has been running, asleep or awake. It goes on whatever the wall clock is set to.
+    fn since_boot(&self) -> Duration;
 }
 
-/// The machine's own clock.
+/// The machine's own clock: `sys` reads it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
-impl Clock for SystemClock {
-    fn now(&self) -> Stamp {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        Stamp(since.unwrap_or(Duration::ZERO).as_millis() as u64)
-    }
-}
-
 /// A clock that stands still until it is told otherwise.
 #[derive(Debug, Default)]
-pub struct ManualClock(AtomicU64);
+pub struct ManualClock {
+    wall: AtomicU64,
+    /// Milliseconds since a machine was started whose clock this is.
+    running: AtomicU64,
+}
 
 impl ManualClock {
     /// Stands at `at`.
     pub fn new(at: Stamp) -> Self {
-        Self(AtomicU64::new(at.0))
+        Self {
+            wall: AtomicU64::new(at.0),
+            running: AtomicU64::new(0),
+        }
     }
 
-    /// Moves to `at`, forward or back.
+    /// The wall clock is set to `at`, forward or back: no time passes.
     pub fn set(&self, at: Stamp) {
-        self.0.store(at.0, Ordering::SeqCst);
+        self.wall.store(at.0, Ordering::SeqCst);
+    }
+
+    /// Time passes, as for a machine that was asleep.
+    pub fn pass(&self, time: Duration) {
+        let millis = time.as_millis() as u64;
+        self.wall.fetch_add(millis, Ordering::SeqCst);
+        self.running.fetch_add(millis, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Stamp {
-        Stamp(self.0.load(Ordering::SeqCst))
+        Stamp(self.wall.load(Ordering::SeqCst))
+    }
+
+    fn since_boot(&self) -> Duration {
+        Duration::from_millis(self.running.load(Ordering::SeqCst))
     }
 }

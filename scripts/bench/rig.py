@@ -223,6 +223,17 @@ def write_small_files(root, count, seed=1):
         (folder / f"file{number}.txt").write_bytes(data)
 
 
+def write_tiny_files(root, count, of_folder=100):
+    """A few bytes each, no two alike, `of_folder` to a directory: what counts is how many there are."""
+    for number in range(count):
+        folder = root / f"{number // of_folder // 100:03}" / f"{number // of_folder % 100:02}"
+        if number % of_folder == 0:
+            folder.mkdir(parents=True)
+        file = os.open(folder / f"{number:07}", os.O_WRONLY | os.O_CREAT, 0o644)
+        os.write(file, b"file %d\n" % number)
+        os.close(file)
+
+
 def median(rows):
     return {key: statistics.median(row[key] for row in rows) for key in rows[0]}
 

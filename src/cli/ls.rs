@@ -9,6 +9,7 @@ use super::{output, time};
 use crate::clock::Stamp;
 use crate::format::entry::{Inode, Kind};
 use crate::path::RepoPath;
+use crate::repo::Error;
 
 /// Names fetched at once: about what a few tree pages hold.
 const NAMES_AT_ONCE: usize = 1024;
@@ -39,30 +40,41 @@ impl Args {
             let snapshot = Opened::open(&opening, &selected, &point).await?;
             context.echo(&snapshot.found);
             list(context, &snapshot, &path).await
-        })?;
-        Ok(Exit::Done)
+        })
     }
 }
 
-async fn list(context: &Context, snapshot: &Opened, path: &RepoPath) -> anyhow::Result<()> {
+/// [`Exit::Damage`] if something could not be listed, which is named.
+async fn list(context: &Context, snapshot: &Opened, path: &RepoPath) -> anyhow::Result<Exit> {
     let (id, inode) = snapshot.resolve(path).await?;
     if inode.kind != Kind::Dir {
         let name = path.components().last().unwrap_or_default();
-        return output::line(&line(context, name, &inode));
+        output::line(&line(context, name, &inode))?;
+        return Ok(Exit::Done);
     }
     let tree = snapshot.tree();
     let mut after: Option<Vec<u8>> = None;
+    let mut exit = Exit::Done;
     loop {
         let names = tree.names(id, after.as_deref(), NAMES_AT_ONCE).await?;
         for (name, entry) in &names {
-            let inode = tree.inode(entry.id).await?.ok_or_else(|| {
-                crate::repo::Error::NotFound(format!("{} has no inode", path.join(name)))
-            })?;
-            output::line(&line(context, name, &inode))?;
+            let path = path.join(name);
+            match tree.inode(entry.id).await {
+                Ok(Some(inode)) => output::line(&line(context, name, &inode))?,
+                Ok(None) => {
+                    return Err(Error::NotFound(format!("{path} has no inode")).into());
+                }
+                // What is listed after it may be whole.
+                Err(error) if error.is_damage() => {
+                    output::warning(&format!("{path} cannot be shown: {error}"));
+                    exit = Exit::Damage;
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         match names.into_iter().next_back() {
             Some((last, _)) => after = Some(last),
-            None => return Ok(()),
+            None => return Ok(exit),
         }
     }
 }

@@ -190,6 +190,8 @@ pub(super) async fn connect(
     if !has_conditions {
         tracing::warn!("{WITHOUT_CONDITIONS}");
     }
+    let spool = &local.left.spool;
+    let copied = flusher::find_copied(spool, stored.store(), writership.adopted()).await?;
     let options = flusher::Options {
         policy: settings.flusher_policy(),
         spool_bytes: settings.spool_bytes(),
@@ -222,6 +224,7 @@ pub(super) async fn connect(
         journal: local.journal.clone(),
         spool: local.left.spool.clone(),
         resumed,
+        copied,
         base,
         owed_since,
         clock,

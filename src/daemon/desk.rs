@@ -126,9 +126,11 @@ impl Desk {
         let mounted = self.mounted.load(Ordering::Relaxed);
         let connected = matches!(stage, Stage::Publishing(_));
         let progress = scan_progress(&self.writing.sight().progress).filter(|_| connected);
+        let sight = self.writing.sight();
+        let stuck = sight.stuck();
         let error = last_error(&flusher).or_else(|| {
-            let trouble = self.writing.sight().trouble();
-            trouble.map(|message| (message, None))
+            let trouble = stuck.clone().or_else(|| sight.left_out());
+            trouble.map(|trouble| (trouble.message, Some(trouble.since)))
         });
         let (last_error, since) = error.unzip();
         let phase = match stage {
@@ -136,7 +138,7 @@ impl Desk {
             Stage::Waiting(_) => Phase::Waiting,
             Stage::Halted(_) => Phase::Halted,
             _ if flusher.fenced => Phase::Halted,
-            _ if flusher.last_error.is_some() => Phase::Failing,
+            _ if flusher.last_error.is_some() || stuck.is_some() => Phase::Failing,
             _ if progress.is_some() => Phase::Reconcile,
             _ if flusher.spool_commits > 0 || is_capturing(flusher.phase) => Phase::Publishing,
             _ => Phase::Idle,

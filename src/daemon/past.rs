@@ -14,6 +14,7 @@ use crate::config::shown::Shown;
 use crate::config::state::State;
 use crate::fuse::bridge::{Bridge, IN_FLIGHT_MAX};
 use crate::fuse::session::{self, Flag};
+use crate::id::FileId;
 use crate::repo::commits::{Found, Point, snapshot_id};
 use crate::snapshot::Snapshot;
 use crate::snapshot::tree_fs::TreeFs;
@@ -57,6 +58,13 @@ impl PastMount {
         }
 
         let fs = Arc::new(TreeFs::new(&volume, &found.commit));
+        // Without it nothing in the mount could be reached, and the kernel could not say what is damaged.
+        let root = runtime.block_on(fs.inode(FileId::ROOT));
+        root.map_err(|error| match error.is_damage() {
+            true => anyhow::Error::from(error)
+                .context("the root of this snapshot cannot be shown; `rewindfs restore` brings back what is whole"),
+            false => error.into(),
+        })?;
         let front = Snapshot::new(fs, Bridge::new(runtime.handle().clone(), IN_FLIGHT_MAX));
         let shown = self.shown(&volume.info().name, &found);
         let options = session::Options {

@@ -9,6 +9,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::runtime::Handle as Runtime;
 
+use super::link::Trouble;
+use crate::clock::{Clock, Stamp, SystemClock};
 use crate::epoch::{Debt, Epochs};
 use crate::flusher;
 use crate::reconcile::{self, Parts, Progress, Summary};
@@ -23,19 +25,50 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Sight {
     /// How far it has come.
     pub(super) progress: Arc<Progress>,
-    trouble: Arc<Mutex<Option<String>>>,
+    stuck: Arc<Mutex<Option<Trouble>>>,
+    left_out: Arc<Mutex<Option<Trouble>>>,
 }
 
 impl Sight {
-    /// Why it does not get on, or what it could not look at.
-    pub(super) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().clone()
+    /// Why it does not get on, and since when.
+    pub(super) fn stuck(&self) -> Option<Trouble> {
+        self.stuck.lock().clone()
+    }
+
+    /// What it could not look at, and since when that is known.
+    pub(super) fn left_out(&self) -> Option<Trouble> {
+        self.left_out.lock().clone()
     }
 
     /// Says why it does not get on.
     pub(super) fn fail(&self, why: String) {
-        *self.trouble.lock() = Some(why);
+        tracing::warn!("the scan does not get on: {why}");
+        note(&self.stuck, Some(why));
     }
+
+    fn went_on(&self) {
+        note(&self.stuck, None);
+    }
+
+    /// Says what a scan that has come to its end could not look at.
+    fn has_seen(&self, summary: &Summary) {
+        self.went_on();
+        note(&self.left_out, unreadable(summary));
+    }
+}
+
+/// What is wrong now. Since when is known from before where something was.
+fn note(trouble: &Mutex<Option<Trouble>>, why: Option<String>) {
+    let mut trouble = trouble.lock();
+    let since = trouble.as_ref().map(|before| before.since);
+    *trouble = why.map(|message| Trouble {
+        message,
+        since: since.unwrap_or_else(now),
+    });
+}
+
+fn now() -> Stamp {
+    SystemClock.now()
 }
 
 /// A scan under way, or ended; then what has come to be owed meanwhile is looked at again.
@@ -46,8 +79,8 @@ pub(super) struct Scanning {
     thread: JoinHandle<()>,
 }
 
-/// What everything is compared with from now on: called on the scan's own thread, may wait for the store.
-pub(super) type Renew<P> = Box<dyn Fn() -> anyhow::Result<Parts<P>> + Send>;
+/// What everything is compared with from now on: called on the scan's own thread, may wait for the store until it is told to stop.
+pub(super) type Renew<P> = Box<dyn Fn(&AtomicBool) -> anyhow::Result<Parts<P>> + Send>;
 
 impl Scanning {
     /// Starts it. The flusher has been told to hold; it is let go when the scan has ended well. `through` is called before that if
@@ -114,7 +147,7 @@ fn scan<P: Pages + Clone>(
                     unreadable = summary.unreadable.len(),
                     "compared with the newest snapshot"
                 );
-                *sight.trouble.lock() = unreadable(&summary);
+                sight.has_seen(&summary);
                 if summary.unreadable.is_empty() {
                     through();
                 }
@@ -125,8 +158,7 @@ fn scan<P: Pages + Clone>(
             Err(reconcile::Error::Stopped) => return,
             Err(_) if stop.load(Ordering::Relaxed) => return,
             Err(error) => {
-                tracing::warn!(%error, "the scan is tried again");
-                *sight.trouble.lock() = Some(error.to_string());
+                sight.fail(error.to_string());
                 std::thread::park_timeout(pause);
                 pause = (pause * 2).min(PAUSE_MAX);
             }
@@ -153,12 +185,12 @@ fn pay<P: Pages + Clone>(mut parts: Parts<P>, renew: &Renew<P>, sight: &Sight, s
         match paid {
             Ok(()) => {
                 pause = PAUSE_MIN;
-                *sight.trouble.lock() = None;
+                sight.went_on();
             }
             // Whoever asked for it has woken this thread already, and does not do so again.
             Err(_) if stop.load(Ordering::Relaxed) => return,
             Err(error) => {
-                *sight.trouble.lock() = Some(error.to_string());
+                sight.fail(error.to_string());
                 std::thread::park_timeout(pause);
                 pause = (pause * 2).min(PAUSE_MAX);
             }
@@ -174,9 +206,10 @@ fn pay_everything<P: Pages + Clone>(
 ) -> anyhow::Result<()> {
     sight.progress.ended.store(false, Ordering::Relaxed);
     parts.epochs.begin_rescan();
-    *parts = renew()?;
+    *parts = renew(stop)?;
     sight.progress.scanned.store(0, Ordering::Relaxed);
-    reconcile::run(parts, &sight.progress, stop)?;
+    let summary = reconcile::run(parts, &sight.progress, stop)?;
+    sight.has_seen(&summary);
     sight.progress.ended.store(true, Ordering::Relaxed);
     Ok(())
 }

@@ -24,7 +24,7 @@ use crate::flusher;
 use crate::id::{FileId, SessionId};
 use crate::journal::{Cover, Journal};
 use crate::mount;
-use crate::reconcile::{self, Trust};
+use crate::reconcile::{self, Trust, Waiting};
 use crate::repo::Volume;
 use crate::repo::blocks::Blocks;
 use crate::store::Traffic;
@@ -423,8 +423,10 @@ fn renew(
 ) -> Renew<Arc<Blocks>> {
     let (source, epochs) = (first.source.clone(), first.epochs.clone());
     let (trust, runtime) = (first.trust, first.runtime.clone());
-    Box::new(move || {
-        let newest = runtime.block_on(flusher.newest())?;
+    Box::new(move |stop| {
+        let runtime = &runtime;
+        let newest = Waiting { runtime, stop }.unless_stopped(flusher.newest());
+        let newest = newest.ok_or(reconcile::Error::Stopped)??;
         // Once there has been an exact moment of its own, this process has seen every change since; before that, it knows no more than at
         // its start.
         let exact = newest

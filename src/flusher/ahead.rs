@@ -13,13 +13,14 @@ use crate::epoch::{ChangeSize, CopyAhead, Drops};
 use crate::failpoint::{self, Point};
 use crate::flusher::capture::{AheadReader, ContentPlan, SPARSE_SLACK};
 use crate::flusher::consolidate::{clip, union};
+use crate::flusher::copied::CopiedBlock;
 use crate::flusher::cut::{Cutter, Laid, Piece, Recent};
 use crate::flusher::error::Error;
 use crate::flusher::flow::Flow;
 use crate::flusher::manifest::SpooledObject;
 use crate::flusher::pack::{Packed, Packer};
 use crate::flusher::progress::Phase;
-use crate::flusher::spool::{FrameBytes, SpooledBlock};
+use crate::flusher::spool::FrameBytes;
 use crate::flusher::upload::Job;
 use crate::format::entry::Inode;
 use crate::id::FileId;
@@ -114,15 +115,17 @@ impl Ahead {
         mut packed: Packed,
         laid: Vec<Laid>,
         recent: &mut Recent,
-    ) -> Vec<SpooledObject> {
+    ) -> Vec<CopiedBlock> {
         self.bytes += packed.bytes();
         self.count += laid.len();
+        let mut placed = Vec::new();
         for (id, range, piece) in laid {
             let piece = match piece {
                 Piece::New { spot, content } => {
                     let place = packed.place(spot, None);
                     if let Some(content) = content {
                         recent.placed(content, place.clone());
+                        placed.push((content, place.clone()));
                     }
                     Piece::Held { place, content }
                 }
@@ -137,11 +140,11 @@ impl Ahead {
         }
         let objects = packed.blocks.iter().map(|block| block.object.clone());
         self.blocks.extend(objects);
-        packed
-            .blocks
-            .iter_mut()
-            .filter_map(SpooledBlock::keep)
-            .collect()
+        let fresh = packed.blocks.iter_mut().filter_map(|block| {
+            let object = block.keep()?;
+            Some(CopiedBlock::of(object, block.id, &placed))
+        });
+        fresh.collect()
     }
 }
 
@@ -174,8 +177,9 @@ impl Flow {
         self.recent.end_run();
         match result {
             Ok((packed, laid)) => {
-                for object in self.ahead.add(packed, laid, &mut self.recent) {
-                    self.queue.push(Job::Block(object));
+                for block in self.ahead.add(packed, laid, &mut self.recent) {
+                    self.spool.note_copied_best_effort(&block);
+                    self.queue.push(Job::Block(block.object));
                 }
                 failpoint::reach(Point::CopyAhead);
                 Ok(())
@@ -202,8 +206,10 @@ impl Flow {
         let mut seen = HashSet::new();
         loop {
             let Some(mut copy) = batch.next() else {
-                let safe = packer.take_safe().into_iter().map(Job::Block);
-                safe.for_each(|job| self.queue.push(job));
+                for block in safe_blocks(&packer, &laid) {
+                    self.spool.note_copied_best_effort(&block);
+                    self.queue.push(Job::Block(block.object));
+                }
                 // Only between batches: what was taken and not tried would be left to the seal.
                 let remembered = self.ahead.count + laid.len();
                 let full = taken >= self.options.round_bytes
@@ -237,6 +243,7 @@ impl Flow {
                 },
                 window: &mut self.window,
                 recent: &mut self.recent,
+                copied: &mut self.copied,
                 packer: &mut packer,
                 laid: &mut laid,
             };
@@ -265,6 +272,22 @@ impl Flow {
         }
         Ok((packer.finish_in_blocks()?, laid))
     }
+}
+
+/// What has become durable of what was `laid`, and may be uploaded.
+fn safe_blocks(packer: &Packer<'_>, laid: &[Laid]) -> Vec<CopiedBlock> {
+    let safe = packer.take_safe();
+    if safe.is_empty() {
+        return Vec::new();
+    }
+    let placed = laid.iter().filter_map(|(_, _, piece)| match piece {
+        Piece::New { spot, content } => Some(((*content)?, packer.place_in(&safe, *spot)?)),
+        _ => None,
+    });
+    let placed: Vec<_> = placed.collect();
+    let blocks = safe.into_iter();
+    let blocks = blocks.map(|block| CopiedBlock::of(block.object, block.id, &placed));
+    blocks.collect()
 }
 
 /// Reads and cuts one copy of a file that the parent commit knows as `old`; `again`: some of it has been copied before.

@@ -2,7 +2,7 @@
 //! increments as they are.
 //!
 //! A chunk that the index has seen is reused only when the parent commit's tree proves that it still holds it, or when this
-//! very epoch has packed it. All zeros become a hole.
+//! very epoch has packed it, in this life or an earlier one. All zeros become a hole.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -10,6 +10,7 @@ use std::ops::Range;
 use crate::chunk::{CHUNK_LEN_MAX, Gear};
 use crate::crypto::VolumeKeys;
 use crate::flusher::capture::{ContentPlan, READ_LEN, Reader};
+use crate::flusher::copied::Copied;
 use crate::flusher::dedup::DedupIndex;
 use crate::flusher::error::Error;
 use crate::flusher::pack::{FrameSize, Packer, SHARED_FRAME_LEN, Spot};
@@ -86,6 +87,8 @@ pub(crate) struct Cutter<'a, 'p> {
     pub(crate) window: &'a mut Window,
     /// What this epoch has packed.
     pub(crate) recent: &'a mut Recent,
+    /// What an earlier life has packed and never captured.
+    pub(crate) copied: &'a mut Copied,
     /// Where pieces go.
     pub(crate) packer: &'a mut Packer<'p>,
     /// What lies where, in the order in which it is to be applied.
@@ -202,7 +205,7 @@ impl Cutter<'_, '_> {
         Ok(())
     }
 
-    fn held(&self, content: &ContentId, len: usize) -> Result<Option<Piece>, Error> {
+    fn held(&mut self, content: &ContentId, len: usize) -> Result<Option<Piece>, Error> {
         if let Some(&spot) = self.recent.spots.get(content) {
             let content = Some(*content);
             return Ok(Some(Piece::New { spot, content }));
@@ -212,6 +215,10 @@ impl Cutter<'_, '_> {
                 place: place.clone(),
                 content: Some(*content),
             }));
+        }
+        if let Some(place) = self.copied.find(content) {
+            let content = Some(*content);
+            return Ok(Some(Piece::Held { place, content }));
         }
         let Some((id, end)) = self.index.find(content) else {
             return Ok(None);

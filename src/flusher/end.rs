@@ -7,12 +7,15 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::epoch::ChangeSize;
+use crate::flusher::error::Error;
 use crate::flusher::flow::{Flow, TICK, mark, reaches};
 use crate::flusher::handle::Stopped;
 use crate::flusher::progress::Who;
 
 /// Seals tried: with nobody writing any more the first succeeds; each of the others needs another fold.
 const LAST_SEALS: usize = 5;
+/// The longest that somebody who does not wait for the store waits until it has taken the lease back.
+const RELEASE_MAX: Duration = Duration::from_secs(5);
 
 impl Flow {
     /// Seals what is left, uploads for as long as `patience` lasts, and stops.
@@ -37,9 +40,10 @@ impl Flow {
             }
             let sealed = self.seal();
             let done = sealed.is_ok();
+            let store_fails = matches!(sealed, Err(Error::Repository(_)));
             self.settle(sealed);
-            if done && self.inexact {
-                // What was left out stays open, however often it is tried.
+            // What was left out stays open, however often it is tried; and a store that does not answer takes its time each time.
+            if (done && self.inexact) || store_fails {
                 break;
             }
         }
@@ -61,7 +65,7 @@ impl Flow {
                 .failed(Who::Uploader, error.to_string(), self.clock.now());
         }
         if published && captured {
-            self.release_lease_best_effort();
+            self.release_lease_best_effort(patience.max(RELEASE_MAX));
         }
         self.progress.stop("the mount is being stopped", false);
         let folds = self.epochs.counters().folds;
@@ -96,9 +100,14 @@ impl Flow {
     }
 
     /// Lets others write at once. Where it fails they wait until the lease has run out, and nothing is lost.
-    fn release_lease_best_effort(&self) {
-        if let Err(error) = self.runtime.block_on(self.right.release()) {
-            tracing::info!(%error, "the lease could not be given back; it runs out by itself");
+    fn release_lease_best_effort(&self, patience: Duration) {
+        let released = async { tokio::time::timeout(patience, self.right.release()).await };
+        match self.runtime.block_on(released) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::info!(%error, "the lease could not be given back; it runs out by itself");
+            }
+            Err(_) => tracing::info!("the lease was not given back in time; it runs out by itself"),
         }
     }
 

@@ -16,6 +16,7 @@ use crate::epoch::{ChangeSize, Epochs};
 use crate::flusher::ahead::Ahead;
 use crate::flusher::capture::is_to_be_left_out;
 use crate::flusher::commit::RESERVE_FIRST;
+use crate::flusher::copied::{Copied, CopiedBlock};
 use crate::flusher::cut::Recent;
 use crate::flusher::dedup::DedupIndex;
 use crate::flusher::error::Error;
@@ -66,6 +67,8 @@ pub struct Parts {
     pub spool: Arc<Spool>,
     /// Captured epochs of an earlier process that are still to be uploaded, oldest first.
     pub resumed: Vec<Manifest>,
+    /// What an earlier process has copied ahead and never captured: what [`find_copied`](crate::flusher::find_copied) has found.
+    pub copied: Vec<CopiedBlock>,
     /// The newest commit: the last of `resumed`, else the head of the store; `None` for a new volume.
     pub base: Option<Found>,
     /// Since when the open epoch has changes, if it has had any before the flusher was started.
@@ -173,6 +176,7 @@ pub(super) struct Flow {
     pub(super) window: Window,
     pub(super) recent: Recent,
     pub(super) ahead: Ahead,
+    pub(super) copied: Copied,
     pub(super) session: Session,
     pub(super) base: Option<Found>,
     pub(super) reserve: u32,
@@ -209,6 +213,10 @@ impl Flow {
         let (id, era) = (parts.writership.session(), parts.writership.era());
         let session = Session::new(id, era, keys.key_epoch(), follows, now);
         let queue = Arc::new(Queue::default());
+        let copied = Copied::new(parts.copied);
+        for object in copied.objects().filter(|object| parts.spool.holds(object)) {
+            queue.push(Job::Block(object.clone()));
+        }
         for manifest in parts.resumed {
             let (name, tag) = manifest.name.parse().ok_or_else(|| Error::Unusable {
                 path: parts.spool.dir().join(manifest.file_name()),
@@ -232,6 +240,7 @@ impl Flow {
             window: Window::default(),
             recent: Recent::default(),
             ahead: Ahead::default(),
+            copied,
             forgetting: Arc::new(Forgetting::new(parts.journal)),
             right: Arc::new(right),
             last_seal: long_ago(options.policy.interval),
@@ -276,7 +285,12 @@ impl Flow {
             forgetting: Arc::clone(&self.forgetting),
             clock: Arc::clone(&self.clock),
             ahead: Default::default(),
-            doubtful: Default::default(),
+            // An earlier life may have sent them.
+            doubtful: self
+                .copied
+                .objects()
+                .map(|object| object.key.clone())
+                .collect(),
         }
     }
 

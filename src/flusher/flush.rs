@@ -12,12 +12,13 @@ use crate::flusher::capture::{Captured, ContentPlan, SealedReader, capture, plan
 use crate::flusher::changes::{Changes, history_entry};
 use crate::flusher::commit::{CommitWriter, Draft, Written};
 use crate::flusher::consolidate;
+use crate::flusher::copied::Copied;
 use crate::flusher::cut::{Cutter, Laid, Piece, Recent};
 use crate::flusher::dedup::Seen;
 use crate::flusher::entries::{Outcome, Touched, outcome};
 use crate::flusher::error::Error;
 use crate::flusher::flow::{Flow, mark};
-use crate::flusher::manifest::{Manifest, SpooledName};
+use crate::flusher::manifest::{Manifest, SpooledName, SpooledObject};
 use crate::flusher::pack::{Packed, Packer};
 use crate::flusher::progress::{Phase, Who};
 use crate::flusher::spool::{Spool, SpooledBlock};
@@ -40,7 +41,7 @@ impl Flow {
     /// A failure on the way folds the epoch back into the open one.
     pub(super) fn seal(&mut self) -> Result<(), Error> {
         let wall = self.clock.now();
-        if self.session.stepped_back(wall) || self.runtime.block_on(self.right.is_half_replaced()) {
+        if self.session.stepped_back(wall) || self.right.is_half_replaced() {
             self.begin_era(wall)?;
         }
         // While a scan runs, or much is still to be copied, nobody is served by what is sealed: it is not an exact moment.
@@ -273,6 +274,7 @@ impl Flow {
                 },
                 window: &mut self.window,
                 recent: &mut self.recent,
+                copied: &mut self.copied,
                 packer: &mut packer,
                 laid: &mut laid,
             };
@@ -299,7 +301,7 @@ impl Flow {
             name: self.session.next_name(wall),
             wall,
             previous: self.base.as_ref(),
-            generation: self.runtime.block_on(self.right.writership()).generation(),
+            generation: self.right.writership().generation(),
             host: &self.options.host,
             source: &self.options.source_path,
             label,
@@ -311,7 +313,7 @@ impl Flow {
                 ..Totals::default()
             },
             ahead: self.ahead.bytes(),
-            ahead_stored: self.ahead.blocks().iter().map(|object| object.len).sum(),
+            ahead_stored: self.copied_ahead().map(|object| object.len).sum(),
         };
         let mut writer = CommitWriter {
             session: &self.session,
@@ -342,7 +344,7 @@ impl Flow {
         let mut own: Vec<&mut SpooledBlock> = packed.blocks.iter_mut().collect();
         own.extend(&mut written.tree);
         own.push(&mut written.object);
-        let mut objects = self.ahead.blocks().to_vec();
+        let mut objects: Vec<SpooledObject> = self.copied_ahead().cloned().collect();
         objects.extend(own.iter().map(|block| block.object.clone()));
         let found = written.found;
         let named = |found: &Found| SpooledName::new(&found.commit.name, &found.tag);
@@ -377,7 +379,20 @@ impl Flow {
         self.queue.push(Job::Commit(Box::new(manifest)));
         self.base = Some(found);
         self.ahead.keep_only(postponed);
+        self.copied.captured();
+        if !self.inexact {
+            // Nothing is looked for any more.
+            self.copied = Copied::default();
+        }
+        if self.ahead.blocks().is_empty() {
+            self.spool.keep_copied_best_effort(&self.copied.rest());
+        }
         Ok(())
+    }
+
+    /// The blocks that were made ahead of this commit, in this life and an earlier one.
+    fn copied_ahead(&self) -> impl Iterator<Item = &SpooledObject> {
+        self.ahead.blocks().iter().chain(self.copied.used())
     }
 
     /// Two renames and an fsync of a directory, which must succeed, since the epoch cannot be folded any more: they are tried

@@ -55,6 +55,8 @@ mod manifest;
 
 mod ahead;
 
+mod copied;
+
 mod upload;
 
 mod forget;
@@ -71,6 +73,7 @@ mod flush;
 
 mod end;
 
+pub use copied::{CopiedBlock, find_copied};
 pub use error::Error;
 pub use flow::{Flusher, Options, Parts};
 pub use handle::{Handle, Stopped};

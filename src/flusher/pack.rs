@@ -6,8 +6,7 @@
 //! beyond starts the threads of [`Pipeline`].
 
 use crate::flusher::error::Error;
-use crate::flusher::manifest::SpooledObject;
-use crate::flusher::pipeline::{Pipeline, PipelineParts};
+use crate::flusher::pipeline::{Pipeline, PipelineParts, SafeBlock};
 use crate::flusher::session::Session;
 use crate::flusher::spool::{FrameBytes, SpooledBlock};
 use crate::format::block::FramePlace;
@@ -104,11 +103,20 @@ impl<'a> Packer<'a> {
 
     /// Blocks that have become durable since the last call, which may be uploaded while others are made. Whatever becomes of
     /// this packer, they are not taken back.
-    pub(crate) fn take_safe(&self) -> Vec<SpooledObject> {
+    pub(crate) fn take_safe(&self) -> Vec<SafeBlock> {
         match &self.hold {
             Hold::Small { .. } => Vec::new(),
             Hold::Running(pipeline) => pipeline.take_safe(),
         }
+    }
+
+    /// Where a piece lies, if it is in one of these blocks.
+    pub(crate) fn place_in(&self, safe: &[SafeBlock], spot: Spot) -> Option<Place> {
+        let Seat::Block(order, frame) = self.seats[spot.frame as usize] else {
+            return None;
+        };
+        let block = safe.iter().find(|block| block.order == order)?;
+        Some(place_of(block.id, &block.places[frame as usize], spot))
     }
 
     /// Adds a piece (at most what a frame of `size` holds) and says where it will lie.
@@ -253,32 +261,16 @@ pub(crate) struct SmallPlaces {
 impl Packed {
     /// The final place of a piece. `small` is given where small data rides in a commit.
     pub(crate) fn place(&self, spot: Spot, small: Option<&SmallPlaces>) -> Place {
-        let address = |block, place: &FramePlace| Address {
-            block,
-            frame: place.frame,
-            inner: spot.inner,
-        };
-        let hint = |place: &FramePlace, commit| Hint {
-            offset: place.offset,
-            len: place.len,
-            commit,
-        };
         match self.seats[spot.frame as usize] {
             Seat::Block(block, frame) => {
                 let block = &self.blocks[block as usize];
-                let place = &block.places[frame as usize];
-                Place {
-                    at: address(block.id, place),
-                    hint: hint(place, None),
-                }
+                place_of(block.id, &block.places[frame as usize], spot)
             }
             Seat::Small(frame) => {
                 let small = small.expect("small frames are resolved with the commit they ride in");
-                let place = &small.frames[frame as usize];
-                Place {
-                    at: address(small.block, place),
-                    hint: hint(place, Some(small.commit)),
-                }
+                let mut place = place_of(small.block, &small.frames[frame as usize], spot);
+                place.hint.commit = Some(small.commit);
+                place
             }
             Seat::Open => unreachable!("finish closed every frame"),
         }
@@ -289,6 +281,22 @@ impl Packed {
         let mut sum = FrameBytes::default();
         self.blocks.iter().for_each(|b| sum += b.bytes);
         sum
+    }
+}
+
+/// The place of a piece in a frame of a block of its own.
+fn place_of(block: BlockId, frame: &FramePlace, spot: Spot) -> Place {
+    Place {
+        at: Address {
+            block,
+            frame: frame.frame,
+            inner: spot.inner,
+        },
+        hint: Hint {
+            offset: frame.offset,
+            len: frame.len,
+            commit: None,
+        },
     }
 }
 

@@ -24,7 +24,7 @@ use crate::flusher::encrypt::{BATCH_FRAMES, Batch, EncryptedBatch, encrypt};
 use crate::flusher::error::Error;
 use crate::flusher::manifest::SpooledObject;
 use crate::flusher::spool::{BlockFile, Spool, SpooledBlock};
-use crate::format::block::FRAMES_MAX;
+use crate::format::block::{FRAMES_MAX, FramePlace};
 use crate::format::frame::{FrameKind, Plaintext};
 use crate::id::{BlockId, FrameNo};
 use crate::repo::layout;
@@ -63,6 +63,18 @@ pub(crate) struct Pipeline {
     open: Option<OpenBlock>,
     blocks: u32,
     order: u64,
+}
+
+/// A durable block, which may be uploaded while others are made.
+pub(crate) struct SafeBlock {
+    /// Its number in order of opening.
+    pub(crate) order: u32,
+    /// Its name.
+    pub(crate) id: BlockId,
+    /// Its object.
+    pub(crate) object: SpooledObject,
+    /// Where its frames lie, by frame number.
+    pub(crate) places: Vec<FramePlace>,
 }
 
 /// The block that frames go to now.
@@ -162,9 +174,17 @@ impl Pipeline {
     }
 
     /// Blocks that have become durable since the last call: from now on they stay, to be uploaded while others are made.
-    pub(crate) fn take_safe(&self) -> Vec<SpooledObject> {
+    pub(crate) fn take_safe(&self) -> Vec<SafeBlock> {
         let mut safe = self.safe.lock();
-        let fresh = safe.iter_mut().filter_map(SpooledBlock::keep);
+        let fresh = (0..).zip(safe.iter_mut()).filter_map(|(order, block)| {
+            let object = block.keep()?;
+            Some(SafeBlock {
+                order,
+                id: block.id,
+                object,
+                places: block.places.clone(),
+            })
+        });
         fresh.collect()
     }
 

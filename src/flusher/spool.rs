@@ -1,8 +1,8 @@
 //! The spool: finished, encrypted objects on the local disk that wait for upload.
 //!
 //! An object lies in one file named after its key ([`overlay::file_name`](crate::store::overlay::file_name)), written progressively: header, frames as they are
-//! encrypted, then directory and trailer. Files that no manifest names are leftovers of an epoch that never became
-//! CAPTURED; [`Spool::open`] deletes them. Only [`Ciphertext`] is accepted, so plaintext cannot get here by mistake.
+//! encrypted, then directory and trailer. Files that neither a manifest nor the log of what was copied ahead (`copied.rs`) names are
+//! leftovers of an epoch that never became CAPTURED; [`Spool::open`] deletes them. Only [`Ciphertext`] is accepted, so plaintext cannot get here by mistake.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -11,9 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
 use crate::crypto::{BlockCipher, Ciphertext};
 use crate::failpoint::{self, Point};
 use crate::flusher::bulk_file::BulkFile;
+use crate::flusher::copied::{CopiedBlock, CopiedLog};
 use crate::flusher::error::Error;
 use crate::flusher::manifest::{Manifest, SpooledObject};
 use crate::format::block::{BlockLayout, FramePlace, HEADER_LEN};
@@ -30,6 +33,7 @@ const HIDDEN: &str = ".new.";
 pub struct Spool {
     dir: PathBuf,
     used: AtomicU64,
+    log: Mutex<CopiedLog>,
 }
 
 impl Spool {
@@ -42,22 +46,26 @@ impl Spool {
             source,
         })?;
         let manifests = Manifest::read_all(dir)?;
+        let (log, copied) = CopiedLog::open(dir);
         let spool = Self {
             dir: dir.to_owned(),
             used: AtomicU64::new(0),
+            log: Mutex::new(log),
         };
-        spool.delete_leftovers(&manifests)?;
+        let named = manifests.iter().flat_map(|manifest| &manifest.objects);
+        let copied = copied.iter().map(|block| &block.object);
+        let named: Vec<&SpooledObject> = named.chain(copied).collect();
+        spool.delete_leftovers(&manifests, &named)?;
         spool
             .used
-            .store(spool.bytes_there(&manifests), Ordering::Relaxed);
+            .store(spool.bytes_there(&named), Ordering::Relaxed);
         Ok((Arc::new(spool), manifests))
     }
 
     /// Bytes of those objects that lie here: blocks copied ahead of their commit may have been uploaded and removed before it.
-    fn bytes_there(&self, manifests: &[Manifest]) -> u64 {
-        let objects: HashMap<PathBuf, u64> = manifests
+    fn bytes_there(&self, named: &[&SpooledObject]) -> u64 {
+        let objects: HashMap<PathBuf, u64> = named
             .iter()
-            .flat_map(|manifest| &manifest.objects)
             .map(|object| (self.path(&object.key), object.len))
             .collect();
         let there = objects.into_iter().filter(|(path, _)| path.exists());
@@ -81,6 +89,27 @@ impl Spool {
 
     fn hidden_path(&self, key: &ObjectKey) -> PathBuf {
         self.dir.join(format!("{HIDDEN}{}", file_name(key)))
+    }
+
+    /// Blocks that an earlier process has copied ahead, as far as is known. To be asked before this one copies any.
+    pub(crate) fn copied(&self) -> Vec<CopiedBlock> {
+        self.log.lock().read()
+    }
+
+    /// Whether it has this object, whole.
+    pub(crate) fn holds(&self, object: &SpooledObject) -> bool {
+        let there = fs::metadata(self.path(&object.key));
+        there.is_ok_and(|there| there.len() == object.len)
+    }
+
+    /// A block is copied ahead: should this process die before a manifest names it, the next one finds its chunks.
+    pub(crate) fn note_copied_best_effort(&self, block: &CopiedBlock) {
+        self.log.lock().note_best_effort(block);
+    }
+
+    /// Of all that was copied ahead nothing but `blocks` has no manifest now.
+    pub(crate) fn keep_copied_best_effort(&self, blocks: &[CopiedBlock]) {
+        self.log.lock().replace_best_effort(blocks);
     }
 
     /// Lets an object be seen that was hidden. Doing it again is no error.
@@ -141,12 +170,14 @@ impl Spool {
         Ok(aside)
     }
 
-    fn delete_leftovers(&self, manifests: &[Manifest]) -> Result<(), Error> {
-        let mut named: std::collections::HashSet<String> = manifests
-            .iter()
-            .flat_map(|m| &m.objects)
-            .map(|o| file_name(&o.key))
-            .collect();
+    fn delete_leftovers(
+        &self,
+        manifests: &[Manifest],
+        named: &[&SpooledObject],
+    ) -> Result<(), Error> {
+        let mut named: std::collections::HashSet<String> =
+            named.iter().map(|o| file_name(&o.key)).collect();
+        named.insert(CopiedLog::file_name().to_owned());
         named.extend(manifests.iter().map(Manifest::file_name));
         let failed = |source| self.failed("list", &self.dir, source);
         for entry in fs::read_dir(&self.dir).map_err(failed)? {

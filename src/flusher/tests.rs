@@ -1,10 +1,14 @@
 //! The whole flow, with real parts: what was written through the live side is what a reader finds in the store.
 
+mod asleep;
+
 mod clock;
 
 mod large;
 
 mod forgotten;
+
+mod lives;
 
 mod world;
 

@@ -27,7 +27,6 @@ use crate::repo::Volume;
 use crate::repo::lease::Writership;
 use crate::store::retry;
 use crate::store::{Body, Condition, Kind, PutOutcome, Store};
-use crate::sys::since_boot;
 
 /// Objects uploaded at once: what fills a line of a few hundred Mbit/s at 64 MiB each (FACTS: 4, 16 at most).
 const UPLOADS: usize = 4;
@@ -95,7 +94,10 @@ impl Queue {
 
 /// The right to publish, and when it was last proven: by a clock that goes on while the machine sleeps, since the lease does.
 pub(crate) struct Right {
-    state: tokio::sync::Mutex<(Arc<Writership>, Duration)>,
+    /// Never held while the store is asked: whoever makes a commit must not wait for that.
+    writership: Mutex<Arc<Writership>>,
+    /// When it was last proven. Held while it is proven or replaced.
+    proven: tokio::sync::Mutex<Duration>,
     lease: Duration,
     clock: Arc<dyn Clock>,
 }
@@ -103,17 +105,17 @@ pub(crate) struct Right {
 impl Right {
     /// A right just claimed, with a lease of this length.
     pub(crate) fn new(writership: Writership, lease: Duration, clock: Arc<dyn Clock>) -> Self {
-        let state = tokio::sync::Mutex::new((Arc::new(writership), since_boot()));
         Self {
-            state,
+            writership: Mutex::new(Arc::new(writership)),
+            proven: tokio::sync::Mutex::new(clock.since_boot()),
             lease,
             clock,
         }
     }
 
     /// The right under which commits are made now.
-    pub(crate) async fn writership(&self) -> Arc<Writership> {
-        Arc::clone(&self.state.lock().await.0)
+    pub(crate) fn writership(&self) -> Arc<Writership> {
+        Arc::clone(&self.writership.lock())
     }
 
     /// A new claim (after a step back of the clock) takes the place of the old. Nothing is proven or renewed meanwhile: the
@@ -123,39 +125,42 @@ impl Right {
         session: SessionId,
         claim: impl Future<Output = Result<Writership, crate::repo::Error>>,
     ) -> Result<Era, crate::repo::Error> {
-        let mut state = self.state.lock().await;
-        state.0.will_claim_as(session);
-        let began = since_boot();
+        let mut proven = self.proven.lock().await;
+        self.writership().will_claim_as(session);
+        let began = self.clock.since_boot();
         let writership = claim.await?;
         let era = writership.era();
-        *state = (Arc::new(writership), began);
+        *self.writership.lock() = Arc::new(writership);
+        *proven = began;
         Ok(era)
     }
 
     /// Whether a claim to replace this one was begun and not ended: it may lie in the store, and cuts off what is named by the
     /// old session from now on.
-    pub(crate) async fn is_half_replaced(&self) -> bool {
-        self.state.lock().await.0.has_claimed_again()
+    pub(crate) fn is_half_replaced(&self) -> bool {
+        self.writership().has_claimed_again()
     }
 
     /// Asks the store whether nobody has taken the volume.
     async fn verify(&self) -> Result<(), crate::repo::Error> {
-        self.state.lock().await.0.verify().await
+        let _not_replaced_meanwhile = self.proven.lock().await;
+        self.writership().verify().await
     }
 
     /// Renews the lease in good time; asks the store first if it may have run out meanwhile.
     pub(crate) async fn prove(&self) -> Result<(), crate::repo::Error> {
-        let mut state = self.state.lock().await;
-        let age = since_boot().saturating_sub(state.1);
+        let mut proven = self.proven.lock().await;
+        let writership = self.writership();
+        let began = self.clock.since_boot();
+        let age = began.saturating_sub(*proven);
         if age < self.lease / 3 {
             return Ok(());
         }
-        let began = since_boot();
         if age >= self.lease {
-            state.0.verify().await?;
+            writership.verify().await?;
         }
-        state.0.renew(&*self.clock).await?;
-        state.1 = began;
+        writership.renew(&*self.clock).await?;
+        *proven = began;
         Ok(())
     }
 
@@ -166,8 +171,7 @@ impl Right {
     ) -> Result<(), Error> {
         let keeping = async {
             loop {
-                let proven = self.state.lock().await.1;
-                tokio::time::sleep(self.renew_in(proven).max(RENEW_PAUSE)).await;
+                tokio::time::sleep(self.renew_in().await.max(RENEW_PAUSE)).await;
                 match self.prove().await.map_err(Error::from) {
                     Err(error) if error.is_fenced() => return error,
                     // The store may be away: then the work fails too, and is repeated.
@@ -185,12 +189,14 @@ impl Right {
 
     /// Gives the lease back, so that another machine need not wait for it to run out.
     pub(crate) async fn release(&self) -> Result<(), crate::repo::Error> {
-        self.state.lock().await.0.release().await
+        let _not_proven_meanwhile = self.proven.lock().await;
+        self.writership().release().await
     }
 
     /// How long until the lease should be renewed.
-    fn renew_in(&self, proven: Duration) -> Duration {
-        (self.lease / 3).saturating_sub(since_boot().saturating_sub(proven))
+    async fn renew_in(&self) -> Duration {
+        let proven = *self.proven.lock().await;
+        (self.lease / 3).saturating_sub(self.clock.since_boot().saturating_sub(proven))
     }
 }
 
@@ -252,10 +258,10 @@ impl Uploader {
         let right = Arc::clone(&self.right);
         match &jobs[..] {
             [] => {
-                let proven = self.right.state.lock().await.1;
+                let renew_in = self.right.renew_in().await;
                 tokio::select! {
                     () = self.queue.wake.notified() => {}
-                    () = tokio::time::sleep(self.right.renew_in(proven)) => self.right.prove().await?,
+                    () = tokio::time::sleep(renew_in) => self.right.prove().await?,
                 }
                 return Ok(());
             }
@@ -285,7 +291,7 @@ impl Uploader {
     async fn commit(&mut self, manifest: &Manifest) -> Result<(), Error> {
         let (commit, blocks) = manifest.objects.split_last().expect("checked when made");
         let (name, tag) = manifest.name.parse().expect("checked when made or read");
-        let earlier = match name.session == self.right.writership().await.session() {
+        let earlier = match name.session == self.right.writership().session() {
             true => Earlier::Never,
             false => Earlier::Perhaps,
         };

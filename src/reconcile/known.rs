@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use tokio::runtime::Handle as Runtime;
-
 use crate::format::entry::{Inode, NameEntry};
 use crate::id::FileId;
 use crate::reconcile::Error;
+use crate::reconcile::waiting::Waiting;
 use crate::repo::tree::{Pages, Tree};
 
 /// Names read from the tree at once.
@@ -17,7 +16,7 @@ const INODES_AT_ONCE: usize = 64;
 /// The names that the tree has for one directory, in byte order.
 pub(super) struct KnownNames<'a, P> {
     tree: Option<&'a Tree<P>>,
-    runtime: &'a Runtime,
+    waiting: Waiting<'a>,
     dir: FileId,
     ready: VecDeque<(Vec<u8>, NameEntry)>,
     after: Option<Vec<u8>>,
@@ -25,10 +24,10 @@ pub(super) struct KnownNames<'a, P> {
 
 impl<'a, P: Pages + Clone> KnownNames<'a, P> {
     /// Those of `dir`; none if there is no tree.
-    pub(super) fn of(tree: Option<&'a Tree<P>>, runtime: &'a Runtime, dir: FileId) -> Self {
+    pub(super) fn of(tree: Option<&'a Tree<P>>, waiting: Waiting<'a>, dir: FileId) -> Self {
         Self {
             tree,
-            runtime,
+            waiting,
             dir,
             ready: VecDeque::new(),
             after: None,
@@ -40,7 +39,7 @@ impl<'a, P: Pages + Clone> KnownNames<'a, P> {
             && let Some(tree) = self.tree
         {
             let names = tree.names(self.dir, self.after.as_deref(), NAMES_AT_ONCE);
-            let names = self.runtime.block_on(names)?;
+            let names = self.waiting.wait_for(names)?;
             match names.last() {
                 Some((last, _)) => self.after = Some(last.clone()),
                 None => self.tree = None,
@@ -88,14 +87,14 @@ impl KnownInodes {
     pub(super) fn get<P: Pages + Clone>(
         &mut self,
         tree: &Tree<P>,
-        runtime: &Runtime,
+        waiting: Waiting<'_>,
         id: FileId,
     ) -> Result<Option<Inode>, Error> {
         let covered = self
             .span
             .is_some_and(|(first, last)| first <= id && id <= last);
         if !covered {
-            self.read(tree, runtime, id)?;
+            self.read(tree, waiting, id)?;
         }
         Ok(self.window.get(&id).cloned())
     }
@@ -103,11 +102,11 @@ impl KnownInodes {
     fn read<P: Pages + Clone>(
         &mut self,
         tree: &Tree<P>,
-        runtime: &Runtime,
+        waiting: Waiting<'_>,
         id: FileId,
     ) -> Result<(), Error> {
         let after = id.0.checked_sub(1).map(FileId);
-        let inodes = runtime.block_on(tree.inodes(after, INODES_AT_ONCE))?;
+        let inodes = waiting.wait_for(tree.inodes(after, INODES_AT_ONCE))?;
         let last = match inodes.last() {
             Some((last, _)) if inodes.len() == INODES_AT_ONCE => *last,
             // That was the end of the tree.

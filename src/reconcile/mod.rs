@@ -3,9 +3,12 @@
 //!
 //! It only ever says "this is what the source holds now": under the same locks and guards as a user's request, after
 //! looking again. So it can run beside live changes and beside incomplete commits, and saying a thing twice does no harm.
-//! `compare` decides (pure), `known` reads the tree, `scan` walks and marks, `pay` looks at single names again. The flusher does the rest. Started by the daemon on a thread of its own.
+//! `compare` decides (pure), `known` reads the tree (and `waiting` waits for it), `scan` walks and marks, `pay` looks at single names
+//! again. The flusher does the rest. Started by the daemon on a thread of its own.
 
 mod compare;
+
+mod waiting;
 
 mod known;
 
@@ -33,6 +36,7 @@ use crate::source::{Handle, Source};
 
 pub use pay::pay_names;
 pub use scan::run;
+pub use waiting::Waiting;
 
 /// Inodes asked for at once when numbers are taken from a tree.
 const INODES_AT_ONCE: usize = 4096;

@@ -19,6 +19,7 @@ use crate::id::FileId;
 use crate::path::RepoPath;
 use crate::reconcile::compare::{self, Verdict};
 use crate::reconcile::known::{KnownInodes, KnownNames};
+use crate::reconcile::waiting::Waiting;
 use crate::reconcile::{Error, Parts, Progress, Summary, Trust, UNREADABLE_MAX};
 use crate::repo::tree::Pages;
 use crate::source::{Node, Stat};
@@ -75,7 +76,7 @@ struct Scan<'a, P> {
     summary: Summary,
 }
 
-impl<P: Pages + Clone> Scan<'_, P> {
+impl<'a, P: Pages + Clone> Scan<'a, P> {
     fn walk(&mut self) -> Result<(), Error> {
         while let Some((dir, path)) = self.pending.pop() {
             if self.visited.insert(dir.id) {
@@ -114,7 +115,7 @@ impl<P: Pages + Clone> Scan<'_, P> {
         names.sort_unstable();
         let parts = self.parts;
         let parent = parts.epochs.inode(dir);
-        let mut known = KnownNames::of(parts.tree.as_ref(), &parts.runtime, dir.id);
+        let mut known = KnownNames::of(parts.tree.as_ref(), self.waiting(), dir.id);
         for name in names {
             self.stop_if_asked()?;
             while let Some(missing) = known.take_before(&name)? {
@@ -291,7 +292,10 @@ impl<P: Pages + Clone> Scan<'_, P> {
 
     fn old(&mut self, id: FileId) -> Result<Option<Inode>, Error> {
         match &self.parts.tree {
-            Some(tree) => self.inodes.get(tree, &self.parts.runtime, id),
+            Some(tree) => {
+                let waiting = self.waiting();
+                self.inodes.get(tree, waiting, id)
+            }
             None => Ok(None),
         }
     }
@@ -306,6 +310,13 @@ impl<P: Pages + Clone> Scan<'_, P> {
                 return Ok(());
             }
             std::thread::park_timeout(CROWDED_PAUSE);
+        }
+    }
+
+    fn waiting(&self) -> Waiting<'a> {
+        Waiting {
+            runtime: &self.parts.runtime,
+            stop: self.stop,
         }
     }
 

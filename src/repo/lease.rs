@@ -31,6 +31,7 @@ const LEASE_MAX: Duration = Duration::from_secs(24 * 3600);
 pub struct Writership {
     claims: Claims,
     claim: ClaimName,
+    adopted: Vec<SessionId>,
     owner: String,
     since: Stamp,
     lease: Duration,
@@ -63,6 +64,11 @@ impl Writership {
     /// is needed.
     pub fn era(&self) -> Era {
         self.claim.era
+    }
+
+    /// Sessions of the same owner with whose unfinished uploads it goes on.
+    pub fn adopted(&self) -> &[SessionId] {
+        &self.adopted
     }
 
     /// Says that the same process is going to claim the volume anew, as `session`. Whether that claim succeeds, fails or is
@@ -227,6 +233,7 @@ impl Volume {
         let mut writership = Writership {
             claims,
             claim: claim.name,
+            adopted: claim.adopted.clone(),
             owner: claim.owner.clone(),
             since: now,
             lease,

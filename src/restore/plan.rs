@@ -90,20 +90,42 @@ impl Walk {
         }
         // A later entry of the stack is walked first.
         for path in outermost(paths).into_iter().rev() {
-            let found = walk.tree.resolve(&path).await?;
-            let (id, inode) =
-                found.ok_or_else(|| Error::NotFound(format!("the snapshot has no {path}")))?;
-            for item in walk.above(&path).await? {
-                walk.enter(item.path.clone(), item.id, Some(item));
-                // Only `path` is made below it, not all that it holds.
-                walk.stack
-                    .last_mut()
-                    .into_iter()
-                    .for_each(|open| open.exhausted = true);
+            match walk.named(&path).await {
+                Ok((above, entry)) => walk.go_down(above, path, entry).await?,
+                // One that cannot be found for damage is no reason to bring back none of the others.
+                Err(error) if error.is_damage() => walk.pass_over(path, error)?,
+                Err(error) => return Err(error),
             }
-            walk.plan(Item { path, id, inode });
         }
         Ok(walk)
+    }
+
+    /// Makes the directories above `path`, and it.
+    async fn go_down(
+        &mut self,
+        above: Vec<(RepoPath, FileId)>,
+        path: RepoPath,
+        entry: NameEntry,
+    ) -> Result<(), Error> {
+        for (path, id) in above {
+            let item = match self.inode(id).await {
+                Ok(inode) => Some(Item {
+                    path: path.clone(),
+                    id,
+                    inode,
+                }),
+                Err(error) => {
+                    self.pass_over(path.clone(), error)?;
+                    None
+                }
+            };
+            self.enter(path, id, item);
+            // Only `path` is made below it, not all that it holds.
+            if let Some(open) = self.stack.last_mut() {
+                open.exhausted = true;
+            }
+        }
+        self.visit(path, entry).await
     }
 
     /// The next steps, at most about `limit`; empty when all is planned.
@@ -212,22 +234,23 @@ impl Walk {
         });
     }
 
-    /// The directories between the target and `path`, outermost first.
-    async fn above(&self, path: &RepoPath) -> Result<Vec<Item>, Error> {
-        let mut items = Vec::new();
-        let mut above = RepoPath::root();
-        let components: Vec<&[u8]> = path.components().collect();
-        for component in &components[..components.len() - 1] {
-            above = above.join(component);
-            if let Some((id, inode)) = self.tree.resolve(&above).await? {
-                items.push(Item {
-                    path: above.clone(),
-                    id,
-                    inode,
-                });
+    /// The directories between the target and `path`, outermost first, and what its last name leads to. Names alone are read.
+    async fn named(&self, path: &RepoPath) -> Result<(Vec<(RepoPath, FileId)>, NameEntry), Error> {
+        let mut above = Vec::new();
+        let mut at = NameEntry {
+            id: FileId::ROOT,
+            kind: Kind::Dir,
+        };
+        let mut here = RepoPath::root();
+        for component in path.components() {
+            if !here.is_root() {
+                above.push((here.clone(), at.id));
             }
+            let found = self.tree.name(at.id, component).await?;
+            at = found.ok_or_else(|| Error::NotFound(format!("the snapshot has no {path}")))?;
+            here = here.join(component);
         }
-        Ok(items)
+        Ok((above, at))
     }
 }
 

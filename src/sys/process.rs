@@ -4,8 +4,10 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{c_string, checked};
+use crate::clock::{Clock, Stamp, SystemClock};
 
 /// The user whom this process acts as.
 pub fn effective_uid() -> u32 {
@@ -23,7 +25,7 @@ pub fn groups_of(pid: u32) -> io::Result<Vec<u32>> {
 }
 
 /// Time since the machine was started, that during which it slept included: for what must not seem younger than it is.
-pub fn since_boot() -> std::time::Duration {
+pub fn since_boot() -> Duration {
     let mut now = MaybeUninit::<libc::timespec>::zeroed();
     // SAFETY: `now` is valid for writing one timespec.
     let result = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, now.as_mut_ptr()) };
@@ -31,7 +33,18 @@ pub fn since_boot() -> std::time::Duration {
     // SAFETY: all-zero is a valid timespec, and the call has filled it.
     let now = unsafe { now.assume_init() };
     let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
-    std::time::Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), nanos)
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), nanos)
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Stamp {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        Stamp(since.unwrap_or(Duration::ZERO).as_millis() as u64)
+    }
+
+    fn since_boot(&self) -> Duration {
+        since_boot()
+    }
 }
 
 /// Asks the allocator to give large buffers back to the system as soon as they are freed. glibc stops doing so by itself after a few of

@@ -1,11 +1,11 @@
 //! A disk that remembers: an image file, shown through FUSE to a loop device, which notes every write and every flush. From that can
 //! be made what a real disk may hold after a power cut: all that was written before a flush that has returned, and of
-//! what was written after it any part, each write whole, in pieces or not at all.
+//! what was written after it any part, each write whole, in pieces or not at all. And it can decay: sectors that cannot be read any more.
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,9 +37,15 @@ enum Event {
 
 type Log = Arc<Mutex<Vec<Event>>>;
 
+/// Where it cannot be read.
+type Decayed = Arc<Mutex<Vec<Range<u64>>>>;
+
 /// A file system on a remembering disk, mounted. Unmounted when dropped.
 pub(crate) struct Disk {
     log: Log,
+    decayed: Decayed,
+    /// What it holds.
+    live: PathBuf,
     device: String,
     place: PathBuf,
     shown: PathBuf,
@@ -70,16 +76,20 @@ impl Disk {
         copy(image, &live);
         let shown = work.join("shown");
         std::fs::create_dir(&shown).unwrap();
-        let log = Log::default();
+        let (log, decayed) = (Log::default(), Decayed::default());
+        let backing = File::options().read(true).write(true).open(&live);
         let front = Front {
-            backing: File::options().read(true).write(true).open(live).unwrap(),
+            backing: backing.unwrap(),
             log: Arc::clone(&log),
+            decayed: Arc::clone(&decayed),
         };
         let mut config = Config::default();
         config.n_threads = Some(1);
         let session = Session::new(front, &shown, &config).and_then(Session::spawn);
         let mut disk = Self {
             log,
+            decayed,
+            live,
             device: String::new(),
             place: place.to_owned(),
             session: Some(session.unwrap()),
@@ -105,6 +115,24 @@ impl Disk {
         let judged = instants.map(|events| (events, at_stake(events)));
         let worst = judged.max_by_key(|(_, at_stake)| *at_stake);
         worst.expect("an inclusive range is never empty")
+    }
+
+    /// From now on the place where these bytes lie cannot be read: a page of a file, which nothing else is like.
+    pub(crate) fn decay(&self, page: &[u8]) {
+        let image = File::open(&self.live).unwrap();
+        let mut found = vec![0; page.len()];
+        let places = (0..LEN).step_by(page.len()).filter(|&at| {
+            image.read_exact_at(&mut found, at).unwrap();
+            found == page
+        });
+        let places: Vec<Range<u64>> = places.map(|at| at..at + page.len() as u64).collect();
+        assert_eq!(places.len(), 1, "it lies in one place");
+        self.decayed.lock().extend(places);
+    }
+
+    /// It can be read everywhere again.
+    pub(crate) fn mend(&self) {
+        self.decayed.lock().clear();
     }
 
     /// How much has happened so far.
@@ -218,6 +246,7 @@ pub(crate) fn must(program: &str, arguments: &[&OsStr]) -> String {
 struct Front {
     backing: File,
     log: Log,
+    decayed: Decayed,
 }
 
 fn attributes(inode: INodeNo) -> FileAttr {
@@ -271,6 +300,13 @@ impl Filesystem for Front {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let wanted = at..at + u64::from(len);
+        let decayed = self.decayed.lock();
+        let within = |bad: &Range<u64>| bad.start < wanted.end && wanted.start < bad.end;
+        if decayed.iter().any(within) {
+            return reply.error(Errno::EIO);
+        }
+        drop(decayed);
         let mut bytes = vec![0; len as usize];
         match self.backing.read_exact_at(&mut bytes, at) {
             Ok(()) => reply.data(&bytes),

@@ -1,5 +1,5 @@
 //! The test bed for what must survive: the real program over real mounts, killed, cut off from power, out of space, its journal
-//! damaged; and every snapshot one moment. The long forms of these are `scripts/crash-loop`, `one-moment` and `power-loss`.
+//! damaged, its disk decayed; and every snapshot one moment. The long forms of these are `scripts/crash-loop`, `one-moment` and `power-loss`.
 //!
 //! Needs `/dev/fuse` and the right to mount; without them each test says so aloud and counts as skipped. Every run prints its
 //! seed; `REWINDFS_TEST_SEED` runs it again.
@@ -39,6 +39,8 @@ mod disk;
 mod kill;
 
 mod power;
+
+mod decay;
 
 mod moment;
 

@@ -193,7 +193,7 @@ fn let_times_pass() {
     }
 }
 
-fn kill(world: &World) {
+pub(crate) fn kill(world: &World) {
     let pid = status(world)["pid"].as_u64().unwrap().to_string();
     let killed = Command::new("kill").args(["-KILL", &pid]).status();
     assert!(killed.unwrap().success());

@@ -22,8 +22,10 @@ mod scene;
 mod world;
 
 mod away;
+mod crowded;
 mod ending;
 mod hostile;
+mod interrupted;
 mod live;
 mod model;
 mod native;
@@ -34,7 +36,11 @@ mod requests;
 mod scarcity;
 mod seals;
 mod snapshot;
+mod unreadable;
 mod writers;
+
+#[path = "../support/pages.rs"]
+mod pages;
 
 #[path = "../support/sample.rs"]
 mod sample;

@@ -223,7 +223,7 @@ impl Scene {
 }
 
 #[track_caller]
-fn assert_same(source: &Path, copy: &Path, when: &str) {
+pub(crate) fn assert_same(source: &Path, copy: &Path, when: &str) {
     let compared = Command::new(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/scripts/compare-trees"
@@ -236,7 +236,7 @@ fn assert_same(source: &Path, copy: &Path, when: &str) {
 }
 
 /// A mount that hangs must fail the test, and not hang it.
-fn must_not_hang(work: impl FnOnce() + Send + 'static) {
+pub(crate) fn must_not_hang(work: impl FnOnce() + Send + 'static) {
     let (done, ended) = channel();
     let working = std::thread::spawn(move || {
         work();

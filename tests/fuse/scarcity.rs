@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use crate::world::{World, can_mount};
 
 /// Mounts the source in front, with another program before ours, and returns when the mount answers.
-fn in_front(world: &World, before: &[&str]) -> Child {
+pub(crate) fn in_front(world: &World, before: &[&str]) -> Child {
     let source = world.source();
     let ours = world.command(["mount".as_ref(), "-f".as_ref(), source.as_os_str()]);
     let mut command = match before.split_first() {
@@ -50,7 +50,7 @@ fn is_mounted(path: &Path) -> bool {
 }
 
 /// Whether a program is there that the test needs.
-fn has(test: &str, program: &str) -> bool {
+pub(crate) fn has(test: &str, program: &str) -> bool {
     let there = Command::new(program).arg("--version").output().is_ok();
     if !there {
         eprintln!("SKIPPED {test}: no {program} on this machine");

@@ -25,6 +25,8 @@ fn which(program: &str) -> bool {
     std::env::split_paths(&path).any(|dir| dir.join(program).exists())
 }
 
+/// What opens the repositories.
+pub(crate) const PASSWORD: &str = "correct horse battery staple";
 /// For so long a mount may be in use by a process that is just starting.
 const IN_USE_MAX: Duration = Duration::from_secs(60);
 
@@ -110,7 +112,7 @@ impl World {
         command
             .args(arguments)
             .env("REWINDFS_REPO", &self.repo)
-            .env("REWINDFS_PASSWORD", "correct horse battery staple")
+            .env("REWINDFS_PASSWORD", PASSWORD)
             .env("REWINDFS_STATE_DIR", self.state())
             .env("REWINDFS_CACHE_DIR", self.path("cache"))
             .env("XDG_CONFIG_HOME", self.path("config"))

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 use std::time::Instant;
 
+use hyper::Method;
+
 use crate::away::{NEVER, assert_whole, mount_within_reach, status};
 use crate::processes::{in_front, is_mounted, must_exit, newest, run, signal, world};
-use crate::s3_server::S3Server;
+use crate::s3_server::{Fault, Rule, S3Server};
 use crate::world::{World, can_mount, when_unused};
 
 /// A second machine: the same repository, and everything else its own.
@@ -136,6 +138,101 @@ fn a_suspended_writer_that_was_replaced_publishes_nothing_when_it_wakes() {
     assert!(newest(&world, "file").starts_with("of a writer"));
     world.unmount(&source);
     assert_whole(&world);
+}
+
+/// A writer that is suspended while the store has its commit in hand.
+fn suspended_in_the_middle(
+    test: &str,
+    meanwhile: impl FnOnce(&S3Server, &World),
+    then: impl FnOnce(&World),
+) {
+    if !can_mount(test) {
+        return;
+    }
+    let server = S3Server::start("bucket");
+    let world = World::on_s3(&server, &server.location("docs"));
+    world.init();
+    let source = world.source();
+    fs::write(source.join("file"), "before").unwrap();
+    let mut process = in_front(&world);
+    must_exit(&run(&world, "sync", &source, &[]), 0);
+    server.inject(Rule {
+        contains: "/c/".to_owned(),
+        ..Rule::next(Method::PUT, Fault::Hang)
+    });
+    let struck = server.faults_struck();
+    fs::write(source.join("file"), "after").unwrap();
+    let begun = Instant::now();
+    while server.faults_struck() == struck {
+        assert!(begun.elapsed() < NEVER, "nothing is published");
+    }
+    let suspended = Suspended::new(&process);
+    meanwhile(&server, &world);
+    let commits = || {
+        let objects = server.objects();
+        objects
+            .iter()
+            .filter(|(key, _)| key.contains("/c/"))
+            .count()
+    };
+    let before = commits();
+    // It lands while the writer does not run.
+    server.heal();
+    while commits() == before {
+        assert!(begun.elapsed() < NEVER, "it never lands");
+    }
+    drop(suspended);
+    then(&world);
+    world.run(["umount".as_ref(), source.as_os_str(), "--no-wait".as_ref()]);
+    process.wait().unwrap();
+}
+
+/// The store's answer waits for it when it wakes: the commit is there. But it is not history any more, and the spool still owes it.
+#[test]
+fn a_writer_suspended_and_replaced_with_its_commit_on_the_way_has_published_nothing() {
+    suspended_in_the_middle(
+        "a_writer_suspended_and_replaced_with_its_commit_on_the_way_has_published_nothing",
+        |server, world| {
+            let lease = server.objects().into_iter().map(|(key, _)| key);
+            let lease = lease.filter(|key| key.ends_with("/lease"));
+            lease.for_each(|key| server.tamper(&key, None));
+            let elsewhere = Elsewhere::new(world);
+            must_exit(&elsewhere.run("mount", &["--volume", "source"]), 0);
+            fs::write(elsewhere.dir.join("there"), "there").unwrap();
+            must_exit(&elsewhere.run("umount", &[]), 0);
+        },
+        |world| {
+            let told = run(world, "sync", &world.source(), &["--timeout", "300s"]);
+            let told = must_exit(&told, 11);
+            assert!(told.contains("another writer"), "{told}");
+            let halted = status(world);
+            assert_eq!(halted["phase"], "halted", "{halted}");
+            assert!(halted["spool_bytes"].as_u64().unwrap() > 0, "{halted}");
+            assert_eq!(newest(world, "there"), "there");
+            assert!(
+                !world
+                    .try_run(["cat", "--at", "latest", "file"])
+                    .stdout
+                    .starts_with(b"after")
+            );
+        },
+    );
+}
+
+#[test]
+fn a_writer_suspended_with_its_commit_on_the_way_goes_on_when_it_wakes() {
+    suspended_in_the_middle(
+        "a_writer_suspended_with_its_commit_on_the_way_goes_on_when_it_wakes",
+        |_, _| {},
+        |world| {
+            must_exit(&run(world, "sync", &world.source(), &[]), 0);
+            assert_eq!(newest(world, "file"), "after");
+            assert!(status(world)["last_error"].is_null());
+            fs::write(world.source().join("file"), "later").unwrap();
+            must_exit(&run(world, "sync", &world.source(), &[]), 0);
+            assert_eq!(newest(world, "file"), "later");
+        },
+    );
 }
 
 #[test]

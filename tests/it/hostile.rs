@@ -18,24 +18,28 @@ use tempfile::TempDir;
 use crate::sample::{Model, Sample, Size};
 
 /// A repository in a folder, a home, and what is in its snapshots.
-struct World {
+pub(crate) struct World {
     dir: TempDir,
-    sample: Sample,
-    whole: Objects,
+    pub(crate) sample: Sample,
+    pub(crate) whole: Objects,
 }
 
-type Objects = BTreeMap<String, Vec<u8>>;
+pub(crate) type Objects = BTreeMap<String, Vec<u8>>;
 
 impl World {
     async fn new() -> Self {
+        Self::of(Size {
+            chunk: 20_000,
+            names: 700,
+        })
+        .await
+    }
+
+    pub(crate) async fn of(size: Size) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("repository");
         Local::create(&place).unwrap();
         let store: Store = Arc::new(Local::open(&place).unwrap());
-        let size = Size {
-            chunk: 20_000,
-            names: 700,
-        };
         let sample = Sample::make(store, size).await;
         let mut whole = Objects::new();
         gather(&place, &place, &mut whole);
@@ -47,7 +51,7 @@ impl World {
     }
 
     /// Makes the folder hold exactly these objects.
-    fn put(&self, objects: &Objects) {
+    pub(crate) fn put(&self, objects: &Objects) {
         let place = self.place();
         let mut there = Objects::new();
         gather(&place, &place, &mut there);
@@ -65,7 +69,7 @@ impl World {
     }
 
     /// Runs the program on it. The recovery key costs no derivation.
-    fn run(&self, arguments: &[&str]) -> Ended {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         let output = Command::new(env!("CARGO_BIN_EXE_rewindfs"))
             .args(arguments)
             .env_clear()
@@ -78,8 +82,15 @@ impl World {
         Ended::new(&output)
     }
 
+    /// Makes this another machine, which has seen and kept nothing.
+    pub(crate) fn forget(&self) {
+        for kept in [".local", ".cache"] {
+            let _ = fs::remove_dir_all(self.dir.path().join(kept));
+        }
+    }
+
     /// Restores the latest snapshot and proves what came back.
-    fn restore(&self, what: &str) -> Ended {
+    pub(crate) fn restore(&self, what: &str) -> Ended {
         let target = tempfile::tempdir().unwrap();
         let ended = self.run(&["restore", "--target", target.path().to_str().unwrap()]);
         let restored = self
@@ -130,9 +141,9 @@ impl World {
 
 /// How the program ended, and all that it said.
 #[derive(Debug)]
-struct Ended {
-    code: i32,
-    said: String,
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) said: String,
 }
 
 impl Ended {
@@ -259,10 +270,7 @@ async fn whatever_a_store_does_the_program_tells_and_restores_what_is_whole() {
     for key in struck(&world.whole) {
         for (what, after) in blows(&world.whole, key) {
             world.put(&after);
-            // Another machine each time, which has seen and kept nothing.
-            for kept in [".local", ".cache"] {
-                let _ = fs::remove_dir_all(world.dir.path().join(kept));
-            }
+            world.forget();
             let check = world.run(&["check", "--read-data"]);
             let restore = world.restore(&what);
             *codes.entry((check.code, restore.code)).or_insert(0) += 1;

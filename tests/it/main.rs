@@ -19,6 +19,7 @@ mod golden;
 mod by_hand;
 
 mod damage;
+mod damaged_tree;
 mod doctor;
 mod hostile;
 mod malformed;
@@ -30,6 +31,9 @@ mod s3_server;
 
 #[path = "../support/golden/mod.rs"]
 mod golden_files;
+
+#[path = "../support/pages.rs"]
+mod pages;
 
 #[path = "../support/sample.rs"]
 mod sample;

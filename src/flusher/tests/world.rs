@@ -15,7 +15,7 @@ use crate::compress::Compression;
 use crate::crypto::{AesKeyLen, Argon2Params};
 use crate::epoch::{self, Epochs, LiveInode};
 use crate::flusher::{
-    CommitMark, Flusher, Handle, Options, Parts, Policy, Resume, Spool, heads, resume,
+    CommitMark, Flusher, Handle, Options, Parts, Policy, Resume, Spool, find_copied, heads, resume,
 };
 use crate::format::entry::{Contents, Kind, NameEntry};
 use crate::id::{FileId, SessionId};
@@ -178,7 +178,9 @@ impl World {
                 changes_bytes: self.changes_bytes,
             },
         );
+        let copied = find_copied(&spool, &self.store, writership.adopted()).await;
         let parts = Parts {
+            copied: copied.unwrap(),
             volume: Arc::clone(&volume),
             store: Arc::clone(&self.store),
             writership,

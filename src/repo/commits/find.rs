@@ -29,7 +29,12 @@ impl Volume {
         if *point == Point::Latest && !head.commit.incomplete {
             return Ok(head);
         }
-        let history = self.history(&head).await?;
+        let history = match self.history(&head).await {
+            Err(damage) if damage.is_damage() => {
+                return self.find_along_links(head, damage, point).await;
+            }
+            history => history?,
+        };
         let entry = match point {
             Point::Latest | Point::At(_) => back(&history, 0),
             Point::Back(steps) => back(&history, *steps),
@@ -72,6 +77,34 @@ impl Volume {
             Ok(entry) => self.read_entry(entry, &known).await,
             // It may be the very one that is damaged.
             Err(_) => Err(damage),
+        }
+    }
+
+    /// The history that the newest commit's tree holds is damaged. A number can be reached without it: each commit names the one before
+    /// it, and its tag. What cannot be is refused as `damage`.
+    async fn find_along_links(
+        &self,
+        head: Found,
+        damage: Error,
+        point: &Point,
+    ) -> Result<Found, Error> {
+        let Point::Seq(seq) = point else {
+            return Err(damage);
+        };
+        let mut found = head;
+        while found.commit.name.seq > *seq {
+            let Some((name, tag)) = found.commit.previous else {
+                return Err(damage);
+            };
+            found = match self.read_commit(&name).await {
+                Ok(before) if before.tag == tag => before,
+                Err(error) if !error.is_damage() => return Err(error),
+                _ => return Err(damage),
+            };
+        }
+        match found.commit.name.seq == *seq {
+            true => Ok(found),
+            false => Err(damage),
         }
     }
 

@@ -210,6 +210,7 @@ async fn a_claim_that_was_given_up_and_lands_late_fences_nobody() {
         adopted: Vec::new(),
     };
     let given_up = Writership {
+        adopted: Vec::new(),
         claims: volume.claims.clone(),
         claim: late.name,
         owner: late.owner.clone(),

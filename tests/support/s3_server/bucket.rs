@@ -21,6 +21,8 @@ pub(super) struct Buckets {
     unchecked: AtomicU64,
     /// Whether conditions of writes are ignored, as many servers do.
     unconditional: AtomicBool,
+    /// Bytes of objects that came, refused ones included.
+    received: AtomicU64,
 }
 
 type Objects = BTreeMap<String, Object>;
@@ -65,6 +67,7 @@ impl Buckets {
             stored: Mutex::new(BTreeMap::from([(bucket.to_owned(), Objects::new())])),
             unchecked: AtomicU64::new(0),
             unconditional: AtomicBool::new(false),
+            received: AtomicU64::new(0),
         }
     }
 
@@ -88,6 +91,10 @@ impl Buckets {
 
     pub(super) fn unchecked(&self) -> u64 {
         self.unchecked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
     pub(super) fn tamper(&self, bucket: &str, key: &str, bytes: Option<Bytes>) {
@@ -129,6 +136,8 @@ impl S3 for Backend {
             (input.if_match, input.if_none_match) = (None, None);
         }
         let bytes = collect(input.body.take(), input.content_length).await?;
+        let len = bytes.len() as u64;
+        self.0.received.fetch_add(len, Ordering::Relaxed);
         check_crc(&bytes, input.checksum_crc64nvme.as_deref())?;
         let unchecked = u64::from(input.checksum_crc64nvme.is_none());
         self.0.unchecked.fetch_add(unchecked, Ordering::Relaxed);

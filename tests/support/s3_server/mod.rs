@@ -173,6 +173,11 @@ impl S3Server {
         self.buckets.unchecked()
     }
 
+    /// Bytes of objects that it was sent and has looked at, whether it took them or not.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        self.buckets.received()
+    }
+
     /// The raw objects, by full key.
     pub(crate) fn objects(&self) -> Vec<(String, bytes::Bytes)> {
         self.buckets.objects(&self.bucket)
