@@ -41,6 +41,16 @@ def prepare(build, *packages):
     subprocess.run(["bash", "-c", script], cwd=ROOT, check=True, stdout=sys.stderr)
 
 
+def crate(program, name, version):
+    """The path of a program of crates.io, built once into a cache folder outside the repository; `None`, said aloud, if that fails."""
+    script = f"set -euo pipefail\nsource scripts/prepare\nneed_crate {program} {name} {version}\ncommand -v {program}"
+    found = subprocess.run(["bash", "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if found.returncode == 0:
+        return found.stdout.strip()
+    print(f"{program} is left out: {name} {version} could not be built", file=sys.stderr, flush=True)
+    return None
+
+
 class Usage:
     """What commands have cost so far: wall and CPU seconds, and the highest memory of any."""
 
@@ -147,6 +157,12 @@ class S3Server:
     def requests(self):
         """How many it has had so far."""
         self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def put_bytes(self):
+        """Bytes of all objects that were put so far."""
+        self.process.stdin.write("put\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 

@@ -19,6 +19,8 @@ pub(super) struct Buckets {
     stored: Mutex<BTreeMap<String, Objects>>,
     /// How many objects came without a checksum in the header.
     unchecked: AtomicU64,
+    /// Bytes of all objects that were put, those that were replaced since included.
+    put_bytes: AtomicU64,
     /// Whether conditions of writes are ignored, as many servers do.
     unconditional: AtomicBool,
 }
@@ -64,6 +66,7 @@ impl Buckets {
         Self {
             stored: Mutex::new(BTreeMap::from([(bucket.to_owned(), Objects::new())])),
             unchecked: AtomicU64::new(0),
+            put_bytes: AtomicU64::new(0),
             unconditional: AtomicBool::new(false),
         }
     }
@@ -88,6 +91,10 @@ impl Buckets {
 
     pub(super) fn unchecked(&self) -> u64 {
         self.unchecked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn put_bytes(&self) -> u64 {
+        self.put_bytes.load(Ordering::Relaxed)
     }
 
     pub(super) fn tamper(&self, bucket: &str, key: &str, bytes: Option<Bytes>) {
@@ -132,6 +139,9 @@ impl S3 for Backend {
         check_crc(&bytes, input.checksum_crc64nvme.as_deref())?;
         let unchecked = u64::from(input.checksum_crc64nvme.is_none());
         self.0.unchecked.fetch_add(unchecked, Ordering::Relaxed);
+        self.0
+            .put_bytes
+            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let mut object = Object::new(bytes);
         let class = input
             .storage_class

@@ -173,6 +173,11 @@ impl S3Server {
         self.buckets.unchecked()
     }
 
+    /// Bytes of all objects that were put so far.
+    pub(crate) fn put_bytes(&self) -> u64 {
+        self.buckets.put_bytes()
+    }
+
     /// The raw objects, by full key.
     pub(crate) fn objects(&self) -> Vec<(String, bytes::Bytes)> {
         self.buckets.objects(&self.bucket)
