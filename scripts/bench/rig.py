@@ -41,6 +41,16 @@ def prepare(build, *packages):
     subprocess.run(["bash", "-c", script], cwd=ROOT, check=True, stdout=sys.stderr)
 
 
+def crate(program, name, version):
+    """The path of a program of crates.io, built once into a cache folder outside the repository; `None`, said aloud, if that fails."""
+    script = f"set -euo pipefail\nsource scripts/prepare\nneed_crate {program} {name} {version}\ncommand -v {program}"
+    found = subprocess.run(["bash", "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if found.returncode == 0:
+        return found.stdout.strip()
+    print(f"{program} is left out: {name} {version} could not be built", file=sys.stderr, flush=True)
+    return None
+
+
 class Usage:
     """What commands have cost so far: wall and CPU seconds, and the highest memory of any."""
 
@@ -150,6 +160,12 @@ class S3Server:
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
+    def put_bytes(self):
+        """Bytes of all objects that were put so far."""
+        self.process.stdin.write("put\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
     def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
@@ -206,21 +222,26 @@ def write_random(path, length):
             file.write(os.urandom(MIB))
 
 
+def small_file(number):
+    """The path of one of them."""
+    return f"{number // 1000:02}/{number // 40 % 25:02}/file{number}.txt"
+
+
 def write_small_files(root, count, seed=1):
     """A mix like that of a source tree: mostly a few KB of text, some larger, some that do not compress; 12 KB on average."""
     dice = random.Random(seed)
     words = [bytes(dice.choices(b"abcdefghijklmnopqrstuvwxyz_", k=dice.randint(2, 12))) for _ in range(4000)]
     text = b" ".join(dice.choices(words, k=400_000))
     for number in range(count):
-        folder = root / f"{number // 1000:02}" / f"{number // 40 % 25:02}"
-        folder.mkdir(parents=True, exist_ok=True)
+        path = root / small_file(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
         length = min(int(dice.lognormvariate(8.3, 1.45)), MIB)
         if number % 10 == 0:
             data = dice.randbytes(length)
         else:
             at = dice.randrange(len(text) - MIB)
             data = text[at : at + length]
-        (folder / f"file{number}.txt").write_bytes(data)
+        path.write_bytes(data)
 
 
 def write_tiny_files(root, count, of_folder=100):

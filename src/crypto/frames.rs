@@ -124,12 +124,13 @@ impl FrameCipher {
         }
         let mut lanes: Vec<&mut [u8]> = buffers.iter_mut().map(Vec::as_mut_slice).collect();
         self.cbc.encrypt(&mut lanes);
-        (first.0..)
-            .zip(buffers)
-            .map(|(number, mut buffer)| {
-                let tag = self
-                    .mac
-                    .tag(&self.context(FrameNo(number), kind, object), &buffer);
+        let contexts = (first.0..).map(|number| self.context(FrameNo(number), kind, object));
+        let frames: Vec<_> = contexts.zip(buffers.iter().map(Vec::as_slice)).collect();
+        let tags = self.mac.tags(&frames);
+        buffers
+            .into_iter()
+            .zip(tags)
+            .map(|(mut buffer, tag)| {
                 buffer.extend_from_slice(&tag.0);
                 Ciphertext(Bytes::from(buffer))
             })

@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::ops::Range;
 
+use crate::chunk::CHUNK_LEN_AVERAGE;
 use crate::epoch::{ChangeSize, CopyAhead, Drops};
 use crate::failpoint::{self, Point};
 use crate::flusher::capture::{AheadReader, ContentPlan, SPARSE_SLACK};
@@ -34,6 +35,9 @@ const COPY_BYTES: u64 = crate::journal::LOGICAL_BLOCK_LEN;
 const ROUND_FILES: usize = 50_000;
 /// Files taken from the open epoch at once.
 const BATCH_FILES: usize = 64;
+/// A stretch of at least this many bytes of a file that is not one written in place is cut by content: eight chunks of average length, so
+/// that those that its ends cut off do not weigh much.
+const LONG_STRETCH: u64 = 8 * CHUNK_LEN_AVERAGE as u64;
 /// What is dirty is known by pages of this many bytes.
 const PAGE_LEN: u64 = 4096;
 /// While a scan runs, copying ahead begins here, so that it goes on beside the scan. Small trees are left to the seal, which packs
@@ -66,6 +70,14 @@ impl Ahead {
     /// Whether anything of a file was copied, be it only zeros: these hide what the last commit has there.
     pub(crate) fn has(&self, id: FileId) -> bool {
         self.extents.contains_key(&id)
+    }
+
+    /// Where what was copied of one file, without a gap from its beginning, ends.
+    pub(crate) fn front(&self, id: FileId) -> u64 {
+        let ranges = self.extents.get(&id).into_iter().flatten();
+        let copied = union(ranges.map(|(range, _)| range.clone()).collect());
+        let first = copied.first().filter(|first| first.start == 0);
+        first.map_or(0, |first| first.end)
     }
 
     /// Where the copied data of one file end, zeros aside.
@@ -299,13 +311,15 @@ fn copy_one(
 ) -> Result<(), Error> {
     let id = copy.inode.node.id;
     let size = copy.size().map_err(|source| Error::Source { id, source })?;
+    let ranges = clip(&union(copy.inode.dirty.clone()), 0..size);
     let plan = ContentPlan {
         id,
         size,
-        by_content: copy.inode.fresh || old.is_none(),
+        by_content: copy.inode.fresh
+            || old.is_none_or(|old| !old.in_place && is_long_stretch(&ranges)),
         reset: false,
         cut_off: false,
-        ranges: clip(&union(copy.inode.dirty.clone()), 0..size),
+        ranges,
         covers: true,
         // Asking a large one for holes costs nothing beside copying it.
         sparse: size > SPARSE_SLACK,
@@ -315,6 +329,12 @@ fn copy_one(
         cutter.lay(id, tail, Piece::Hole);
     }
     Ok(())
+}
+
+/// Whether what is copied is one stretch of many chunks: a file that was written anew, or is compared as a whole, and not pages here and
+/// there. What has not changed in it is then found again, and only looked at.
+fn is_long_stretch(ranges: &[Range<u64>]) -> bool {
+    matches!(ranges, [all] if all.end - all.start >= LONG_STRETCH)
 }
 
 /// What lies behind the end of a file in its last page, if that page was copied. The page is no longer dirty as a whole, so

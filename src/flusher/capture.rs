@@ -102,6 +102,7 @@ pub(crate) fn capture(
             node: inode.node,
             fresh: inode.fresh,
             dirty,
+            copied_front: 0,
             attributes: attributes.map(Box::new),
             left_out,
         };
@@ -202,7 +203,7 @@ pub(crate) fn plan(
         return None;
     }
     let ranges = clip(&touched.dirty, 0..stat.size);
-    let whole = matches!(&ranges[..], [all] if *all == (0..stat.size));
+    let whole = ranges.len() == 1 && touched.is_new_up_to(stat.size);
     let old_end = old.map_or(0, |inode| inode.size);
     let plan = ContentPlan {
         id: touched.node.id,

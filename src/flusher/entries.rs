@@ -32,10 +32,20 @@ pub(crate) struct Touched {
     pub(crate) fresh: bool,
     /// Dirty ranges, sorted and disjoint.
     pub(crate) dirty: Vec<Range<u64>>,
+    /// What has been copied ahead of it reaches from its beginning to here without a gap.
+    pub(crate) copied_front: u64,
     /// `None` if it was gone already at the seal, or is left out.
     pub(crate) attributes: Option<Box<Attributes>>,
     /// It lives, but this commit cannot say how it is: it stays as the last one has it, under the names that it has now.
     pub(crate) left_out: bool,
+}
+
+impl Touched {
+    /// Whether all of it up to `end` is new: dirty in one stretch, which begins where what was copied ahead ends.
+    pub(crate) fn is_new_up_to(&self, end: u64) -> bool {
+        let reaches = |r: &Range<u64>| r.start <= self.copied_front && r.end >= end;
+        self.dirty.iter().any(reaches)
+    }
 }
 
 /// A changed name and what it points to now.
@@ -305,11 +315,7 @@ fn is_in_place(touched: &Touched, old: Option<&Inode>) -> bool {
     // The page that holds the old end is dirtied by appending to it.
     let old_pages = old.size & !4095;
     let overwritten = touched.dirty.iter().any(|r| r.start < old_pages);
-    let whole = touched
-        .dirty
-        .iter()
-        .any(|r| r.start == 0 && r.end >= old.size);
-    old.in_place || (overwritten && !whole)
+    old.in_place || (overwritten && !touched.is_new_up_to(old.size))
 }
 
 /// Whether the file could change once more without its times telling: they were younger than the clock's step when they

@@ -113,6 +113,9 @@ impl Flow {
 
         let parent = self.parent();
         self.add_withheld(&parent, &mut captured)?;
+        for (&id, touched) in &mut captured.inodes {
+            touched.copied_front = self.ahead.front(id);
+        }
         let (inodes, names) = (&captured.inodes, &captured.names);
         let mut outcome = self
             .runtime
@@ -193,6 +196,7 @@ impl Flow {
             node,
             fresh: false,
             dirty: Vec::new(),
+            copied_front: 0,
             attributes: Some(Box::new(attributes)),
             left_out: false,
         };

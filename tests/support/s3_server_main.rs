@@ -1,8 +1,8 @@
 //! The tests' S3 server as a process of its own: `cargo run --example s3-server [ADDRESS [BUCKET]]`.
 //!
 //! It prints one line that a shell can evaluate (endpoint, bucket, credentials), then serves until it is
-//! killed. Each line on its standard input it answers with the number of requests so far. Everything is kept in memory
-//! and gone afterwards.
+//! killed. Each line on its standard input it answers with the number of requests so far, or with the bytes that were put if the line
+//! says `put`. Everything is kept in memory and gone afterwards.
 
 mod s3_server;
 
@@ -24,8 +24,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     )?;
     stdout.flush()?;
     for line in io::stdin().lock().lines() {
-        line?;
-        writeln!(stdout, "{}", server.requests())?;
+        let answer = match &*line? {
+            "put" => server.received_bytes(),
+            _ => server.requests(),
+        };
+        writeln!(stdout, "{answer}")?;
         stdout.flush()?;
     }
     loop {

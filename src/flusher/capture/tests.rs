@@ -26,6 +26,7 @@ fn touched(size: u64, fresh: bool, dirty: &[Range<u64>]) -> Touched {
             xattrs: Vec::new(),
             target: Vec::new(),
         })),
+        copied_front: 0,
         left_out: false,
     }
 }
@@ -67,6 +68,25 @@ fn a_file_rewritten_as_a_whole_is_cut_by_content_unless_it_is_one_written_in_pla
     let mut in_place = inode(20_000);
     in_place.in_place = true;
     assert!(!plan(&whole, Some(&in_place), 0, false).unwrap().by_content);
+}
+
+#[test]
+fn the_rest_of_a_file_that_was_copied_ahead_from_its_beginning_is_cut_by_content_too() {
+    let rest = |copied_front| Touched {
+        copied_front,
+        ..touched(20_000, false, &[8192..20_480])
+    };
+    let old = inode(20_000);
+    assert!(
+        plan(&rest(8192), Some(&old), 8192, true)
+            .unwrap()
+            .by_content
+    );
+    assert!(
+        !plan(&rest(4096), Some(&old), 8192, true)
+            .unwrap()
+            .by_content
+    );
 }
 
 #[test]

@@ -72,6 +72,7 @@ fn touched(id: u64, kind: Kind, size: u64) -> Touched {
             xattrs: Vec::new(),
             target: Vec::new(),
         })),
+        copied_front: 0,
         left_out: false,
     }
 }
@@ -232,6 +233,11 @@ fn only_overwriting_makes_a_file_one_written_in_place() {
         "replaced"
     );
     assert!(!is_in_place(&with(false, 4096..8192), None), "new");
+    let behind_a_copy = Touched {
+        copied_front: 8192,
+        ..with(false, 8192..20_480)
+    };
+    assert!(!is_in_place(&behind_a_copy, Some(&old)), "rewritten");
 }
 
 #[test]

@@ -170,3 +170,31 @@ async fn blocks_copied_ahead_are_counted_once_however_often_what_they_hold_is_le
     assert!(world.snapshot(&mark).await == writer.now());
     writer.stop().await;
 }
+
+/// A large file was written again in its place with hardly a change, or found touched at a mount: what of it was copied ahead, and what was
+/// left to the seal then, was cut at fixed offsets and put into the store once more, all of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_not_changed_in_a_file_that_is_written_again_is_not_stored_again() {
+    let world = World::new().await;
+    // The last third is left to the seal.
+    let ahead = Options {
+        copy_ahead_bytes: 10 * MIB,
+        round_bytes: 12 * MIB,
+        ..options(&world)
+    };
+    let writer = world.start_with(ahead, Arc::new(SystemClock)).await;
+    let mut bytes = noise(1, 20 << 20);
+    writer.create("document", &bytes);
+    writer.sync().await;
+    for changed in [5 << 20, 18 << 20] {
+        bytes[changed] ^= 1;
+        let before = world.meter.bytes_put();
+        writer.write("document", 0, &bytes);
+        let mark = writer.sync().await;
+        let put = world.meter.bytes_put() - before;
+        // The chunk that has changed, and those that end where the copies do.
+        assert!(put < 4 * MIB, "{put} bytes");
+        assert!(world.snapshot(&mark).await == writer.now());
+    }
+    writer.stop().await;
+}
