@@ -93,19 +93,36 @@ impl Queue {
     }
 }
 
-/// The right to publish, and when it was last proven: by a clock that goes on while the machine sleeps, since the lease does.
+/// The right to publish, and when it was last proven.
 pub(crate) struct Right {
-    state: tokio::sync::Mutex<(Arc<Writership>, Duration)>,
+    state: tokio::sync::Mutex<Held>,
     lease: Duration,
     clock: Arc<dyn Clock>,
+}
+
+struct Held {
+    writership: Arc<Writership>,
+    /// When the lease was last written: by a clock that goes on while the machine sleeps, since the lease does.
+    renewed: Duration,
+    /// Whether the claims have been listed since.
+    listed: bool,
+}
+
+impl Held {
+    fn new(writership: Writership, renewed: Duration) -> Self {
+        Self {
+            writership: Arc::new(writership),
+            renewed,
+            listed: false,
+        }
+    }
 }
 
 impl Right {
     /// A right just claimed, with a lease of this length.
     pub(crate) fn new(writership: Writership, lease: Duration, clock: Arc<dyn Clock>) -> Self {
-        let state = tokio::sync::Mutex::new((Arc::new(writership), since_boot()));
         Self {
-            state,
+            state: tokio::sync::Mutex::new(Held::new(writership, since_boot())),
             lease,
             clock,
         }
@@ -113,7 +130,7 @@ impl Right {
 
     /// The right under which commits are made now.
     pub(crate) async fn writership(&self) -> Arc<Writership> {
-        Arc::clone(&self.state.lock().await.0)
+        Arc::clone(&self.state.lock().await.writership)
     }
 
     /// A new claim (after a step back of the clock) takes the place of the old. Nothing is proven or renewed meanwhile: the
@@ -124,38 +141,45 @@ impl Right {
         claim: impl Future<Output = Result<Writership, crate::repo::Error>>,
     ) -> Result<Era, crate::repo::Error> {
         let mut state = self.state.lock().await;
-        state.0.will_claim_as(session);
+        state.writership.will_claim_as(session);
         let began = since_boot();
         let writership = claim.await?;
         let era = writership.era();
-        *state = (Arc::new(writership), began);
+        *state = Held::new(writership, began);
         Ok(era)
     }
 
     /// Whether a claim to replace this one was begun and not ended: it may lie in the store, and cuts off what is named by the
     /// old session from now on.
     pub(crate) async fn is_half_replaced(&self) -> bool {
-        self.state.lock().await.0.has_claimed_again()
+        self.state.lock().await.writership.has_claimed_again()
     }
 
-    /// Asks the store whether nobody has taken the volume.
-    async fn verify(&self) -> Result<(), crate::repo::Error> {
-        self.state.lock().await.0.verify().await
+    /// Asks the store whether a commit that lies in it now is history: by a list of claims once after each renewal, else by the lease,
+    /// which is a cheaper request and as good unless somebody has put an old one back.
+    async fn confirm(&self) -> Result<(), crate::repo::Error> {
+        let mut state = self.state.lock().await;
+        if state.listed {
+            return state.writership.confirm().await;
+        }
+        state.writership.verify().await?;
+        state.listed = true;
+        Ok(())
     }
 
     /// Renews the lease in good time; asks the store first if it may have run out meanwhile.
     pub(crate) async fn prove(&self) -> Result<(), crate::repo::Error> {
         let mut state = self.state.lock().await;
-        let age = since_boot().saturating_sub(state.1);
+        let age = since_boot().saturating_sub(state.renewed);
         if age < self.lease / 3 {
             return Ok(());
         }
         let began = since_boot();
         if age >= self.lease {
-            state.0.verify().await?;
+            state.writership.verify().await?;
         }
-        state.0.renew(&*self.clock).await?;
-        state.1 = began;
+        state.writership.renew(&*self.clock).await?;
+        (state.renewed, state.listed) = (began, false);
         Ok(())
     }
 
@@ -166,8 +190,8 @@ impl Right {
     ) -> Result<(), Error> {
         let keeping = async {
             loop {
-                let proven = self.state.lock().await.1;
-                tokio::time::sleep(self.renew_in(proven).max(RENEW_PAUSE)).await;
+                let renewed = self.state.lock().await.renewed;
+                tokio::time::sleep(self.renew_in(renewed).max(RENEW_PAUSE)).await;
                 match self.prove().await.map_err(Error::from) {
                     Err(error) if error.is_fenced() => return error,
                     // The store may be away: then the work fails too, and is repeated.
@@ -185,12 +209,12 @@ impl Right {
 
     /// Gives the lease back, so that another machine need not wait for it to run out.
     pub(crate) async fn release(&self) -> Result<(), crate::repo::Error> {
-        self.state.lock().await.0.release().await
+        self.state.lock().await.writership.release().await
     }
 
     /// How long until the lease should be renewed.
-    fn renew_in(&self, proven: Duration) -> Duration {
-        (self.lease / 3).saturating_sub(since_boot().saturating_sub(proven))
+    fn renew_in(&self, renewed: Duration) -> Duration {
+        (self.lease / 3).saturating_sub(since_boot().saturating_sub(renewed))
     }
 }
 
@@ -252,10 +276,10 @@ impl Uploader {
         let right = Arc::clone(&self.right);
         match &jobs[..] {
             [] => {
-                let proven = self.right.state.lock().await.1;
+                let renewed = self.right.state.lock().await.renewed;
                 tokio::select! {
                     () = self.queue.wake.notified() => {}
-                    () = tokio::time::sleep(self.right.renew_in(proven)) => self.right.prove().await?,
+                    () = tokio::time::sleep(self.right.renew_in(renewed)) => self.right.prove().await?,
                 }
                 return Ok(());
             }
@@ -297,7 +321,7 @@ impl Uploader {
         failpoint::reach(Point::Committed);
         // While it was on its way the machine may have slept and the lease run out, or the store may ignore conditions. A
         // commit under a claim that was lost is not history: the spool and the journal must still owe it.
-        self.right.verify().await?;
+        self.right.confirm().await?;
         for object in &manifest.objects {
             self.ahead.remove(&object.key);
         }
