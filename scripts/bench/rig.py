@@ -144,11 +144,22 @@ class S3Server:
         self.aws = {name: value for name, value in said.items() if name.startswith("AWS_")}
         return self
 
+    def ask(self, line=""):
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+        return [int(word) for word in self.process.stdout.readline().split()]
+
     def requests(self):
         """How many it has had so far."""
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
+        return self.ask()[0]
+
+    def given(self):
+        """How many bytes of objects it has given out so far."""
+        return self.ask()[1]
+
+    def late(self, milliseconds):
+        """Every request takes so much longer from now on, however much it moves: as a proxy in front would have it."""
+        self.ask(milliseconds)
 
     def __exit__(self, *_):
         self.process.kill()
