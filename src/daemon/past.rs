@@ -57,6 +57,7 @@ impl PastMount {
         }
 
         let fs = Arc::new(TreeFs::new(&volume, &found.commit));
+        runtime.block_on(fs.look_around_best_effort());
         let front = Snapshot::new(fs, Bridge::new(runtime.handle().clone(), IN_FLIGHT_MAX));
         let shown = self.shown(&volume.info().name, &found);
         let options = session::Options {
