@@ -154,17 +154,26 @@ class S3Server:
         self.aws = {name: value for name, value in said.items() if name.startswith("AWS_")}
         return self
 
+    def ask(self, line=""):
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+        return [int(word) for word in self.process.stdout.readline().split()]
+
     def requests(self):
         """How many it has had so far."""
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
+        return self.ask()[0]
+
+    def given(self):
+        """How many bytes of objects it has given out so far."""
+        return self.ask()[1]
+
+    def late(self, milliseconds):
+        """Every request takes so much longer from now on, however much it moves: as a proxy in front would have it."""
+        self.ask(milliseconds)
 
     def put_bytes(self):
-        """Bytes of all objects that were put so far."""
-        self.process.stdin.write("put\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
+        """How many bytes of objects it has been sent so far."""
+        return self.ask()[2]
 
     def __exit__(self, *_):
         self.process.kill()

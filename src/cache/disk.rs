@@ -10,8 +10,9 @@
 //! for the names would hide nothing.
 
 use std::fs::{self, File, FileTimes};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{self, Write};
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -79,15 +80,25 @@ impl DiskCache {
 
     /// The entry, if it is there and `len` bytes long.
     pub(super) fn get(&self, key: &FrameKey, len: u32) -> Option<Bytes> {
-        let mut file = File::open(self.path(key)).ok()?;
+        self.get_part(key, len, 0..len.into())
+    }
+
+    /// Bytes `range` of the entry, if it is there and `len` bytes long.
+    pub(super) fn get_part(&self, key: &FrameKey, len: u32, range: Range<u64>) -> Option<Bytes> {
+        let file = File::open(self.path(key)).ok()?;
         let meta = file.metadata().ok()?;
-        if meta.len() != u64::from(len) {
+        if meta.len() != u64::from(len) || range.end > meta.len() {
             return None;
         }
-        let mut bytes = vec![0; len as usize];
-        file.read_exact(&mut bytes).ok()?;
+        let mut bytes = vec![0; usize::try_from(range.end.checked_sub(range.start)?).ok()?];
+        file.read_exact_at(&mut bytes, range.start).ok()?;
         touch_best_effort(&file, meta.modified().ok());
         Some(bytes.into())
+    }
+
+    /// Whether the entry is there and `len` bytes long.
+    pub(super) fn has(&self, key: &FrameKey, len: u32) -> bool {
+        fs::metadata(self.path(key)).is_ok_and(|meta| meta.len() == u64::from(len))
     }
 
     /// Keeps an entry. Losing it is harmless, it can be fetched again: so a full or read-only disk only pauses this.

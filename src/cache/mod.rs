@@ -3,6 +3,7 @@
 //! Only `repo` calls it; `daemon` and `cli` merely open one. What the disk cache gives back is *not* trusted: whoever
 //! reads an entry decrypts it, which proves it, and drops it if that fails.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -108,6 +109,17 @@ impl Cache {
     /// A frame as it lies in the store, if it is on disk and `len` bytes long. Unproven: the caller verifies it. Blocks on the disk.
     pub fn encrypted(&self, key: &FrameKey, len: u32) -> Option<Bytes> {
         self.0.disk.as_ref()?.get(key, len)
+    }
+
+    /// Bytes `range` of what [`Self::encrypted`] would give.
+    pub fn part_of_encrypted(&self, key: &FrameKey, len: u32, range: Range<u64>) -> Option<Bytes> {
+        self.0.disk.as_ref()?.get_part(key, len, range)
+    }
+
+    /// Whether a frame is on disk and `len` bytes long, so far as a look can tell. Blocks on the disk.
+    pub fn has_encrypted(&self, key: &FrameKey, len: u32) -> bool {
+        let disk = self.0.disk.as_ref();
+        disk.is_some_and(|disk| disk.has(key, len))
     }
 
     /// Keeps a frame on disk as it lies in the store. Blocks on the disk; does nothing when that is full or gone.

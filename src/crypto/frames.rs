@@ -54,11 +54,31 @@ impl BlockCipher {
         object: Option<&ObjectKey>,
         bytes: &[u8],
     ) -> Result<Vec<u8>, Error> {
+        let opened = self.open(frame, kind, object, bytes)?;
+        Ok(opened.plain)
+    }
+
+    /// The same, and whether the plaintext lies in the frame as it is.
+    pub fn open(
+        &self,
+        frame: FrameNo,
+        kind: FrameKind,
+        object: Option<&ObjectKey>,
+        bytes: &[u8],
+    ) -> Result<Opened, Error> {
         let cipher = self.frames.as_ref();
         cipher
             .ok_or(Error::NoKey(self.id.key_epoch))?
-            .decrypt(frame, kind, object, bytes)
+            .open(frame, kind, object, bytes)
     }
+}
+
+/// A frame that has been proven and decrypted.
+pub struct Opened {
+    /// Its plaintext.
+    pub plain: Vec<u8>,
+    /// Whether that is what was encrypted, and not compressed before.
+    pub is_uncompressed: bool,
 }
 
 /// A pair of keys with the context that they are used in.
@@ -155,6 +175,17 @@ impl FrameCipher {
         object: Option<&ObjectKey>,
         bytes: &[u8],
     ) -> Result<Vec<u8>, Error> {
+        let opened = self.open(frame, kind, object, bytes)?;
+        Ok(opened.plain)
+    }
+
+    fn open(
+        &self,
+        frame: FrameNo,
+        kind: FrameKind,
+        object: Option<&ObjectKey>,
+        bytes: &[u8],
+    ) -> Result<Opened, Error> {
         if !(ENCRYPTED_LEN_MIN..=ENCRYPTED_LEN_MAX).contains(&bytes.len()) {
             return Err(Error::Unauthentic);
         }
@@ -170,7 +201,12 @@ impl FrameCipher {
             .cbc
             .decrypt(iv, ciphertext)
             .ok_or(Error::Malformed("padding"))?;
-        Envelope::unpack(inner).map_err(Error::Malformed)
+        let is_uncompressed = Envelope::is_uncompressed(&inner);
+        let plain = Envelope::unpack(inner).map_err(Error::Malformed)?;
+        Ok(Opened {
+            plain,
+            is_uncompressed,
+        })
     }
 }
 

@@ -14,6 +14,8 @@ pub(super) struct Label(&'static str);
 
 /// The two keys of a block, from the volume key; followed by the block id.
 pub(super) const BLOCK: Label = Label("rewindfs/1/block");
+/// The key of pieces of a block's frames in the disk cache, from the volume key; followed by the block id.
+pub(super) const PIECES: Label = Label("rewindfs/1/pieces");
 /// The two keys of objects that are one frame, from the volume key; followed by the frame kind.
 pub(super) const OBJECT: Label = Label("rewindfs/1/object");
 /// The key of content ids, from the volume key.

@@ -10,8 +10,10 @@ use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use crate::compress::Compression;
+use crate::crypto::cipher::Cbc;
 use crate::crypto::frames::{BlockCipher, FrameCipher, Scope};
 use crate::crypto::kdf::{self, KeyPair};
+use crate::crypto::pieces::PieceCipher;
 use crate::crypto::{AesKeyLen, Ciphertext, Error, VolumeKey};
 use crate::format::frame::{Envelope, FrameKind};
 use crate::id::{BlockId, ContentId, FrameNo, ObjectKey, RepositoryId, VolumeId};
@@ -61,6 +63,18 @@ impl VolumeKeys {
             FrameCipher::new(self.scope(name), self.0.aes, &pair)
         });
         BlockCipher::new(id, frames)
+    }
+
+    /// What cuts frames of one block into pieces; `None` if the volume has no key of the block's epoch.
+    pub fn pieces(&self, id: BlockId) -> Option<PieceCipher> {
+        let name = id.to_bytes();
+        let key = self.0.keys.get(&id.key_epoch)?;
+        let pair = KeyPair::derive(&key.0, &[], &kdf::BLOCK, &name);
+        let tags = kdf::derive(&key.0, &[], &kdf::PIECES, &name);
+        Some(PieceCipher::new(
+            Cbc::new(self.0.aes, &pair.encryption),
+            tags,
+        ))
     }
 
     /// Encrypts the body of a claim, a lease, a condemnation or a forwarding map (at most

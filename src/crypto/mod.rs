@@ -21,11 +21,13 @@ mod mac;
 
 mod frames;
 
+pub mod pieces;
+
 pub mod keyring;
 
 pub mod wrapping;
 
-pub use frames::BlockCipher;
+pub use frames::{BlockCipher, Opened};
 pub use kdf::{Argon2Params, DerivationError};
 pub use keyring::VolumeKeys;
 pub use keys::{EncryptionKey, MacKey, RepositoryKey, VolumeKey};

@@ -65,6 +65,7 @@ impl PastMount {
                 .context("the root of this snapshot cannot be shown; `rewindfs restore` brings back what is whole"),
             false => error.into(),
         })?;
+        runtime.block_on(fs.look_around_best_effort());
         let front = Snapshot::new(fs, Bridge::new(runtime.handle().clone(), IN_FLIGHT_MAX));
         let shown = self.shown(&volume.info().name, &found);
         let options = session::Options {

@@ -69,6 +69,22 @@ async fn nothing_changed_means_no_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn claims_are_listed_once_and_not_for_each_commit() {
+    let world = World::new().await;
+    let writer = world.start().await;
+    writer.create("a", b"a");
+    writer.sync().await;
+    let asked = |operation| world.meter.usage(operation).requests;
+    let before = [Operation::List, Operation::PutIf].map(asked);
+    for round in 0..5_u8 {
+        writer.write("a", 0, &[round]);
+        writer.sync().await;
+    }
+    let [lists, puts] = [Operation::List, Operation::PutIf].map(asked);
+    assert_eq!((lists - before[0], puts - before[1]), (0, 5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_overwritten_page_costs_one_small_object() {
     let world = World::new().await;
     let writer = world.start().await;

@@ -92,14 +92,31 @@ impl Queue {
     }
 }
 
-/// The right to publish, and when it was last proven: by a clock that goes on while the machine sleeps, since the lease does.
+/// The right to publish, and when it was last proven.
 pub(crate) struct Right {
     /// Never held while the store is asked: whoever makes a commit must not wait for that.
     writership: Mutex<Arc<Writership>>,
-    /// When it was last proven. Held while it is proven or replaced.
-    proven: tokio::sync::Mutex<Duration>,
+    /// Held while it is proven or replaced.
+    proof: tokio::sync::Mutex<Proof>,
     lease: Duration,
     clock: Arc<dyn Clock>,
+}
+
+/// When the right was last proven, and how.
+struct Proof {
+    /// When the lease was last written: by a clock that goes on while the machine sleeps, since the lease does.
+    renewed: Duration,
+    /// Whether the claims have been listed since.
+    listed: bool,
+}
+
+impl Proof {
+    fn of_renewal(renewed: Duration) -> Self {
+        Self {
+            renewed,
+            listed: false,
+        }
+    }
 }
 
 impl Right {
@@ -107,7 +124,7 @@ impl Right {
     pub(crate) fn new(writership: Writership, lease: Duration, clock: Arc<dyn Clock>) -> Self {
         Self {
             writership: Mutex::new(Arc::new(writership)),
-            proven: tokio::sync::Mutex::new(clock.since_boot()),
+            proof: tokio::sync::Mutex::new(Proof::of_renewal(clock.since_boot())),
             lease,
             clock,
         }
@@ -125,13 +142,13 @@ impl Right {
         session: SessionId,
         claim: impl Future<Output = Result<Writership, crate::repo::Error>>,
     ) -> Result<Era, crate::repo::Error> {
-        let mut proven = self.proven.lock().await;
+        let mut proof = self.proof.lock().await;
         self.writership().will_claim_as(session);
         let began = self.clock.since_boot();
         let writership = claim.await?;
         let era = writership.era();
         *self.writership.lock() = Arc::new(writership);
-        *proven = began;
+        *proof = Proof::of_renewal(began);
         Ok(era)
     }
 
@@ -141,18 +158,24 @@ impl Right {
         self.writership().has_claimed_again()
     }
 
-    /// Asks the store whether nobody has taken the volume.
-    async fn verify(&self) -> Result<(), crate::repo::Error> {
-        let _not_replaced_meanwhile = self.proven.lock().await;
-        self.writership().verify().await
+    /// Asks the store whether a commit that lies in it now is history: by a list of claims once after each renewal, else by the lease,
+    /// which is a cheaper request and as good unless somebody has put an old one back.
+    async fn confirm(&self) -> Result<(), crate::repo::Error> {
+        let mut proof = self.proof.lock().await;
+        if proof.listed {
+            return self.writership().confirm().await;
+        }
+        self.writership().verify().await?;
+        proof.listed = true;
+        Ok(())
     }
 
     /// Renews the lease in good time; asks the store first if it may have run out meanwhile.
     pub(crate) async fn prove(&self) -> Result<(), crate::repo::Error> {
-        let mut proven = self.proven.lock().await;
+        let mut proof = self.proof.lock().await;
         let writership = self.writership();
         let began = self.clock.since_boot();
-        let age = began.saturating_sub(*proven);
+        let age = began.saturating_sub(proof.renewed);
         if age < self.lease / 3 {
             return Ok(());
         }
@@ -160,7 +183,7 @@ impl Right {
             writership.verify().await?;
         }
         writership.renew(&*self.clock).await?;
-        *proven = began;
+        *proof = Proof::of_renewal(began);
         Ok(())
     }
 
@@ -189,14 +212,14 @@ impl Right {
 
     /// Gives the lease back, so that another machine need not wait for it to run out.
     pub(crate) async fn release(&self) -> Result<(), crate::repo::Error> {
-        let _not_proven_meanwhile = self.proven.lock().await;
+        let _not_proven_meanwhile = self.proof.lock().await;
         self.writership().release().await
     }
 
     /// How long until the lease should be renewed.
     async fn renew_in(&self) -> Duration {
-        let proven = *self.proven.lock().await;
-        (self.lease / 3).saturating_sub(self.clock.since_boot().saturating_sub(proven))
+        let renewed = self.proof.lock().await.renewed;
+        (self.lease / 3).saturating_sub(self.clock.since_boot().saturating_sub(renewed))
     }
 }
 
@@ -303,7 +326,7 @@ impl Uploader {
         failpoint::reach(Point::Committed);
         // While it was on its way the machine may have slept and the lease run out, or the store may ignore conditions. A
         // commit under a claim that was lost is not history: the spool and the journal must still owe it.
-        self.right.verify().await?;
+        self.right.confirm().await?;
         for object in &manifest.objects {
             self.ahead.remove(&object.key);
         }

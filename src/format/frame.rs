@@ -60,7 +60,7 @@ pub const ENCRYPTED_LEN_MIN: usize = IV_LEN + 16 + TAG_LEN;
 pub const ENCRYPTED_LEN_MAX: usize = encrypted_len(FIELDS_LEN + FRAME_PLAIN_MAX);
 
 /// Length of the envelope's own fields in bytes.
-const FIELDS_LEN: usize = 12;
+pub(crate) const FIELDS_LEN: usize = 12;
 /// The payload is the plaintext.
 const CODEC_PLAIN: u8 = 0;
 /// The payload is Zstandard (RFC 8878).
@@ -191,6 +191,11 @@ impl Envelope {
     /// [`IV_LEN`] bytes of room and the envelope, with capacity for padding and tag.
     pub(crate) fn into_buffer(self) -> Vec<u8> {
         self.buffer
+    }
+
+    /// Whether a decrypted envelope says that its payload is the plaintext itself, uncompressed.
+    pub(crate) fn is_uncompressed(inner: &[u8]) -> bool {
+        inner.first() == Some(&CODEC_PLAIN)
     }
 
     /// The plaintext of a decrypted envelope. Never allocates more than [`FRAME_PLAIN_MAX`] bytes, whatever it claims;

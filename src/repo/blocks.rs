@@ -27,6 +27,10 @@ mod prefetch;
 
 mod windows;
 
+mod once;
+
+pub use once::Once;
+
 use fetch::Fetch;
 use flights::Flights;
 use prefetch::Prefetch;
@@ -68,6 +72,9 @@ impl Blocks {
 
     /// `len` bytes of file contents from `place` on; [`Error::Damaged`] if the frame ends before them.
     pub async fn read(&self, place: &Place, len: usize) -> Result<Bytes, Error> {
+        if let Some(piece) = self.fetch.piece(place, len).await {
+            return Ok(piece);
+        }
         let frame = self.frame(place, FrameKind::Data).await?;
         let begin = place.at.inner as usize;
         match begin.checked_add(len) {
@@ -83,6 +90,23 @@ impl Blocks {
     /// several at a time. Best effort: a failure is found again by the read itself.
     pub async fn prefetch_best_effort(&self, places: Vec<Place>) {
         self.prefetch.run_best_effort(places).await;
+    }
+
+    /// Reads frames of file contents, each once, without keeping any: in no order, all of them in memory at once. `places` are to name each
+    /// frame once. One that does not come back could not be read, because the program is being stopped.
+    pub async fn read_once(&self, places: Vec<Place>) -> Vec<Once> {
+        once::read(&self.fetch, places).await
+    }
+
+    /// Keeps a frame that was read once after all, because there is more in it than was used.
+    pub async fn keep(&self, once: Once) {
+        let kind = kind_of(&once.place);
+        if let Ok(plain) = &once.plain {
+            self.fetch.keep_plain(&once.place, kind, plain);
+        }
+        self.fetch
+            .keep_on_disk(once.proven.into_iter().collect())
+            .await;
     }
 
     /// The fetched object bytes that overlap `range` of the object that `place` lies in, for `check --read-data` and `debug`.
@@ -111,7 +135,8 @@ impl Blocks {
         let key = self.fetch.key(place);
         if self.fetch.cache().has_disk() {
             self.fetch.cache().put_encrypted(&key, ciphertext);
-        } else if let Ok(plain) = self.fetch.decrypt(place, kind, ciphertext) {
+        } else if let Ok(proven) = self.fetch.decrypt(place, kind, ciphertext.clone()) {
+            let plain = proven.plain;
             match (kind, Page::decode(plain.clone())) {
                 (FrameKind::Page, Ok(page)) => {
                     self.keep_page(place, page);

@@ -128,12 +128,14 @@ impl Repository {
             match name {
                 KeyName::Slot(name) => note(&mut damage, self.check_slot(name).await)?,
                 KeyName::Volume { volume, epoch } => {
+                    let nothing = keys::Fetched::new();
                     let loaded = keys::load_volume(
                         &self.store,
                         self.id,
                         &self.contents,
                         volume,
                         vec![epoch],
+                        &nothing,
                     );
                     note(&mut damage, loaded.await)?;
                 }

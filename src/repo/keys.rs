@@ -2,10 +2,13 @@
 //!
 //! Which bytes they are made of is `format/slot.rs`; what a key is, only `crypto` knows. Called by `repo/mod.rs` alone.
 
+use std::collections::HashMap;
+
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use zeroize::Zeroizing;
 
-use crate::crypto::{self, Argon2Params, RecoveryKey, RepositoryKey, VolumeKey, VolumeKeys};
+use crate::crypto::{self, Argon2Params, RecoveryKey, VolumeKey, VolumeKeys};
 use crate::format::marker::{self, Marker};
 use crate::format::slot::{
     self, KEY_OBJECT_LEN_MAX, NewSecret, OfferedSecret, SlotContents, VolumeRecord,
@@ -19,6 +22,8 @@ use crate::store::{Body, Condition, Kind, PutOutcome, Store};
 const SLOTS_MAX: usize = 32;
 /// Volume keys fetched at once: hides the latency of a store, and is far below what any throttles.
 const KEYS_AT_ONCE: usize = 16;
+/// The most of them that are fetched before it is known which are wanted.
+const KEYS_AHEAD_MAX: usize = 4;
 /// The longest name of a volume in bytes: that of a file name.
 const VOLUME_NAME_LEN_MAX: usize = 255;
 
@@ -28,7 +33,12 @@ pub(super) struct Unlocked {
     pub(super) contents: SlotContents,
     /// All names under `k/`, as listed while opening.
     pub(super) names: Vec<KeyName>,
+    /// Volume keys that were fetched meanwhile, still wrapped.
+    pub(super) fetched: Fetched,
 }
+
+/// Key objects by name, as they lie in the store.
+pub(super) type Fetched = HashMap<ObjectKey, Bytes>;
 
 /// A volume with its keys.
 #[derive(Clone)]
@@ -77,20 +87,35 @@ pub(super) async fn unlock(store: &Store, secret: &Secret) -> Result<Unlocked, E
             },
         });
     };
+    // Which volume will be wanted is not known, but most repositories have few: their keys come while a slot is being tried.
+    let (contents, fetched) = futures::join!(
+        try_slots(store, &marker, &names, &offered),
+        fetch_ahead(store, &names)
+    );
+    Ok(Unlocked {
+        repository: marker.repository,
+        contents: contents?,
+        names,
+        fetched,
+    })
+}
+
+async fn try_slots(
+    store: &Store,
+    marker: &Marker,
+    names: &[KeyName],
+    offered: &Offered,
+) -> Result<SlotContents, Error> {
     let mut slots = names.iter().filter_map(|name| match name {
         KeyName::Slot(slot) if slot.kind == offered.kind() => Some(*slot),
         _ => None,
     });
     let mut unsure = None;
     for slot in slots.by_ref().take(SLOTS_MAX) {
-        match try_slot(store, marker.repository, slot, &offered).await? {
+        match try_slot(store, marker.repository, slot, offered).await? {
             Tried::Opened(contents) => {
-                agree(&marker, &contents)?;
-                return Ok(Unlocked {
-                    repository: marker.repository,
-                    contents: *contents,
-                    names,
-                });
+                agree(marker, &contents)?;
+                return Ok(*contents);
             }
             Tried::Refused => {}
             Tried::Unsure(error) => unsure = Some(error),
@@ -105,6 +130,26 @@ pub(super) async fn unlock(store: &Store, secret: &Secret) -> Result<Unlocked, E
             untried,
         },
     })
+}
+
+/// Volume keys, unless there are many. What cannot be had is fetched, and told, when it is wanted.
+async fn fetch_ahead(store: &Store, names: &[KeyName]) -> Fetched {
+    let objects: Vec<ObjectKey> = names
+        .iter()
+        .filter_map(|name| match name {
+            KeyName::Volume { volume, epoch } => Some(layout::volume_key(*volume, *epoch)),
+            KeyName::Slot(_) => None,
+        })
+        .collect();
+    if objects.len() > KEYS_AHEAD_MAX {
+        return Fetched::new();
+    }
+    let gets = objects.into_iter().map(|object| async move {
+        let got = store.get(&object, KEY_OBJECT_LEN_MAX).await;
+        Some((object, got.ok()?.0))
+    });
+    let fetched: Vec<_> = stream::iter(gets).buffered(KEYS_AT_ONCE).collect().await;
+    fetched.into_iter().flatten().collect()
 }
 
 /// The feature bits stand in clear in `format` and authenticated in each slot.
@@ -257,7 +302,7 @@ fn fresh(kind: SlotKind) -> SlotName {
 async fn put_slot(
     store: &Store,
     name: SlotName,
-    wrapped: Result<bytes::Bytes, slot::Error>,
+    wrapped: Result<Bytes, slot::Error>,
 ) -> Result<SlotName, Error> {
     let object = layout::slot(name);
     let bytes = wrapped.map_err(|error| of_key_object(&object, error))?;
@@ -303,6 +348,7 @@ pub(super) async fn load_volumes(
     repository: RepositoryId,
     contents: &SlotContents,
     names: &[KeyName],
+    fetched: &Fetched,
 ) -> Vec<Result<LoadedVolume, Error>> {
     let mut volumes: Vec<(VolumeId, Vec<u16>)> = Vec::new();
     for name in names {
@@ -317,7 +363,7 @@ pub(super) async fn load_volumes(
     }
     let loads = volumes
         .into_iter()
-        .map(|(volume, epochs)| load_volume(store, repository, contents, volume, epochs));
+        .map(|(volume, epochs)| load_volume(store, repository, contents, volume, epochs, fetched));
     stream::iter(loads).buffered(KEYS_AT_ONCE).collect().await
 }
 
@@ -328,10 +374,18 @@ pub(super) async fn load_volume(
     contents: &SlotContents,
     volume: VolumeId,
     epochs: Vec<u16>,
+    fetched: &Fetched,
 ) -> Result<LoadedVolume, Error> {
-    let unwraps = epochs
-        .into_iter()
-        .map(|epoch| unwrap_one(store, repository, &contents.key, volume, epoch));
+    let unwraps = epochs.into_iter().map(|epoch| async move {
+        let object = layout::volume_key(volume, epoch);
+        let bytes = match fetched.get(&object) {
+            Some(bytes) => bytes.clone(),
+            None => get_key(store, &object).await?,
+        };
+        let under = &contents.key;
+        slot::unwrap_volume(&bytes, repository, &object, under, volume, epoch)
+            .map_err(|error| of_key_object(&object, error))
+    });
     let unwrapped: Vec<_> = stream::iter(unwraps)
         .buffered(KEYS_AT_ONCE)
         .try_collect()
@@ -355,20 +409,10 @@ pub(super) async fn load_volume(
     }
 }
 
-async fn unwrap_one(
-    store: &Store,
-    repository: RepositoryId,
-    under: &RepositoryKey,
-    volume: VolumeId,
-    epoch: u16,
-) -> Result<(VolumeRecord, VolumeKey), Error> {
-    let object = layout::volume_key(volume, epoch);
-    let (bytes, _) = store
-        .get(&object, KEY_OBJECT_LEN_MAX)
-        .await
-        .map_err(|error| Error::of_store(&object, error))?;
-    slot::unwrap_volume(&bytes, repository, &object, under, volume, epoch)
-        .map_err(|error| of_key_object(&object, error))
+async fn get_key(store: &Store, object: &ObjectKey) -> Result<Bytes, Error> {
+    let got = store.get(object, KEY_OBJECT_LEN_MAX).await;
+    let (bytes, _) = got.map_err(|error| Error::of_store(object, error))?;
+    Ok(bytes)
 }
 
 /// Refuses what would make a bad name for a volume: empty, too long, or not printable on one line.

@@ -7,6 +7,7 @@
 //! goes on.
 //! Called by the one who is going to publish. The objects themselves are put and proven in `claims.rs`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -26,6 +27,8 @@ const STEP_BACK_MAX: Duration = Duration::from_secs(60);
 /// A lease that claims to run longer than this from now was written by a clock that is wrong. It is not waited for: its
 /// holder, if alive, is fenced by the claim, which is safe and told.
 const LEASE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// The version of no object: an entity tag as S3 writes them, which for other stores is as good as any.
+const NO_VERSION: &str = "\"00000000000000000000000000000000\"";
 
 /// The right to publish into a volume.
 pub struct Writership {
@@ -35,8 +38,10 @@ pub struct Writership {
     owner: String,
     since: Stamp,
     lease: Duration,
-    /// Whether the store was seen to keep to the conditions of writes.
-    conditions: bool,
+    /// Whether the store was seen to keep to the conditions of writes; `None` if that could not be tried.
+    conditions: Option<bool>,
+    /// Whether it has written its lease over another's, who may go on to claim all the same.
+    contested: AtomicBool,
     /// Sessions under which the same process has tried to claim anew.
     again: Mutex<Vec<SessionId>>,
 }
@@ -85,7 +90,7 @@ impl Writership {
     /// Whether the store keeps to the conditions of writes, as was tried when this right was claimed. If not, two machines that mount the
     /// volume at one moment may both begin to write; the claims tell them apart, and one stops at its first commit.
     pub fn has_conditions(&self) -> bool {
-        self.conditions
+        self.conditions != Some(false)
     }
 
     /// Makes the lease longer. [`Error::Fenced`] if somebody has taken it: publishing must stop for good.
@@ -114,6 +119,31 @@ impl Writership {
         }
     }
 
+    /// That a commit is history, asked once it lies in the store: [`Error::Fenced`] if somebody had claimed a higher generation by
+    /// then. One GET where the lease says so, else one LIST.
+    ///
+    /// Whoever claims writes the lease first, then looks for the newest commit, and goes on from that. So while the lease is ours,
+    /// whoever takes it later finds this commit; and whoever took it before would be seen in it, since nothing of ours was written over
+    /// his: the store keeps to the condition under which the lease is written, or this is not asked. No clock is needed for that. But a
+    /// lease can be put back by whoever can write to the store: every now and then [`Self::verify`] has to be asked too.
+    pub async fn confirm(&self) -> Result<(), Error> {
+        match self.lease_speaks_for_us().await? {
+            true => Ok(()),
+            false => self.verify().await,
+        }
+    }
+
+    async fn lease_speaks_for_us(&self) -> Result<bool, Error> {
+        if self.conditions != Some(true) || self.contested.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        match self.claims.read_lease().await {
+            Ok(held) => Ok(held.is_some_and(|(lease, _)| lease.session == self.claim.session)),
+            Err(error) if error.is_damage() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Gives the lease back. The claim stays: it is part of the volume's history.
     pub async fn release(&self) -> Result<(), Error> {
         self.write_lease(Stamp(0)).await
@@ -125,6 +155,7 @@ impl Writership {
             // It holds nothing that our claim does not prove better: written anew, it is whole again.
             Err(Error::Damaged { .. }) => {
                 self.verify().await?;
+                self.contested.store(true, Ordering::Relaxed);
                 return self.claims.replace_lease(&self.lease_until(expires)).await;
             }
             held => held?,
@@ -134,6 +165,7 @@ impl Writership {
             .is_none_or(|(lease, _)| lease.session != self.claim.session)
         {
             self.verify().await?;
+            self.contested.store(true, Ordering::Relaxed);
         }
         let lease = self.lease_until(expires);
         let over = held.map(|(_, version)| version);
@@ -154,11 +186,16 @@ impl Writership {
         }
     }
 
-    /// Whether the store refuses what it was told to write only where nothing is: the lease, which is there and ours. A store that
-    /// writes it all the same has the same lease as before. One PUT.
-    async fn try_condition(&self) -> Result<bool, Error> {
+    /// Whether the store refuses what it was told to write only where nothing is, and what only over something that is not there: the
+    /// lease, which is there and ours. A store that writes it all the same has the same lease as before. Two PUTs.
+    async fn try_conditions(&self) -> Result<bool, Error> {
         let lease = self.lease_until(end(self.since, self.lease));
-        Ok(self.claims.put_lease(&lease, None).await? == PutOutcome::Refused)
+        let other = Some(Version(NO_VERSION.to_owned()));
+        let (absent, exchange) = futures::try_join!(
+            self.claims.put_lease(&lease, None),
+            self.claims.put_lease(&lease, other)
+        )?;
+        Ok([absent, exchange] == [PutOutcome::Refused; 2])
     }
 
     async fn take_lease(&self, held: Option<Version>) -> Result<(), Error> {
@@ -237,7 +274,8 @@ impl Volume {
             owner: claim.owner.clone(),
             since: now,
             lease,
-            conditions: false,
+            conditions: None,
+            contested: AtomicBool::new(false),
             again: Mutex::default(),
         };
         writership.take_lease(version).await?;
@@ -247,10 +285,12 @@ impl Volume {
         }
         writership.take(&claim).await?;
         // The right is claimed: an error of the trial is none of the claim.
-        writership.conditions = writership.try_condition().await.unwrap_or_else(|error| {
-            tracing::info!(%error, "whether the store keeps to conditions could not be tried");
-            true
-        });
+        match writership.try_conditions().await {
+            Ok(kept) => writership.conditions = Some(kept),
+            Err(error) => {
+                tracing::info!(%error, "whether the store keeps to conditions could not be tried");
+            }
+        }
         failpoint::reach(Point::Claim);
         Ok(writership)
     }

@@ -25,7 +25,7 @@ use crate::crypto::{Argon2Params, RecoveryKey, RepositoryKey};
 use crate::format::marker::{Features, Marker};
 use crate::format::slot::SlotContents;
 use crate::id::{RepositoryId, VolumeId};
-use crate::repo::keys::LoadedVolume;
+use crate::repo::keys::{Fetched, LoadedVolume};
 use crate::repo::layout::{KeyName, SlotName};
 use crate::repo::seen::Witness;
 use crate::store::{Body, Condition, PutOutcome, Store};
@@ -70,14 +70,20 @@ pub enum Secret {
     Recovery(Zeroizing<String>),
 }
 
+/// What lies under `k/`, and some of it.
+struct Listed {
+    names: Vec<KeyName>,
+    fetched: Fetched,
+}
+
 /// An open repository: its key has been proven.
 pub struct Repository {
     store: Store,
     cache: Cache,
     id: RepositoryId,
     contents: SlotContents,
-    /// What `open` listed: the first [`Self::volumes`] after it need not ask again.
-    listed: Mutex<Option<Vec<KeyName>>>,
+    /// What `open` listed, and fetched of it: the first [`Self::volumes`] after it need not ask again.
+    listed: Mutex<Option<Listed>>,
     loaded: Mutex<HashMap<VolumeId, LoadedVolume>>,
     witness: Option<Arc<dyn Witness>>,
     /// Whether `store` shows nothing but what is stored: what lies in a spool only is not remembered as seen.
@@ -147,7 +153,10 @@ impl Repository {
             cache,
             unlocked.repository,
             unlocked.contents,
-            Some(unlocked.names),
+            Some(Listed {
+                names: unlocked.names,
+                fetched: unlocked.fetched,
+            }),
         ))
     }
 
@@ -156,7 +165,7 @@ impl Repository {
         cache: Cache,
         id: RepositoryId,
         contents: SlotContents,
-        listed: Option<Vec<KeyName>>,
+        listed: Option<Listed>,
     ) -> Self {
         Self {
             store,
@@ -218,12 +227,16 @@ impl Repository {
     /// The volumes whose keys are whole, by name, and what is wrong with the others: one damaged key does not take the other volumes away.
     pub async fn volumes_and_damage(&self) -> Result<(Vec<VolumeInfo>, Vec<Error>), Error> {
         let listed = self.listed.lock().take();
-        let names = match listed {
-            Some(names) => names,
-            None => keys::names(&self.store).await?,
+        let Listed { names, fetched } = match listed {
+            Some(listed) => listed,
+            None => Listed {
+                names: keys::names(&self.store).await?,
+                fetched: Fetched::new(),
+            },
         };
+        let loads = keys::load_volumes(&self.store, self.id, &self.contents, &names, &fetched);
         let (mut volumes, mut damage) = (Vec::new(), Vec::new());
-        for loaded in keys::load_volumes(&self.store, self.id, &self.contents, &names).await {
+        for loaded in loads.await {
             match loaded {
                 Ok(loaded) => volumes.push(self.remember(loaded)),
                 Err(error @ (Error::Damaged { .. } | Error::Missing { .. })) => damage.push(error),
@@ -287,13 +300,17 @@ impl Repository {
             });
             epochs.collect::<Vec<_>>()
         };
-        let listed = self.listed.lock().as_deref().map(epochs_in);
+        let listed = self.listed.lock().as_ref().map(|listed| {
+            let epochs = epochs_in(&listed.names);
+            (epochs, listed.fetched.clone())
+        });
         // A volume made since the repository was opened is not among what was listed then.
-        let epochs = match listed.filter(|epochs| !epochs.is_empty()) {
-            Some(epochs) => epochs,
-            None => epochs_in(&keys::names(&self.store).await?),
+        let (epochs, fetched) = match listed.filter(|(epochs, _)| !epochs.is_empty()) {
+            Some(listed) => listed,
+            None => (epochs_in(&keys::names(&self.store).await?), Fetched::new()),
         };
-        let loaded = keys::load_volume(&self.store, self.id, &self.contents, id, epochs).await?;
+        let loads = keys::load_volume(&self.store, self.id, &self.contents, id, epochs, &fetched);
+        let loaded = loads.await?;
         self.remember(loaded.clone());
         Ok(loaded)
     }

@@ -23,10 +23,20 @@ use crate::repo::{Error, Volume};
 /// Inodes kept decoded: a directory listing is followed by a `stat` of each name, so a large directory's worth.
 const INODES_KEPT: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("not zero");
 
-/// Prefetch starts this far ahead of a sequential reader and doubles up to [`WINDOW_MAX`].
-const WINDOW_MIN: u64 = 1 << 20;
+/// Names of the root that are looked at before anybody asks: what a program is shown first.
+const NAMES_AHEAD: usize = 128;
+
+/// Prefetch starts this far ahead of a sequential reader and grows by [`WINDOW_GROWTH`] up to [`WINDOW_MAX`].
+const WINDOW_MIN: u64 = 2 << 20;
+/// A reader at 50 ms a request is at full speed after three of them.
+const WINDOW_GROWTH: u64 = 4;
 /// The furthest that prefetch runs ahead: enough to fill a fast line, a fraction of the memory cache.
 const WINDOW_MAX: u64 = 32 << 20;
+/// What is asked for at once while the window stays as it is: one GET. Less would be more look-ups, more would leave the line idle.
+const STEP: u64 = 4 << 20;
+/// How far a read may lie behind the one before and still be part of a stream: the kernel's own read-ahead arrives slightly out of
+/// order.
+const DISORDER: u64 = 1 << 20;
 
 /// One commit, readable as a file system.
 pub struct TreeFs {
@@ -57,6 +67,19 @@ impl TreeFs {
             totals: commit.totals,
             inodes: Mutex::new(LruCache::new(INODES_KEPT)),
             parents: Mutex::new(LruCache::new(INODES_KEPT)),
+        }
+    }
+
+    /// Looks at the root, so that what it takes to show it is at hand when the first program asks: its attributes and first names, side by
+    /// side, and the attributes of what these mean. Best effort: what fails here fails again, with its error, for the program.
+    pub async fn look_around_best_effort(&self) {
+        let root = self.inode(FileId::ROOT);
+        let names = self.names(FileId::ROOT, None, NAMES_AHEAD);
+        let (_, names) = futures::join!(root, names);
+        for (_, entry) in names.unwrap_or_default() {
+            if self.inode(entry.id).await.is_err() {
+                return;
+            }
         }
     }
 
@@ -199,20 +222,26 @@ impl TreeFs {
 }
 
 impl Cursor {
-    /// Takes note of a read and says which range is worth fetching now, if any.
+    /// Takes note of a read and says which range is worth fetching now, if any. The first read of a file says nothing yet: most that
+    /// read the beginning of one do not read on, and a random read is to cost no more than itself.
     fn advance(&mut self, offset: u64, len: u64) -> Option<Range<u64>> {
         let end = offset.saturating_add(len);
-        // The kernel's own read-ahead arrives slightly out of order; a little slack keeps a stream recognised.
-        let sequential = offset <= self.next && self.next <= end.saturating_add(WINDOW_MIN);
-        self.next = if sequential { self.next.max(end) } else { end };
+        let sequential =
+            self.next > 0 && offset <= self.next && self.next <= end.saturating_add(DISORDER);
         if !sequential {
-            (self.window, self.fetched) = (0, end);
+            *self = Self {
+                next: end,
+                window: 0,
+                fetched: end,
+            };
             return None;
         }
-        self.window = (self.window * 2).clamp(WINDOW_MIN, WINDOW_MAX);
+        self.next = self.next.max(end);
+        let before = self.window;
+        self.window = (before * WINDOW_GROWTH).clamp(WINDOW_MIN, WINDOW_MAX);
         let until = self.next.saturating_add(self.window);
-        // Asking again for every small read would only repeat look-ups: wait until half a window is missing.
-        if until.saturating_sub(self.fetched) < self.window / 2 {
+        // Asking again for every small read would only repeat look-ups.
+        if before == self.window && until.saturating_sub(self.fetched) < STEP {
             return None;
         }
         let range = self.fetched.max(self.next)..until;
@@ -237,6 +266,14 @@ mod tests {
             "{fetched:?}"
         );
         assert!(fetched.last().is_some_and(|last| last.end > 256 << 17));
+        let covered: u64 = fetched.iter().map(|range| range.end - range.start).sum();
+        assert_eq!(covered, fetched[fetched.len() - 1].end - fetched[0].start);
+        assert!(
+            fetched[4..]
+                .iter()
+                .all(|range| range.end - range.start <= STEP),
+            "{fetched:?}"
+        );
         assert!(
             fetched
                 .iter()
@@ -246,11 +283,8 @@ mod tests {
 
     #[test]
     fn a_random_reader_is_not_fetched_for() {
-        let mut cursor = Cursor {
-            next: 1,
-            ..Cursor::default()
-        };
-        let jumps = [900 << 20, 5 << 20, 300 << 20, 7 << 20, 800 << 20u64];
+        let mut cursor = Cursor::default();
+        let jumps = [0, 900 << 20, 5 << 20, 300 << 20, 7 << 20, 800 << 20u64];
         assert!(jumps.iter().all(|&at| cursor.advance(at, 4096).is_none()));
     }
 }

@@ -32,6 +32,7 @@ mod native;
 mod options;
 mod outage;
 mod processes;
+mod reading;
 mod requests;
 mod scarcity;
 mod seals;

@@ -10,14 +10,21 @@ use bytes::Bytes;
 
 use crate::cache::{Cache, FrameKey};
 use crate::crypto::VolumeKeys;
+use crate::crypto::pieces::{self, Stretch};
 use crate::format::block::{FramePlace, TRAILER_LEN, Trailer};
 use crate::format::directory::Directory;
 use crate::format::entry::Place;
 use crate::format::frame::{ENCRYPTED_LEN_MAX, FrameKind};
 use crate::id::{BlockId, ObjectKey};
-use crate::repo::blocks::windows::{self, Windows};
+use crate::repo::blocks::kind_of;
+use crate::repo::blocks::windows::Windows;
 use crate::repo::{Error, layout};
 use crate::store::Store;
+
+/// The most bytes that are read in pieces: whoever reads more at once goes on reading, and is served better by whole frames.
+const PIECE_READ_MAX: usize = 64 << 10;
+/// The shortest frame that is cut into pieces.
+const CUT_LEN_MIN: u32 = 64 << 10;
 
 /// What it takes to fetch and prove frames of one volume.
 pub(super) struct Fetch {
@@ -90,13 +97,39 @@ impl Fetch {
         &self,
         place: &Place,
         kind: FrameKind,
-        bytes: &[u8],
-    ) -> Result<Bytes, crate::crypto::Error> {
+        bytes: Bytes,
+    ) -> Result<Proven, crate::crypto::Error> {
         // Only a commit's body is bound to its object's name. Data beside it keeps its address when it is moved elsewhere.
         let cipher = self.keys.block(place.at.block);
-        cipher
-            .decrypt(place.at.frame, kind, None, bytes)
-            .map(Bytes::from)
+        let opened = cipher.open(place.at.frame, kind, None, &bytes)?;
+        Ok(Proven {
+            place: place.clone(),
+            kind,
+            plain: opened.plain.into(),
+            encrypted: bytes,
+            is_uncompressed: opened.is_uncompressed,
+        })
+    }
+
+    /// `len` bytes from `place` on out of the disk cache, without the rest of the frame: for whoever reads a little here and there.
+    /// `None` if they are not there, or the frame is on its way or in memory whole.
+    pub(super) async fn piece(self: &Arc<Self>, place: &Place, len: usize) -> Option<Bytes> {
+        let begin = place.at.inner as usize;
+        let worth_it =
+            self.cache.has_disk() && len <= PIECE_READ_MAX && is_cut(place, kind_of(place));
+        if !worth_it || self.cache.plain(&self.key(place)).is_some() {
+            return None;
+        }
+        let stretch = Stretch::of(place.hint.len, begin..begin.checked_add(len)?)?;
+        let (fetch, place) = (self.clone(), place.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let (key, cut_len) = (fetch.key(&place), pieces::cut_len(place.hint.len));
+            let range = stretch.bytes.clone();
+            let bytes = fetch.cache.part_of_encrypted(&key, cut_len, range)?;
+            let cipher = fetch.keys.pieces(place.at.block)?;
+            cipher.open(place.at.frame, kind_of(&place), &stretch, &bytes)
+        });
+        read.await.ok().flatten().map(Bytes::from)
     }
 
     /// The plaintext of the frame, from wherever it is nearest.
@@ -116,11 +149,13 @@ impl Fetch {
             self.keep_plain(place, kind, &plain);
             return Ok(plain);
         }
-        let (encrypted, plain) = match self.read_window(&object, place, kind) {
+        let proven = match self.read_window(&object, place, kind) {
             Some(found) => found,
             None => self.read_store(&object, place, kind).await?,
         };
-        self.keep(place, kind, encrypted, &plain).await;
+        self.keep_plain(place, kind, &proven.plain);
+        let plain = proven.plain.clone();
+        self.keep_on_disk(vec![proven]).await;
         Ok(plain)
     }
 
@@ -130,28 +165,38 @@ impl Fetch {
             return None;
         }
         let (fetch, place) = (self.clone(), place.clone());
-        let read = tokio::task::spawn_blocking(move || {
-            let key = fetch.key(&place);
-            let bytes = fetch.cache.encrypted(&key, place.hint.len)?;
-            let plain = fetch.decrypt(&place, kind, &bytes).ok();
-            if plain.is_none() {
-                fetch.cache.drop_encrypted(&key);
-            }
-            plain
-        });
+        let read = tokio::task::spawn_blocking(move || fetch.from_disk(&place, kind));
         read.await.ok().flatten()
     }
 
+    /// The same on this thread.
+    pub(super) fn from_disk(&self, place: &Place, kind: FrameKind) -> Option<Bytes> {
+        let (key, len) = (self.key(place), place.hint.len);
+        let bytes = self.cache.encrypted(&key, len).or_else(|| {
+            let cut = self.cache.encrypted(&key, pieces::cut_len(len))?;
+            pieces::put_together(&cut, len).map(Bytes::from)
+        })?;
+        match self.decrypt(place, kind, bytes) {
+            Ok(proven) => Some(proven.plain),
+            Err(_) => {
+                self.cache.drop_encrypted(&key);
+                None
+            }
+        }
+    }
+
+    /// Whether the disk cache seems to have the frame. Blocks on the disk.
+    pub(super) fn is_on_disk(&self, place: &Place) -> bool {
+        let (key, len) = (self.key(place), place.hint.len);
+        let cache = &self.cache;
+        cache.has_encrypted(&key, len) || cache.has_encrypted(&key, pieces::cut_len(len))
+    }
+
     /// From a stretch that was fetched a moment ago.
-    fn read_window(
-        &self,
-        object: &ObjectKey,
-        place: &Place,
-        kind: FrameKind,
-    ) -> Option<(Bytes, Bytes)> {
+    fn read_window(&self, object: &ObjectKey, place: &Place, kind: FrameKind) -> Option<Proven> {
         let bytes = self.windows.get(object, &hinted(place)?)?;
-        match self.decrypt(place, kind, &bytes) {
-            Ok(plain) => Some((bytes, plain)),
+        match self.decrypt(place, kind, bytes) {
+            Ok(proven) => Some(proven),
             Err(_) => {
                 self.windows.forget(object);
                 None
@@ -159,17 +204,17 @@ impl Fetch {
         }
     }
 
-    /// From the store, encrypted and plain: by the hint, and if that does not verify by what the object itself says.
+    /// From the store: by the hint, and if that does not verify by what the object itself says.
     async fn read_store(
         &self,
         object: &ObjectKey,
         place: &Place,
         kind: FrameKind,
-    ) -> Result<(Bytes, Bytes), Error> {
+    ) -> Result<Proven, Error> {
         if let Some(range) = hinted(place) {
             let bytes = self.get_hinted(object, &range, kind).await?;
-            if let Ok(plain) = self.decrypt(place, kind, &bytes) {
-                return Ok((bytes, plain));
+            if let Ok(proven) = self.decrypt(place, kind, bytes) {
+                return Ok(proven);
             }
             self.windows.forget(object);
         }
@@ -182,10 +227,8 @@ impl Fetch {
         };
         let range = found.offset..found.offset + u64::from(found.len);
         let bytes = self.get(object, range).await?;
-        match self.decrypt(place, kind, &bytes) {
-            Ok(plain) => Ok((bytes, plain)),
-            Err(error) => Err(self.damaged(place, error)),
-        }
+        self.decrypt(place, kind, bytes)
+            .map_err(|error| self.damaged(place, error))
     }
 
     async fn get(&self, object: &ObjectKey, range: Range<u64>) -> Result<Bytes, Error> {
@@ -203,7 +246,7 @@ impl Fetch {
         if kind != FrameKind::Page {
             return self.get(object, range.clone()).await;
         }
-        let around = windows::around(range);
+        let around = self.windows.around(object, range);
         let bytes = self.get(object, around.clone()).await?;
         let begin = ((range.start - around.start) as usize).min(bytes.len());
         let end = ((range.end - around.start) as usize).min(bytes.len());
@@ -254,31 +297,58 @@ impl Fetch {
         read.await
     }
 
-    /// Keeps a proven frame in both caches. The disk is waited for: it takes far less than the GET before it, and so the
-    /// cache never owes more than what is being read.
-    pub(super) async fn keep(
-        self: &Arc<Self>,
-        place: &Place,
-        kind: FrameKind,
-        encrypted: Bytes,
-        plain: &Bytes,
-    ) {
-        self.keep_plain(place, kind, plain);
-        if self.cache.has_disk() {
-            let (fetch, key) = (self.clone(), self.key(place));
-            let put =
-                tokio::task::spawn_blocking(move || fetch.cache.put_encrypted(&key, &encrypted));
-            // Only a runtime that is shutting down fails this, and the cache can do without.
-            let _ = put.await;
+    /// Keeps proven frames on disk. It is waited for: it takes far less than the GET before it, and so the cache never owes more
+    /// than what is being read.
+    pub(super) async fn keep_on_disk(self: &Arc<Self>, frames: Vec<Proven>) {
+        if !self.cache.has_disk() || frames.is_empty() {
+            return;
+        }
+        let fetch = self.clone();
+        let put = tokio::task::spawn_blocking(move || {
+            for frame in frames {
+                fetch.put_on_disk(&frame);
+            }
+        });
+        // Only a runtime that is shutting down fails this, and the cache can do without.
+        let _ = put.await;
+    }
+
+    /// The same on this thread: cut into pieces where that is of any use.
+    pub(super) fn put_on_disk(&self, frame: &Proven) {
+        let place = &frame.place;
+        let key = self.key(place);
+        let cut = || {
+            let cipher = self.keys.pieces(place.at.block)?;
+            let plain_len = frame.plain.len();
+            cipher.cut(place.at.frame, frame.kind, &frame.encrypted, plain_len)
+        };
+        let can_be = frame.is_uncompressed && is_cut(place, frame.kind);
+        match can_be.then(cut).flatten() {
+            Some(cut) => self.cache.put_encrypted(&key, &cut),
+            None => self.cache.put_encrypted(&key, &frame.encrypted),
         }
     }
 
     /// Pages are kept decoded, by `blocks`.
-    fn keep_plain(&self, place: &Place, kind: FrameKind, plain: &Bytes) {
+    pub(super) fn keep_plain(&self, place: &Place, kind: FrameKind, plain: &Bytes) {
         if kind != FrameKind::Page {
             self.cache.put_plain(self.key(place), plain.clone());
         }
     }
+}
+
+/// A frame that has been proven, both ways.
+pub(super) struct Proven {
+    place: Place,
+    kind: FrameKind,
+    pub(super) plain: Bytes,
+    encrypted: Bytes,
+    is_uncompressed: bool,
+}
+
+/// Whether the frame at `place` is cut into pieces on disk, if it is not compressed. The smaller ones are read whole as quickly.
+fn is_cut(place: &Place, kind: FrameKind) -> bool {
+    kind == FrameKind::Data && place.hint.len >= CUT_LEN_MIN
 }
 
 /// The stretch that an address hints at; `None` if it is beyond what numbers hold.

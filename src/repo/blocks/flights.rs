@@ -21,6 +21,14 @@ type Landing = BoxFuture<'static, Result<Bytes, Error>>;
 pub(super) struct Flights(Arc<Mutex<HashMap<FrameKey, WeakShared<Landing>>>>);
 
 impl Flights {
+    /// Whether the fetch of `key` is under way.
+    pub(super) fn has(&self, key: &FrameKey) -> bool {
+        let under_way = self.0.lock();
+        under_way
+            .get(key)
+            .is_some_and(|flight| flight.upgrade().is_some())
+    }
+
     /// The fetch of `key` that is under way, else a new one that `start` makes. Nothing runs before it is polled.
     pub(super) fn join_or_start<F>(&self, key: FrameKey, start: impl FnOnce() -> F) -> Flight
     where

@@ -328,6 +328,71 @@ async fn the_disk_cache_saves_requests_and_its_damage_is_never_seen() {
     assert_eq!(read_all().await, 0);
 }
 
+/// Reads here and there of a large frame: the first costs one request, the others none, and hardly more of the disk than they want.
+#[tokio::test]
+async fn a_little_of_a_large_frame_comes_from_the_disk_without_the_rest() {
+    let store = memory();
+    let mut writer = Writer::new(&store).await;
+    let text = b"all work and no play ".repeat(20_000);
+    let frames = [noise(1, 1 << 20), text];
+    let places = writer.data(&frames).await;
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        memory_bytes: 0,
+        dir: Some(dir.path().to_owned()),
+        disk_bytes: 64 << 20,
+    };
+    let (counted, meter) = metered(&store);
+    let gets = || meter.usage(Operation::GetRange).requests;
+    let open = async || reopen(&counted, Cache::open(&options).unwrap()).await;
+    let check = async |volume: &crate::repo::Volume, at: u32, len: usize| {
+        for (place, frame) in places.iter().zip(&frames) {
+            let mut place = place.clone();
+            place.at.inner = at;
+            let read = volume.blocks().read(&place, len).await.unwrap();
+            assert_eq!(read, frame[at as usize..at as usize + len]);
+        }
+    };
+    let volume = open().await;
+    let before = gets();
+    for at in [0, 4096, 16_384 - 12, 300_000, 399_999] {
+        check(&volume, at, 4096).await;
+        check(&volume, at, 1).await;
+    }
+    assert_eq!(gets() - before, 2);
+    let volume = open().await;
+    let before = gets();
+    check(&volume, 200_000, 65_536).await;
+    check(&volume, 0, 400_000).await;
+    let mut beyond = places[0].clone();
+    beyond.at.inner = (1 << 20) - 1;
+    assert!(volume.blocks().read(&beyond, 2).await.is_err());
+    assert_eq!(gets() - before, 0);
+
+    // Damage anywhere in the entry of the first: found out where it is read, then fetched, and whole the next time.
+    let key = FrameKey {
+        volume: volume.info().id,
+        block: places[0].at.block,
+        frame: places[0].at.frame,
+    };
+    let cut_len = crate::crypto::pieces::cut_len(places[0].hint.len);
+    for (at, len, gets_expected) in [(500_000, 4096, 1), (500_000, 4096, 0), (0, 200_000, 0)] {
+        if gets_expected == 1 {
+            let cache = Cache::open(&options).unwrap();
+            let mut entry = cache.encrypted(&key, cut_len).unwrap().to_vec();
+            entry[501_000] ^= 4;
+            cache.put_encrypted(&key, &entry);
+        }
+        let before = gets();
+        let volume = open().await;
+        let mut place = places[0].clone();
+        place.at.inner = at;
+        let read = volume.blocks().read(&place, len).await.unwrap();
+        assert_eq!(read, frames[0][at as usize..at as usize + len]);
+        assert_eq!(gets() - before, gets_expected, "{at} {len}");
+    }
+}
+
 #[tokio::test]
 async fn what_a_writer_puts_can_be_remembered_without_being_fetched() {
     let store = memory();
@@ -382,7 +447,7 @@ async fn prefetching_takes_few_gets_and_saves_all_later_ones() {
     let volume = reopen(&counted, Cache::in_memory(ROOMY)).await;
     let before = meter.requests();
     volume.blocks().prefetch_best_effort(places.clone()).await;
-    assert_eq!(meter.requests() - before, 3);
+    assert_eq!(meter.requests() - before, 7);
     for (place, frame) in places.iter().zip(&frames) {
         assert_eq!(
             volume.blocks().frame(place, FrameKind::Data).await.unwrap(),
@@ -390,7 +455,125 @@ async fn prefetching_takes_few_gets_and_saves_all_later_ones() {
         );
     }
     volume.blocks().prefetch_best_effort(places).await;
-    assert_eq!(meter.requests() - before, 3);
+    assert_eq!(meter.requests() - before, 7);
+}
+
+/// A mount whose disk cache an earlier one has filled.
+#[tokio::test]
+async fn what_lies_in_the_disk_cache_is_prefetched_from_there() {
+    let store = memory();
+    let mut writer = Writer::new(&store).await;
+    let frames: Vec<_> = (0..6).map(|n| noise(n, 100_000)).collect();
+    let places = writer.data(&frames).await;
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        memory_bytes: ROOMY,
+        dir: Some(dir.path().to_owned()),
+        disk_bytes: 64 << 20,
+    };
+    let (counted, meter) = metered(&store);
+    let gets = || meter.usage(Operation::GetRange).requests;
+    for (expected, wanted) in [(1, &places[..4]), (1, &places[..]), (0, &places[..])] {
+        let volume = reopen(&counted, Cache::open(&options).unwrap()).await;
+        let before = gets();
+        volume.blocks().prefetch_best_effort(wanted.to_vec()).await;
+        assert_eq!(gets() - before, expected);
+        for (place, frame) in wanted.iter().zip(&frames) {
+            let read = volume.blocks().frame(place, FrameKind::Data).await;
+            assert_eq!(read.unwrap(), frame);
+        }
+        assert_eq!(gets() - before, expected);
+    }
+}
+
+#[tokio::test]
+async fn frames_that_are_under_way_are_not_prefetched_again() {
+    let store = memory();
+    let mut writer = Writer::new(&store).await;
+    let frames: Vec<_> = (0..6).map(|n| noise(n, 100_000)).collect();
+    let places = writer.data(&frames).await;
+    let (counted, meter) = metered(&store);
+    let plan = Plan::new();
+    let slow: Store = Arc::new(Faulty::new(counted, plan.clone()));
+    let volume = reopen(&slow, Cache::in_memory(ROOMY)).await;
+    let before = meter.usage(Operation::GetRange);
+    plan.add(Rule {
+        on: Some(Operation::GetRange),
+        skip: 0,
+        times: 2,
+        fault: Fault::Hang,
+    });
+    let mut first = Box::pin(volume.blocks().prefetch_best_effort(places[..4].to_vec()));
+    let mut second = Box::pin(volume.blocks().prefetch_best_effort(places[2..].to_vec()));
+    for (prefetch, fired) in [(&mut first, 1), (&mut second, 2)] {
+        while plan.fired() < fired {
+            assert!(futures::poll!(&mut *prefetch).is_pending());
+            tokio::task::yield_now().await;
+        }
+    }
+    plan.release();
+    futures::join!(first, second);
+    let after = meter.usage(Operation::GetRange);
+    assert_eq!(after.requests - before.requests, 2);
+    let len: u64 = places.iter().map(|place| u64::from(place.hint.len)).sum();
+    assert_eq!(after.bytes - before.bytes, len);
+}
+
+#[tokio::test]
+async fn frames_read_once_come_from_wherever_they_are_and_stay_nowhere() {
+    let store = memory();
+    let mut writer = Writer::new(&store).await;
+    let frames: Vec<_> = (0..8).map(|n| noise(n, 50_000 + n as usize)).collect();
+    let mut places = writer.data(&frames).await;
+    let object = writer.volume.blocks().object(&places[0]).unwrap();
+    let damaged = places[5].hint.offset as usize + 40;
+    overwrite(&store, &object, |bytes| bytes[damaged] ^= 1).await;
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        memory_bytes: ROOMY,
+        dir: Some(dir.path().to_owned()),
+        disk_bytes: 64 << 20,
+    };
+    let (counted, meter) = metered(&store);
+    // One in both caches, one only on disk, and hints that lead nowhere, or beyond all numbers.
+    let earlier = reopen(&counted, Cache::open(&options).unwrap()).await;
+    earlier.blocks().read(&places[1], 1).await.unwrap();
+    let volume = reopen(&counted, Cache::open(&options).unwrap()).await;
+    let blocks = volume.blocks();
+    blocks.read(&places[0], 1).await.unwrap();
+    places[2].hint.offset += 8;
+    places[3].hint.offset = u64::MAX - 3;
+    places[4].hint.len = u32::MAX;
+    let gets = || meter.usage(Operation::GetRange).requests;
+    let before = gets();
+    let read = blocks.read_once(places.clone()).await;
+    assert_eq!(read.len(), places.len());
+    for once in read {
+        let n = places
+            .iter()
+            .position(|place| *place == once.place)
+            .unwrap();
+        match once.plain {
+            Ok(plain) => assert_eq!(plain, frames[n]),
+            Err(error) => assert!(
+                [4, 5].contains(&n) && names(&error, &object),
+                "{n}: {error}"
+            ),
+        }
+    }
+    let first = gets() - before;
+    // The last two came with those before them and are in no cache; kept, one is.
+    let read = blocks.read_once(places[6..].to_vec()).await;
+    assert_eq!(gets() - before, first + 1);
+    for once in read {
+        blocks.keep(once).await;
+    }
+    let again = reopen(&counted, Cache::open(&options).unwrap()).await;
+    let before = gets();
+    for read in again.blocks().read_once(places[6..].to_vec()).await {
+        assert!(read.plain.is_ok());
+    }
+    assert_eq!(gets(), before);
 }
 
 #[tokio::test]

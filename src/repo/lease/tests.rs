@@ -10,9 +10,10 @@ use bytes::Bytes;
 use super::*;
 use crate::clock::ManualClock;
 use crate::id::ObjectKey;
-use crate::repo::fixture::{LEASE, Special, TEN, Writer, memory, no_cache, reopen};
+use crate::repo::fixture::{LEASE, Special, TEN, Writer, memory, metered, no_cache, reopen};
 use crate::repo::layout;
 use crate::store::fault::{Fault, Faulty, Plan, Rule};
+use crate::store::metered::Operation;
 use crate::store::{self, Body, Condition, Kind, Listing, ObjectStore, Store};
 
 /// Gives way before every request, so that two writers on one thread take turns; and may ignore conditions, as Garage does.
@@ -216,7 +217,8 @@ async fn a_claim_that_was_given_up_and_lands_late_fences_nobody() {
         owner: late.owner.clone(),
         since: late.made,
         lease: LEASE,
-        conditions: true,
+        conditions: Some(true),
+        contested: AtomicBool::new(false),
         again: Mutex::default(),
     };
     given_up.take_lease(None).await.unwrap();
@@ -520,4 +522,127 @@ async fn no_flipped_bit_of_a_lease_or_claim_goes_unnoticed() {
     assert!(claims.read_lease().await.is_err());
     first.writership.renew(&*clock(1)).await.unwrap();
     assert!(claims.read_lease().await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn while_the_lease_is_ours_a_commit_is_confirmed_by_one_get() {
+    let (store, meter) = metered(&memory());
+    let mut first = Writer::new(&store).await;
+    first.commit(vec![], Special::default()).await;
+    first.writership.renew(&*clock(1)).await.unwrap();
+    let asked = || (meter.requests(), meter.usage(Operation::Get).requests);
+    let (all, gets) = asked();
+    first.writership.confirm().await.unwrap();
+    assert_eq!(asked(), (all + 1, gets + 1));
+}
+
+#[tokio::test]
+async fn a_lease_that_another_has_taken_or_damaged_confirms_nothing_by_itself() {
+    let store = memory();
+    let first = Writer::new(&store).await;
+    let lease = layout::lease(first.volume.info().id);
+    store
+        .put(&lease, Body::Bytes("spoilt".into()))
+        .await
+        .unwrap();
+    first.writership.confirm().await.unwrap();
+    store.delete(&lease).await.unwrap();
+    first.writership.confirm().await.unwrap();
+    claim_from_nothing(&first.volume, "there", &clock(61))
+        .await
+        .unwrap();
+    let fenced = first.writership.confirm().await;
+    assert!(matches!(fenced, Err(Error::Fenced(2))), "{fenced:?}");
+}
+
+/// He took the lease, we wrote ours over it since he had not claimed yet, and then he claimed: the lease says that it is ours.
+#[tokio::test]
+async fn a_lease_that_was_written_over_anothers_confirms_nothing_any_more() {
+    let store = memory();
+    let first = Writer::new(&store).await;
+    let claims = &first.volume.claims;
+    let (lease, version) = claims.read_lease().await.unwrap().unwrap();
+    let his = Lease {
+        generation: Generation(2),
+        session: SessionId([1; 8]),
+        owner: "there".into(),
+        ..lease
+    };
+    claims.put_lease(&his, Some(version)).await.unwrap();
+    first.writership.renew(&*clock(1)).await.unwrap();
+    let (lease, _) = claims.read_lease().await.unwrap().unwrap();
+    assert_eq!(lease.session, first.writership.session());
+    let claim = Claim {
+        name: ClaimName {
+            generation: his.generation,
+            era: Era(0),
+            base_seq: Seq(0),
+            session: his.session,
+        },
+        base_tag: None,
+        made: Stamp(TEN),
+        owner: his.owner,
+        adopted: Vec::new(),
+    };
+    claims.put(&claim).await.unwrap();
+    let fenced = first.writership.confirm().await;
+    assert!(matches!(fenced, Err(Error::Fenced(2))), "{fenced:?}");
+}
+
+/// One publishes, and perhaps renews its lease before, while another takes the volume whose clock says that the lease has run out:
+/// they take turns request by request, one of them so many turns behind the other. Says how often the lease alone confirmed the commit.
+async fn publishing_against_a_claim(ignores_conditions: bool) -> usize {
+    let mut confirmed = 0;
+    for (behind, renews) in (-16..16_i32).flat_map(|n| [(n, false), (n, true)]) {
+        let inner = memory();
+        drop(crate::repo::fixture::volume(&inner).await);
+        let store: Store = Arc::new(TakingTurns {
+            inner,
+            ignores_conditions,
+        });
+        let volume = reopen(&store, no_cache()).await;
+        let mut first = Writer::claim(&volume, &clock(0), "here").await.unwrap();
+        let base = first.commit(vec![], Special::default()).await;
+        let wait = async |turns: i32| {
+            for _ in 0..turns {
+                tokio::task::yield_now().await;
+            }
+        };
+        let publish = async {
+            wait(behind).await;
+            if renews && first.writership.renew(&*clock(40)).await.is_err() {
+                return None;
+            }
+            let commit = first.commit(vec![], Special::default()).await;
+            let spoke = first.writership.lease_speaks_for_us().await.unwrap();
+            spoke.then_some(commit.tag)
+        };
+        let claim = async {
+            wait(-behind).await;
+            let session = SessionId::random();
+            let base = Some(&base);
+            let late = clock(200);
+            volume
+                .claim(session, "there", base, &[], LEASE, &*late)
+                .await
+        };
+        let (published, claimed) = futures::join!(publish, claim);
+        if let Some(tag) = published {
+            confirmed += 1;
+            let head = volume.head().await.unwrap().unwrap();
+            assert_eq!(head.tag, tag, "{behind} turns, {renews}: {claimed:?}");
+        }
+    }
+    confirmed
+}
+
+#[tokio::test]
+async fn a_commit_that_the_lease_confirms_is_history_whoever_claims_meanwhile() {
+    let confirmed = publishing_against_a_claim(false).await;
+    assert!((1..64).contains(&confirmed), "{confirmed}");
+}
+
+#[tokio::test]
+async fn where_conditions_are_ignored_the_lease_confirms_nothing() {
+    assert_eq!(publishing_against_a_claim(true).await, 0);
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures::future::try_join_all;
+
 use crate::format::commit::{PageRoot, RUNS_MAX};
 use crate::format::entry::Extent;
 use crate::format::key::{Key, extent_key};
@@ -90,9 +92,8 @@ impl<'a, P: Pages> Scan<'a, P> {
         if !layers.fresh.is_empty() {
             list.push(Layer::Fresh(layers.fresh));
         }
-        for layer in &mut list {
-            layer.seek(from).await?;
-        }
+        // Side by side: what one layer waits for says nothing about the others.
+        try_join_all(list.iter_mut().map(|layer| layer.seek(from))).await?;
         let mut scan = Self {
             layers: list,
             overlay,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
@@ -23,6 +24,8 @@ pub(crate) enum Fault {
     Answer(u16, &'static [(&'static str, &'static str)], &'static str),
     /// No answer until [`super::S3Server::heal`]; then it goes on as if nothing had been.
     Hang,
+    /// All is well, only later by so much: the way to a store that is far away, however much one request moves.
+    Late(Duration),
     /// The connection is closed before anything happens.
     Close,
     /// It is done, and then the connection is closed instead of the answer.
@@ -101,6 +104,8 @@ struct State {
     requests: u64,
     /// The same by method.
     by_method: HashMap<Method, u64>,
+    /// Bytes in the bodies of answers.
+    answered: u64,
     struck: u64,
 }
 
@@ -121,6 +126,10 @@ impl Faults {
     pub(super) fn requests_of(&self, method: &Method) -> u64 {
         let state = self.state.lock();
         state.by_method.get(method).copied().unwrap_or(0)
+    }
+
+    pub(super) fn answered(&self) -> u64 {
+        self.state.lock().answered
     }
 
     pub(super) fn struck(&self) -> u64 {
@@ -185,13 +194,15 @@ impl Front {
             Some(Fault::Hang) => {
                 let _ = healed.changed().await;
             }
+            Some(Fault::Late(by)) => tokio::time::sleep(by).await,
             _ => {}
         }
         let answer = self.inner.call(request.map(Body::from)).await?;
+        self.faults.state.lock().answered += stated_len(&answer);
         match fault {
             Some(Fault::LoseAnswer) => Err(closed()),
+            Some(Fault::Late(_)) | None => Ok(answer),
             Some(fault) => damage(answer, fault).await,
-            None => Ok(answer),
         }
     }
 }
@@ -210,6 +221,13 @@ impl hyper::service::Service<Request<Incoming>> for Front {
 async fn take_in(request: Request<Incoming>) {
     // A client that breaks off gets no answer anyway.
     let _: Result<BytesMut, _> = Body::from(request.into_body()).try_collect().await;
+}
+
+/// How long an answer's body is, by what it says; none where it says nothing, as in lists.
+fn stated_len(answer: &HttpResponse) -> u64 {
+    let stated = answer.headers().get(hyper::header::CONTENT_LENGTH);
+    let stated = stated.and_then(|len| len.to_str().ok()?.parse().ok());
+    stated.unwrap_or(0)
 }
 
 /// hyper closes the connection when its service fails.

@@ -148,6 +148,11 @@ impl S3Server {
         self.faults.requests_of(method)
     }
 
+    /// How many bytes of objects it has given out.
+    pub(crate) fn answered(&self) -> u64 {
+        self.faults.answered()
+    }
+
     /// From now on this key is let in, and no other.
     pub(crate) fn change_keys(&self, access: &str, secret: &str) {
         self.gate.change(access, secret);

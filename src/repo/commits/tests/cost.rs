@@ -1,6 +1,70 @@
-//! What opening a snapshot costs in requests, from a cold start: no caches, nothing open.
+//! What opening a snapshot costs in requests, and how many of these wait for each other, from a cold start: no caches, nothing open.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::*;
+use crate::id::ObjectKey;
+use crate::store::{self, Body, Condition, Listing, ObjectStore, PutOutcome, Version};
+
+/// Counts requests that come one after the other: those under way at one time count once.
+#[derive(Debug)]
+struct Rounds {
+    inner: Store,
+    done: AtomicU64,
+}
+
+impl Rounds {
+    async fn of<T>(&self, request: impl Future<Output = T>) -> T {
+        let before = self.done.load(Ordering::Relaxed);
+        // Others begin meanwhile.
+        tokio::task::yield_now().await;
+        let answer = request.await;
+        self.done.fetch_max(before + 1, Ordering::Relaxed);
+        answer
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Rounds {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    async fn put(&self, key: &ObjectKey, body: Body) -> Result<(), store::Error> {
+        self.of(self.inner.put(key, body)).await
+    }
+    async fn put_if(
+        &self,
+        key: &ObjectKey,
+        body: Body,
+        condition: Condition,
+    ) -> Result<PutOutcome, store::Error> {
+        self.of(self.inner.put_if(key, body, condition)).await
+    }
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, store::Error> {
+        self.of(self.inner.get_range(key, range)).await
+    }
+    async fn get(&self, key: &ObjectKey, len_max: u64) -> Result<(Bytes, Version), store::Error> {
+        self.of(self.inner.get(key, len_max)).await
+    }
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Result<Listing, store::Error> {
+        self.of(self.inner.list(prefix, after, limit)).await
+    }
+    async fn delete(&self, key: &ObjectKey) -> Result<(), store::Error> {
+        self.of(self.inner.delete(key)).await
+    }
+    async fn head(&self, key: &ObjectKey) -> Result<Option<u64>, store::Error> {
+        self.of(self.inner.head(key)).await
+    }
+}
 
 fn inode(kind: Kind) -> Inode {
     let time = Timespec {
@@ -80,6 +144,46 @@ async fn opening_a_snapshot_of_100_000_files_and_listing_its_root_takes_at_most_
             "{point:?}: {requests} requests, {opened} of them to open"
         );
     }
+}
+
+/// The same by how long it takes: opening, the root, and what it shows.
+#[tokio::test]
+async fn of_the_requests_of_opening_few_wait_for_each_other() {
+    let store = memory();
+    let mut writer = Writer::new(&store).await;
+    writer.commit(big_tree(100, 1000), Special::default()).await;
+    // Changes to a few files of each directory: runs beside the base, each with pages of its own.
+    for round in 0..3_u64 {
+        let touched = (0..20_000).map(|n| {
+            let id = FileId(102 + (n * 5 + round) % 100_000);
+            Change::PutInode(id, inode(Kind::File).into())
+        });
+        writer.commit(touched.collect(), Special::default()).await;
+    }
+    let rounds = Arc::new(Rounds {
+        inner: store,
+        done: AtomicU64::new(0),
+    });
+    let counted: Store = rounds.clone();
+    let volume = reopen(&counted, Cache::in_memory(64 << 20)).await;
+    let opened = rounds.done.load(Ordering::Relaxed);
+    let found = volume.find(&Point::Latest).await.unwrap();
+    let mounted = rounds.done.load(Ordering::Relaxed);
+    let tree = volume.tree(&found.commit);
+    let (root, names) = futures::join!(
+        tree.inode(FileId::ROOT),
+        tree.names(FileId::ROOT, None, 100)
+    );
+    assert!(root.unwrap().is_some());
+    for (_, entry) in names.unwrap() {
+        assert!(tree.inode(entry.id).await.unwrap().is_some());
+    }
+    let listed = rounds.done.load(Ordering::Relaxed);
+    assert!(
+        opened == 2 && mounted - opened == 2 && listed - mounted < 5,
+        "{opened} to open, {mounted} to find the snapshot, {listed} to list its root; {:?}",
+        found.commit.tree.runs.len()
+    );
 }
 
 /// Further back than one listing shows, with no pause around it: one LIST more than a time of the last minutes.

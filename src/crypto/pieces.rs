@@ -1,0 +1,207 @@
+//! A frame cut into pieces that can be proven and decrypted one by one, for the disk cache: whoever reads 4 KiB of a frame need not
+//! read all of it. Local to a machine and never in a store, so FORMAT.md knows nothing of it.
+//!
+//! The ciphertext stays as it lies in the store. CBC decrypts any block once the one before it is known, so a piece needs no more than that
+//! and a tag of its own: BLAKE3 with a key of its own for each block, over everything that gives the piece its meaning.
+//!
+//! ```text
+//! IV | head 0 | ciphertext 0 | head 1 | ciphertext 1 | ... | the frame's own tag
+//! head: 4 bytes length of the frame's plaintext, 12 zeros, 16 bytes tag
+//! ```
+//!
+//! So a piece, what stands before it, and the block before that lie side by side, and are read at once.
+
+use std::ops::Range;
+
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use crate::crypto::cipher::{AES_BLOCK_LEN, Cbc};
+use crate::format::frame::{ENCRYPTED_LEN_MAX, FIELDS_LEN, FrameKind, IV_LEN, TAG_LEN};
+use crate::id::FrameNo;
+
+/// Ciphertext of one piece, the last may be shorter. What is read for 4 KiB is then most often one piece, and a disk takes hardly longer
+/// for it than for a page.
+const PIECE_LEN: usize = 16 << 10;
+const LENGTH_LEN: usize = 16;
+const PIECE_TAG_LEN: usize = 16;
+const HEAD_LEN: usize = LENGTH_LEN + PIECE_TAG_LEN;
+
+/// How long a frame of `frame_len` bytes is once it is cut.
+pub fn cut_len(frame_len: u32) -> u32 {
+    let pieces = ciphertext_len(frame_len as usize).div_ceil(PIECE_LEN);
+    frame_len.saturating_add((pieces * HEAD_LEN) as u32)
+}
+
+/// Puts a frame together again that was cut; `None` if it cannot have been one of `frame_len` bytes. Proves nothing.
+pub fn put_together(cut: &[u8], frame_len: u32) -> Option<Vec<u8>> {
+    if cut.len() != cut_len(frame_len) as usize {
+        return None;
+    }
+    let mut frame = Vec::with_capacity(frame_len as usize);
+    let (iv, rest) = cut.split_at_checked(IV_LEN)?;
+    let (pieces, tag) = rest.split_at_checked(rest.len().checked_sub(TAG_LEN)?)?;
+    frame.extend_from_slice(iv);
+    for piece in pieces.chunks(HEAD_LEN + PIECE_LEN) {
+        frame.extend_from_slice(piece.get(HEAD_LEN..)?);
+    }
+    frame.extend_from_slice(tag);
+    Some(frame)
+}
+
+/// Which pieces hold a stretch of plaintext, and where they lie in a frame that was cut.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stretch {
+    /// Bytes of the cut frame that [`PieceCipher::open`] wants.
+    pub bytes: Range<u64>,
+    pieces: Range<usize>,
+    wanted: Range<usize>,
+    frame_len: usize,
+}
+
+impl Stretch {
+    /// Of `wanted` bytes of the plaintext of a frame of `frame_len` bytes; `None` if there are none, or it cannot hold them.
+    pub fn of(frame_len: u32, wanted: Range<usize>) -> Option<Self> {
+        let frame_len = frame_len as usize;
+        let len = ciphertext_len(frame_len);
+        let end = wanted.end.checked_add(FIELDS_LEN)?;
+        if frame_len > ENCRYPTED_LEN_MAX || wanted.is_empty() || end > len {
+            return None;
+        }
+        let pieces = (wanted.start + FIELDS_LEN) / PIECE_LEN..end.div_ceil(PIECE_LEN);
+        let begin = pieces.start * (HEAD_LEN + PIECE_LEN);
+        let end = IV_LEN + pieces.end * HEAD_LEN + (pieces.end * PIECE_LEN).min(len);
+        Some(Self {
+            bytes: begin as u64..end as u64,
+            pieces,
+            wanted,
+            frame_len,
+        })
+    }
+}
+
+fn ciphertext_len(frame_len: usize) -> usize {
+    frame_len.saturating_sub(IV_LEN + TAG_LEN)
+}
+
+/// Cuts frames of one block into pieces, and proves and decrypts these. Cheap to make (a few us).
+pub struct PieceCipher {
+    cbc: Cbc,
+    key: Zeroizing<[u8; 32]>,
+}
+
+impl PieceCipher {
+    /// With the block's own cipher, and a key for tags that is used for nothing else.
+    pub(super) fn new(cbc: Cbc, key: Zeroizing<[u8; 32]>) -> Self {
+        Self { cbc, key }
+    }
+
+    /// Cuts a frame of this block that has been proven and holds `plain_len` bytes of plaintext as they are, uncompressed. `None` if
+    /// it is no frame.
+    pub fn cut(
+        &self,
+        frame: FrameNo,
+        kind: FrameKind,
+        bytes: &[u8],
+        plain_len: usize,
+    ) -> Option<Vec<u8>> {
+        let frame_len = u32::try_from(bytes.len()).ok()?;
+        let (body, tag) = bytes.split_at_checked(bytes.len().checked_sub(TAG_LEN)?)?;
+        let (iv, ciphertext) = body.split_at_checked(IV_LEN)?;
+        let mut cut = Vec::with_capacity(cut_len(frame_len) as usize);
+        cut.extend_from_slice(iv);
+        for (number, piece) in ciphertext.chunks(PIECE_LEN).enumerate() {
+            let before = cut.len() - AES_BLOCK_LEN;
+            cut.extend_from_slice(&length(plain_len));
+            let context = Context {
+                frame,
+                kind,
+                frame_len: bytes.len(),
+                number,
+            };
+            let tag = context.tag(&self.key, &cut[before..], piece);
+            cut.extend_from_slice(&tag);
+            cut.extend_from_slice(piece);
+        }
+        cut.extend_from_slice(tag);
+        Some(cut)
+    }
+
+    /// The plaintext of a stretch, out of its bytes of a frame that was cut. `None` if these are not what [`Self::cut`] made of this very
+    /// frame of this block, or the frame ends before. Nothing is decrypted before all tags have been found right.
+    pub fn open(
+        &self,
+        frame: FrameNo,
+        kind: FrameKind,
+        stretch: &Stretch,
+        bytes: &[u8],
+    ) -> Option<Vec<u8>> {
+        let mut ciphertext = Vec::with_capacity(bytes.len());
+        let mut at = 0;
+        for number in stretch.pieces.clone() {
+            let before_and_length = bytes.get(at..at + AES_BLOCK_LEN + LENGTH_LEN)?;
+            let (_, stated) = before_and_length.split_at(AES_BLOCK_LEN);
+            let plain_len = u32::from_le_bytes(*stated.first_chunk()?) as usize;
+            if stated != length(plain_len) || stretch.wanted.end > plain_len {
+                return None;
+            }
+            let head_end = at + AES_BLOCK_LEN + HEAD_LEN;
+            let len =
+                PIECE_LEN.min(ciphertext_len(stretch.frame_len).checked_sub(number * PIECE_LEN)?);
+            let tag = bytes.get(head_end - PIECE_TAG_LEN..head_end)?;
+            let piece = bytes.get(head_end..head_end + len)?;
+            let context = Context {
+                frame,
+                kind,
+                frame_len: stretch.frame_len,
+                number,
+            };
+            let expected = context.tag(&self.key, before_and_length, piece);
+            if !bool::from(expected.ct_eq(tag)) {
+                return None;
+            }
+            ciphertext.extend_from_slice(piece);
+            at = head_end + len - AES_BLOCK_LEN;
+        }
+        let mut plain = self.cbc.decrypt_blocks(bytes.first_chunk()?, &ciphertext)?;
+        let first = stretch.pieces.start * PIECE_LEN;
+        let end = (stretch.wanted.end + FIELDS_LEN).checked_sub(first)?;
+        let begin = (stretch.wanted.start + FIELDS_LEN).checked_sub(first)?;
+        plain.truncate(end);
+        plain.drain(..begin);
+        (plain.len() == stretch.wanted.len()).then_some(plain)
+    }
+}
+
+fn length(plain_len: usize) -> [u8; LENGTH_LEN] {
+    let mut bytes = [0; LENGTH_LEN];
+    bytes[..4].copy_from_slice(&(plain_len as u32).to_le_bytes());
+    bytes
+}
+
+/// What a piece is. Which block it belongs to is in the key.
+struct Context {
+    frame: FrameNo,
+    kind: FrameKind,
+    frame_len: usize,
+    number: usize,
+}
+
+impl Context {
+    /// The tag of a piece, given the block and the length before it.
+    fn tag(&self, key: &[u8; 32], before_and_length: &[u8], piece: &[u8]) -> [u8; PIECE_TAG_LEN] {
+        let mut hasher = blake3::Hasher::new_keyed(key);
+        hasher.update(&self.frame.0.to_le_bytes());
+        hasher.update(&[self.kind as u8]);
+        hasher.update(&(self.frame_len as u64).to_le_bytes());
+        hasher.update(&(self.number as u64).to_le_bytes());
+        hasher.update(before_and_length);
+        hasher.update(piece);
+        let mut tag = [0; PIECE_TAG_LEN];
+        tag.copy_from_slice(&hasher.finalize().as_bytes()[..PIECE_TAG_LEN]);
+        tag
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+//! Reading snapshots, counted at the server: a page costs one request where nothing is known yet, a whole file few, each byte once; and
+//! nothing what lies in the disk cache, which all mounts share, and which outlives them.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::s3_server::S3Server;
+use crate::world::{World, can_mount};
+
+const LEN: usize = 16 << 20;
+const PAGE: usize = 4096;
+
+/// Far enough from each other that no two lie in one frame.
+const PLACES: [usize; 7] = [13, 2, 9, 6, 11, 4, 0];
+
+/// A volume with one file that does not compress, backed up and no longer mounted; nothing is in the cache.
+fn backed_up(server: &S3Server) -> (World, Vec<u8>) {
+    let world = World::on_s3(server, &server.location("p"));
+    world.init();
+    let mut bytes = vec![0; LEN];
+    StdRng::seed_from_u64(5).fill_bytes(&mut bytes);
+    fs::write(world.source().join("large"), &bytes).unwrap();
+    world.mount(&[]);
+    world.run(["sync", world.source().to_str().unwrap()]);
+    world.unmount(&world.source());
+    forget_cache(&world);
+    (world, bytes)
+}
+
+fn forget_cache(world: &World) {
+    fs::remove_dir_all(world.path("cache")).unwrap();
+}
+
+/// Reads a page at each place, and says how many requests that took.
+fn read_pages(server: &S3Server, mount: &Path, bytes: &[u8]) -> u64 {
+    let file = File::open(mount.join("large")).unwrap();
+    let before = server.requests();
+    for place in PLACES {
+        let at = (place << 20) + 10 * PAGE;
+        let mut page = [0; PAGE];
+        file.read_exact_at(&mut page, at as u64).unwrap();
+        assert!(page == bytes[at..at + PAGE], "{place}");
+    }
+    server.requests() - before
+}
+
+#[test]
+fn a_page_costs_one_request_and_none_once_any_mount_has_had_it() {
+    if !can_mount("a_page_costs_one_request_and_none_once_any_mount_has_had_it") {
+        return;
+    }
+    let server = S3Server::start("bucket");
+    let (world, bytes) = backed_up(&server);
+    let (here, there) = (world.dir("here"), world.dir("there"));
+    world.mount_past("latest", &here);
+    let asked = read_pages(&server, &here, &bytes);
+    // A page may lie in two frames, cut where the contents said; and the first takes the list of them too.
+    let pages = PLACES.len() as u64;
+    assert!((pages..=pages + 3).contains(&asked), "{asked}");
+
+    world.mount_past("latest", &there);
+    assert_eq!(read_pages(&server, &there, &bytes), 0);
+    world.unmount(&here);
+    world.unmount(&there);
+    world.mount_past("latest", &here);
+    assert_eq!(read_pages(&server, &here, &bytes), 0);
+
+    // Whatever has become of it.
+    let mut spoilt = 0;
+    for shard in fs::read_dir(world.path("cache/frames/frames-v1")).unwrap() {
+        for entry in fs::read_dir(shard.unwrap().path()).unwrap() {
+            let file = File::options()
+                .write(true)
+                .open(entry.unwrap().path())
+                .unwrap();
+            let len = file.metadata().unwrap().len();
+            let spoil = vec![0x5a; len as usize];
+            file.write_all_at(&spoil, 0).unwrap();
+            spoilt += 1;
+        }
+    }
+    assert!(spoilt >= PLACES.len(), "{spoilt}");
+    world.unmount(&here);
+    world.mount_past("latest", &here);
+    let asked = read_pages(&server, &here, &bytes);
+    assert!((pages..=pages + 3).contains(&asked), "{asked}");
+    world.unmount(&here);
+}
+
+#[test]
+fn a_file_read_from_end_to_end_is_fetched_once_and_not_again_after_a_restart() {
+    if !can_mount("a_file_read_from_end_to_end_is_fetched_once_and_not_again_after_a_restart") {
+        return;
+    }
+    let server = S3Server::start("bucket");
+    let (world, bytes) = backed_up(&server);
+    let here = world.dir("here");
+    for is_cold in [true, false] {
+        world.mount_past("latest", &here);
+        let before = (server.requests(), server.answered());
+        assert!(fs::read(here.join("large")).unwrap() == bytes);
+        let asked = server.requests() - before.0;
+        let given = server.answered() - before.1;
+        match is_cold {
+            // 4 MiB at a time, and the first of them one by one.
+            true => assert!(
+                asked < 16 && given < LEN as u64 * 11 / 10,
+                "{asked}, {given}"
+            ),
+            false => assert_eq!((asked, given), (0, 0)),
+        }
+        world.unmount(&here);
+    }
+}
