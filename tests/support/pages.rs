@@ -31,7 +31,7 @@ pub(crate) struct TreePage {
 /// All pages of a tree, parents before children.
 pub(crate) async fn tree_pages(volume: &Arc<Volume>, commit: &Commit) -> Vec<TreePage> {
     let roots = commit.tree.base.iter().chain(&commit.tree.runs);
-    let roots: Vec<_> = roots.map(|root| root.place.at.clone()).collect();
+    let roots: Vec<_> = roots.map(|root| root.place.at).collect();
     let mut pages = Vec::new();
     for place in volume.tree(commit).pages().await.unwrap() {
         let page = volume.blocks().page(&place).await.unwrap();

@@ -109,6 +109,10 @@ impl Clock for Counted {
         self.asked.fetch_add(1, Ordering::Relaxed);
         self.clock.now()
     }
+
+    fn since_boot(&self) -> Duration {
+        self.clock.since_boot()
+    }
 }
 
 /// While a seal that had failed was not to be tried again for half a minute, and what had been copied ahead of it was not all, the flow

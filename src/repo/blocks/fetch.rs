@@ -165,12 +165,12 @@ impl Fetch {
             return None;
         }
         let (fetch, place) = (self.clone(), place.clone());
-        let read = tokio::task::spawn_blocking(move || fetch.from_disk(&place, kind));
+        let read = tokio::task::spawn_blocking(move || fetch.look_on_disk(&place, kind));
         read.await.ok().flatten()
     }
 
     /// The same on this thread.
-    pub(super) fn from_disk(&self, place: &Place, kind: FrameKind) -> Option<Bytes> {
+    pub(super) fn look_on_disk(&self, place: &Place, kind: FrameKind) -> Option<Bytes> {
         let (key, len) = (self.key(place), place.hint.len);
         let bytes = self.cache.encrypted(&key, len).or_else(|| {
             let cut = self.cache.encrypted(&key, pieces::cut_len(len))?;

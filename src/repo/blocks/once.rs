@@ -76,7 +76,7 @@ async fn near(fetch: &Arc<Fetch>, places: Vec<Place>) -> (Vec<Once>, Vec<Place>)
     let looked = tokio::task::spawn_blocking(move || {
         let (mut found, mut far) = (Vec::new(), Vec::new());
         for place in rest {
-            match of_disk.from_disk(&place, kind_of(&place)) {
+            match of_disk.look_on_disk(&place, kind_of(&place)) {
                 Some(plain) => found.push(Once::of(place, Ok(plain))),
                 None => far.push(place),
             }
