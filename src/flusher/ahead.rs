@@ -108,16 +108,17 @@ impl Ahead {
         self.blocks = Vec::new();
     }
 
-    /// Forgets what was copied if its changes were dropped meanwhile, and says whether it did: what comes now was taken, or sealed, at
-    /// `drops`. The blocks stay, since most chunks in them will be found again.
-    pub(crate) fn forget_unless_at(&mut self, drops: Drops) -> bool {
-        let dropped = self.drops != drops;
-        if dropped {
-            self.drops = drops;
-            self.extents = HashMap::new();
-            self.count = 0;
+    /// What comes now was taken, or sealed, at `drops`. Says whether that forgets what was copied before: its changes were dropped
+    /// meanwhile.
+    pub(crate) fn is_outlived_at(&mut self, drops: Drops) -> bool {
+        let outlived = self.drops != drops;
+        if outlived {
+            *self = Self {
+                drops,
+                ..Self::default()
+            };
         }
-        dropped
+        outlived
     }
 
     /// Remembers a finished round; returns those of its blocks that are not on their way yet. Its chunks may be reused by what
@@ -240,7 +241,8 @@ impl Flow {
                 batch = more.into_iter();
                 continue;
             };
-            if self.ahead.forget_unless_at(copy.drops()) {
+            if self.ahead.is_outlived_at(copy.drops()) {
+                self.recent.forget_placed();
                 laid.clear();
             }
             taken += copy.bytes();

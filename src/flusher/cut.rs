@@ -64,6 +64,11 @@ impl Recent {
         }
     }
 
+    /// Forgets blocks that were written ahead: no commit is going to name them.
+    pub(crate) fn forget_placed(&mut self) {
+        self.places = HashMap::new();
+    }
+
     /// Forgets what was packed in a run that is over (its spots mean nothing any more).
     pub(crate) fn end_run(&mut self) {
         self.spots = HashMap::new();

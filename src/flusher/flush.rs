@@ -56,7 +56,9 @@ impl Flow {
         let sealed = self.epochs.seal();
         if let Some(sealed) = &sealed {
             self.last_epoch = Some(sealed.epoch());
-            self.ahead.forget_unless_at(sealed.drops());
+            if self.ahead.is_outlived_at(sealed.drops()) {
+                self.recent.forget_placed();
+            }
             if !sealed.is_exact() && !self.inexact {
                 // Something has come to be owed just before the seal. Dropped, it is folded, and sealed again when that is paid.
                 self.progress.unsealed(since);

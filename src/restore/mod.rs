@@ -29,7 +29,7 @@ use crate::restore::plan::{Item, Step, Walk};
 use crate::restore::target::{Dir, Target, Xattrs};
 
 /// Files of a batch, and directories whose attributes and links wait for it: each has one descriptor.
-const ENTRIES_OF_BATCH: u64 = 2048;
+const ENTRIES_OF_BATCH: u64 = 512;
 /// Both are open for two batches at once, and together they may take up half of the descriptors that there are.
 const DESCRIPTORS_PART: u64 = 8;
 /// Steps between which others get their turn, since making files does not wait for anything.

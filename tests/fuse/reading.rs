@@ -106,11 +106,8 @@ fn a_file_read_from_end_to_end_is_fetched_once_and_not_again_after_a_restart() {
         let asked = server.requests() - before.0;
         let given = server.answered() - before.1;
         match is_cold {
-            // 4 MiB at a time, and the first of them one by one.
-            true => assert!(
-                asked < 16 && given < LEN as u64 * 11 / 10,
-                "{asked}, {given}"
-            ),
+            // 4 MiB at a time, and the first of them one by one; a frame may be asked for by the reader just as it is being prefetched.
+            true => assert!(asked < 16 && given < LEN as u64 * 5 / 4, "{asked}, {given}"),
             false => assert_eq!((asked, given), (0, 0)),
         }
         world.unmount(&here);

@@ -197,8 +197,11 @@ impl Front {
             Some(Fault::Late(by)) => tokio::time::sleep(by).await,
             _ => {}
         }
+        let is_get = request.method() == Method::GET;
         let answer = self.inner.call(request.map(Body::from)).await?;
-        self.faults.state.lock().answered += stated_len(&answer);
+        if is_get {
+            self.faults.state.lock().answered += stated_len(&answer);
+        }
         match fault {
             Some(Fault::LoseAnswer) => Err(closed()),
             Some(Fault::Late(_)) | None => Ok(answer),

@@ -12,7 +12,10 @@ mod bucket;
 mod faults;
 mod gate;
 
-#[allow(unused_imports, reason = "the stand-alone server injects nothing")]
+#[allow(
+    unused_imports,
+    reason = "not every program that includes this injects faults"
+)]
 pub(crate) use faults::{Fault, Rule};
 
 use std::net::SocketAddr;
