@@ -271,7 +271,7 @@ impl Play {
         assert!(stopped.published, "{:?}", stopped.status);
         for (mark, then) in &self.told {
             let found = self.world.snapshot(mark).await;
-            assert!(found == *then, "{mark:?}");
+            assert!(found == *then, "{mark:?}: {}", difference(&found, then));
         }
         let ordered = |pair: &[(CommitMark, _)]| pair[0].0.name.seq <= pair[1].0.name.seq;
         assert!(self.told.windows(2).all(ordered));
@@ -282,6 +282,32 @@ impl Play {
         let report = structure.merge(data);
         assert!(!report.is_damaged(), "{report:?}");
     }
+}
+
+/// The first name under which two states differ, and where and how its bytes do.
+fn difference(found: &BTreeMap<String, Vec<u8>>, then: &BTreeMap<String, Vec<u8>>) -> String {
+    let names = found.keys().chain(then.keys());
+    let Some(name) = names
+        .into_iter()
+        .find(|name| found.get(*name) != then.get(*name))
+    else {
+        return "none".to_owned();
+    };
+    let (Some(is), Some(was)) = (found.get(name), then.get(name)) else {
+        return format!("{name} is in one of them alone");
+    };
+    let wrong: Vec<usize> = (0..is.len().min(was.len()))
+        .filter(|&at| is[at] != was[at])
+        .collect();
+    let zeros = wrong.iter().filter(|&&at| is[at] == 0).count();
+    format!(
+        "{name} has {} bytes and had {}; {} of them differ, from {:?} to {:?}, {zeros} are zeros",
+        is.len(),
+        was.len(),
+        wrong.len(),
+        wrong.first(),
+        wrong.last(),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
