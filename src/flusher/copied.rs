@@ -6,6 +6,7 @@
 //! only of records that are whole, of sessions that the new claim has adopted, and of blocks that the spool or the store has. The log is
 //! never made durable: what it has lost is uploaded again.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -208,11 +209,14 @@ pub async fn find_copied(
         }
         let prefix = object.key.as_str().rsplit_once('/');
         let prefix = prefix.map_or("", |(prefix, _)| prefix).to_owned() + "/";
-        if !stored.contains_key(&prefix) {
-            let listed = list(store, &prefix).await?;
-            stored.insert(prefix.clone(), listed);
-        }
-        let there = stored.get(&prefix).and_then(|there| there.get(&object.key));
+        let listed = match stored.entry(prefix) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                let listed = list(store, unknown.key()).await?;
+                unknown.insert(listed)
+            }
+        };
+        let there = listed.get(&object.key);
         if there == Some(&object.len) {
             // Uploaded, and the process died before it was removed.
             spool.remove(object)?;
