@@ -103,12 +103,12 @@ fn a_file_that_has_decayed_keeps_no_other_from_being_backed_up() {
     decay(&disk, &at("never-read"));
     // It is decayed from the first backup on.
     let mut life = Life::begin(&world, OFTEN, None);
-    assert_newest(&world, "first", &[("never-read", None)]);
+    assert_newest(&world, "decayed", &[("never-read", None)]);
     let told = wait::within(TOLD_MAX, || last_error(&world)).unwrap();
     assert!(told.contains("cannot be read"), "{told}");
     fs::write(at("whole"), noise(7)).unwrap();
     fs::rename(at("never-read"), at("renamed")).unwrap();
-    assert_newest(&world, "second", &[("renamed", None)]);
+    assert_newest(&world, "moved", &[("renamed", None)]);
 
     // Another, which the last snapshot has, decays while nobody looks, and looks as if it had been changed.
     life.kill();
@@ -124,7 +124,7 @@ fn a_file_that_has_decayed_keeps_no_other_from_being_backed_up() {
     let mut life = Life::begin(&world, OFTEN, None);
     fs::rename(at("read-once"), at("read-once-renamed")).unwrap();
     let left = [("read-once-renamed", Some(&was[..])), ("renamed", None)];
-    assert_newest(&world, "third", &left);
+    assert_newest(&world, "compared", &left);
     let told = wait::within(TOLD_MAX, || last_error(&world)).unwrap();
     assert!(told.contains("cannot be read"), "{told}");
 
@@ -133,9 +133,9 @@ fn a_file_that_has_decayed_keeps_no_other_from_being_backed_up() {
     world.unmount(&source);
     disk.mend();
     let mut life = Life::begin(&world, OFTEN, None);
-    assert_newest(&world, "fourth", &[]);
+    assert_newest(&world, "mended", &[]);
     let past = world.dir("past");
-    world.mount_past("fourth", &past);
+    world.mount_past("mended", &past);
     listing::assert_same(&listing::of(&past), &listing::of(&source), "mended");
     world.unmount(&past);
     let mended = wait::within(TOLD_MAX, || last_error(&world).is_none().then_some(()));

@@ -291,9 +291,9 @@ fn changed_while_unmounted() -> Scene {
     scene
 }
 
-/// From `skip` requests for pages of the tree on: the comparison needs dozens, and mounting none.
-fn leave_in_the_middle(scene: &Scene, absence: Absence, skip: u64) {
-    scene.leave(absence, Method::GET, "/t/", skip);
+/// Nothing is read of the tree any more: the comparison needs that, and mounting does not.
+fn leave_in_the_middle(scene: &Scene, absence: Absence) {
+    scene.leave(absence, Method::GET, "/t/", 0);
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn a_comparison_whose_store_goes_away_goes_on_by_itself() {
     }
     each_beside_the_others(&[Errs, Hangs, Away], |absence| {
         let scene = changed_while_unmounted();
-        leave_in_the_middle(&scene, absence, 1);
+        leave_in_the_middle(&scene, absence);
         scene.world.mount(&["--interval", "200ms"]);
         let told = scene.wait_until_told();
         assert!(told["progress"].is_object(), "{told}");
@@ -328,7 +328,7 @@ fn a_comparison_killed_while_its_store_is_away_loses_nothing() {
     }
     each_beside_the_others(&[Errs, Away], |absence| {
         let scene = changed_while_unmounted();
-        leave_in_the_middle(&scene, absence, 1);
+        leave_in_the_middle(&scene, absence);
         scene.world.mount(&["--interval", "200ms"]);
         scene.wait_until_told();
         scene.work(1);
@@ -356,7 +356,7 @@ fn a_comparison_that_waits_for_its_store_ends_when_it_is_asked_to() {
         return;
     }
     let scene = changed_while_unmounted();
-    leave_in_the_middle(&scene, Hangs, 1);
+    leave_in_the_middle(&scene, Hangs);
     let source = scene.world.source();
     let mut process = in_front(&scene.world);
     let waits = |struck: u64| {
