@@ -22,7 +22,6 @@ mod scene;
 mod world;
 
 mod away;
-mod crowded;
 mod ending;
 mod hostile;
 mod interrupted;
