@@ -294,7 +294,8 @@ fn difference(found: &BTreeMap<String, Vec<u8>>, then: &BTreeMap<String, Vec<u8>
         return "none".to_owned();
     };
     let (Some(is), Some(was)) = (found.get(name), then.get(name)) else {
-        return format!("{name} is in one of them alone");
+        let found = found.contains_key(name);
+        return format!("{name} is there: {found}, was there: {}", !found);
     };
     let wrong: Vec<usize> = (0..is.len().min(was.len()))
         .filter(|&at| is[at] != was[at])

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::cache::Cache;
 use crate::clock::{Clock, SystemClock};
 use crate::compress::Compression;
 use crate::crypto::{AesKeyLen, Argon2Params};
-use crate::epoch::{self, Epochs, LiveInode};
+use crate::epoch::{self, Epochs, Guard, LiveInode};
 use crate::flusher::{
     CommitMark, Flusher, Handle, Options, Parts, Policy, Resume, Spool, find_copied, heads, resume,
 };
@@ -319,9 +319,16 @@ impl Writer {
         let (root, inode) = (self.root(), self.inode(name));
         let inodes = [&root, &inode];
         let mut guard = self.epochs.change(&inodes).unwrap();
-        guard.unlinking(&inode).unwrap();
+        self.begin_removal(&mut guard, name, &inode);
         fs::remove_file(self.path(name)).unwrap();
         guard.name(&root, name.as_bytes(), None);
+    }
+
+    /// A name is about to go: only with the last one does the inode.
+    fn begin_removal(&self, guard: &mut Guard<'_>, name: &str, inode: &Arc<LiveInode>) {
+        if fs::metadata(self.path(name)).unwrap().nlink() == 1 {
+            guard.unlinking(inode).unwrap();
+        }
     }
 
     pub(super) fn link(&self, name: &str, new: &str) {
@@ -392,7 +399,7 @@ impl Writer {
         let (root, new, old) = (self.root(), self.inode(from), self.inode(to));
         let inodes = [&root, &new, &old];
         let mut guard = self.epochs.change(&inodes).unwrap();
-        guard.unlinking(&old).unwrap();
+        self.begin_removal(&mut guard, to, &old);
         fs::rename(self.path(from), self.path(to)).unwrap();
         let kind = Kind::File;
         guard.name(&root, from.as_bytes(), None);
