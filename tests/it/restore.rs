@@ -384,10 +384,8 @@ async fn an_interrupted_run_leaves_nothing_half_done_and_can_be_run_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_tree_is_read_once_and_what_is_there_is_not_read_again() {
     let sample = Sample::new(SMALL).await;
-    let mut stored = 0;
-    for (object, len) in sample.store.list("v/", None, 1000).await.unwrap().objects {
-        stored += len * u64::from(object.as_str().contains("/d/"));
-    }
+    let listed = sample.store.list("v/", None, 1000).await.unwrap();
+    let stored: u64 = listed.objects.iter().map(|(_, len)| len).sum();
     let meter = Arc::new(Meter::default());
     let counted: Store = Arc::new(Metered::new(sample.store.clone(), meter.clone()));
     let volume = sample::reopen(&counted, &sample.recovery).await.unwrap();
@@ -398,11 +396,12 @@ async fn a_whole_tree_is_read_once_and_what_is_there_is_not_read_again() {
         let summary = restored(&volume, &sample, &[], target.path()).await;
         got.push((meter.bytes_got() - before, summary.bytes));
     }
-    // The second reads the tree alone, and as much of it.
     let [(first, written), (second, again)] = got[..] else {
         panic!("two runs")
     };
-    assert!(first - second <= stored, "{first} and {second} of {stored}");
+    assert!(first <= stored, "{first} of {stored}");
+    // It looks at the tree alone, which is hardly more than what is in memory of it.
+    assert!(second < first / 2, "{second} after {first}");
     assert!(written > 0 && again == 0, "{written}, {again}");
 }
 
