@@ -4,7 +4,7 @@
 //! that does not compress, as in `first-backup`, from a warm page cache into a repository on the same disk; for compression text
 //! beside it. Each stage runs on as many threads as in the pipeline: reading, chunking, content ids and copying into frames on
 //! the flow's one, compression and encryption on all cores, writing on one. No pipeline can beat its slowest stage, nor what all stages
-//! together ask of the cores that there are: both bounds are printed. Goal: 70 % of the lower one.
+//! together ask of the cores that there are: both bounds are printed. Goal: 70 % of its slowest stage.
 //!
 //! The pipeline's time is that of `mount` and `sync` of the whole, less that of the same with an empty directory: what a mount,
 //! a commit and their keys cost is not a matter of bytes. Medians of several runs.
@@ -43,7 +43,7 @@ const BATCH: usize = 8;
 /// What is written at once, and what direct I/O asks of addresses.
 const WRITE: usize = MIB;
 const ALIGNMENT: usize = 4096;
-/// The pipeline's least share of what bounds it.
+/// The pipeline's least share of what its slowest stage can do.
 const GOAL: f64 = 0.7;
 
 fn main() {
@@ -106,13 +106,13 @@ fn main() {
     .unwrap();
     line("the whole pipeline", pipeline);
     println!("  mount and sync {whole:.2} s, of an empty directory {empty:.2} s");
-    let share = pipeline / slowest.min(cpu);
+    let share = pipeline / slowest;
     println!(
-        "  {:.0} % of its slowest stage ({name}), {:.0} % of what the cores allow; of the lower of these at least {:.0} %: {}",
-        pipeline / slowest * 100.0,
-        pipeline / cpu * 100.0,
+        "  {:.0} % of its slowest stage ({name}), at least {:.0} %: {}; {:.0} % of what the cores allow",
+        share * 100.0,
         GOAL * 100.0,
-        if share >= GOAL { "met" } else { "MISSED" }
+        if share >= GOAL { "met" } else { "MISSED" },
+        pipeline / cpu * 100.0,
     );
 }
 
