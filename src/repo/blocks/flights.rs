@@ -23,10 +23,9 @@ pub(super) struct Flights(Arc<Mutex<HashMap<FrameKey, WeakShared<Landing>>>>);
 impl Flights {
     /// Whether the fetch of `key` is under way.
     pub(super) fn has(&self, key: &FrameKey) -> bool {
-        let under_way = self.0.lock();
-        under_way
-            .get(key)
-            .is_some_and(|flight| flight.upgrade().is_some())
+        // Let go of only when the lock is free: as the last one who holds it we would end it, and so take it off the list.
+        let flight = self.0.lock().get(key).and_then(WeakShared::upgrade);
+        flight.is_some()
     }
 
     /// The fetch of `key` that is under way, else a new one that `start` makes. Nothing runs before it is polled.
