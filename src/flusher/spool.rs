@@ -4,7 +4,7 @@
 //! encrypted, then directory and trailer. Files that neither a manifest nor the log of what was copied ahead (`copied.rs`) names are
 //! leftovers of an epoch that never became CAPTURED; [`Spool::open`] deletes them. Only [`Ciphertext`] is accepted, so plaintext cannot get here by mistake.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,6 +34,8 @@ pub struct Spool {
     dir: PathBuf,
     used: AtomicU64,
     log: Mutex<CopiedLog>,
+    /// What manifests named when it was opened. The log may still have it as copied ahead: the process may have died in between.
+    captured: HashSet<ObjectKey>,
 }
 
 impl Spool {
@@ -47,12 +49,13 @@ impl Spool {
         })?;
         let manifests = Manifest::read_all(dir)?;
         let (log, copied) = CopiedLog::open(dir);
+        let named = manifests.iter().flat_map(|manifest| &manifest.objects);
         let spool = Self {
             dir: dir.to_owned(),
             used: AtomicU64::new(0),
             log: Mutex::new(log),
+            captured: named.clone().map(|object| object.key.clone()).collect(),
         };
-        let named = manifests.iter().flat_map(|manifest| &manifest.objects);
         let copied = copied.iter().map(|block| &block.object);
         let named: Vec<&SpooledObject> = named.chain(copied).collect();
         spool.delete_leftovers(&manifests, &named)?;
@@ -91,9 +94,11 @@ impl Spool {
         self.dir.join(format!("{HIDDEN}{}", file_name(key)))
     }
 
-    /// Blocks that an earlier process has copied ahead, as far as is known. To be asked before this one copies any.
+    /// Blocks that an earlier process has copied ahead and no manifest names, as far as is known. To be asked before this one copies any.
     pub(crate) fn copied(&self) -> Vec<CopiedBlock> {
-        self.log.lock().read()
+        let mut copied = self.log.lock().read();
+        copied.retain(|block| !self.captured.contains(&block.object.key));
+        copied
     }
 
     /// Whether it has this object, whole.
@@ -175,8 +180,7 @@ impl Spool {
         manifests: &[Manifest],
         named: &[&SpooledObject],
     ) -> Result<(), Error> {
-        let mut named: std::collections::HashSet<String> =
-            named.iter().map(|o| file_name(&o.key)).collect();
+        let mut named: HashSet<String> = named.iter().map(|o| file_name(&o.key)).collect();
         named.insert(CopiedLog::file_name().to_owned());
         named.extend(manifests.iter().map(Manifest::file_name));
         let failed = |source| self.failed("list", &self.dir, source);

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::format::entry::{Address, Hint};
-use crate::id::{BlockClass, FrameNo};
+use crate::clock::Stamp;
+use crate::flusher::manifest::{Manifest, SpooledName};
+use crate::format::entry::{Address, CommitName, Hint};
+use crate::id::{BlockClass, Era, FrameNo, Seq, Tag};
 use crate::store::Body;
 use crate::store::memory::Memory;
 
@@ -110,6 +112,37 @@ async fn only_blocks_that_lie_somewhere_and_are_ours_are_used() {
     // What the store has, and what is somebody else's, takes no room here.
     assert_eq!(spool.used_bytes(), 5);
     assert!(spool.holds(&here.object) && !spool.holds(&foreign.object));
+}
+
+/// A process died between capturing an epoch and taking what that names out of the log. The next one could use nothing of a block that
+/// holds no whole chunk, and took it out of the spool: the only copy of what a commit on its way to the store was made of.
+#[tokio::test]
+async fn what_a_manifest_names_stays_whatever_the_log_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let without_chunks = CopiedBlock {
+        chunks: Vec::new(),
+        ..block(1, 10)
+    };
+    let spool = spool_with(dir.path(), std::slice::from_ref(&without_chunks));
+    let name = CommitName {
+        era: Era(0),
+        stamp: Stamp(1),
+        seq: Seq(1),
+        session: SessionId([1; 8]),
+    };
+    let manifest = Manifest {
+        name: SpooledName::new(&name, &Tag([1; 32])),
+        previous: None,
+        objects: vec![without_chunks.object.clone()],
+        wall: 7,
+        epoch: None,
+    };
+    manifest.prepare(&spool).unwrap().publish(&spool).unwrap();
+    let (spool, found) = Spool::open(dir.path()).unwrap();
+    assert_eq!(found, [manifest]);
+    let store: Store = Arc::new(Memory::new());
+    assert_eq!(find_copied(&spool, &store, &[]).await.unwrap(), []);
+    assert!(spool.holds(&without_chunks.object));
 }
 
 #[test]
