@@ -126,6 +126,7 @@ impl Flusher {
         }
         let handle = Handle {
             inbox,
+            policy: options.policy.clone(),
             progress: Arc::clone(&progress),
             spool: Arc::clone(&parts.spool),
             clock: Arc::clone(&parts.clock),
@@ -315,7 +316,7 @@ impl Flow {
                 Ok(Some(Message::Hold(held))) => self.held = held,
                 // Who asks may have given up meanwhile.
                 Ok(Some(Message::Newest(reply))) => drop(reply.send(self.base.clone())),
-                Ok(Some(Message::Event(event))) => self.event |= self.options.policy.wants(event),
+                Ok(Some(Message::Event)) => self.event = true,
                 Err(_tick) => {}
             }
             self.tick();

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::clock::Clock;
 use crate::epoch::Epochs;
 use crate::flusher::error::Error;
-use crate::flusher::policy::Event;
+use crate::flusher::policy::{Event, Policy};
 use crate::flusher::progress::{CommitMark, Progress, Status, Who};
 use crate::flusher::spool::Spool;
 use crate::repo::commits::Found;
@@ -29,8 +29,8 @@ pub(crate) enum Message {
     Hold(bool),
     /// The newest captured commit, once nothing is being captured.
     Newest(oneshot::Sender<Option<Found>>),
-    /// Something a program did.
-    Event(Event),
+    /// A program did something that the policy seals on.
+    Event,
     /// Seal, upload for at most so long, stop.
     Stop {
         /// How long to wait for the store.
@@ -55,6 +55,7 @@ pub struct Stopped {
 #[derive(Clone)]
 pub struct Handle {
     pub(crate) inbox: mpsc::Sender<Message>,
+    pub(crate) policy: Policy,
     pub(crate) progress: Arc<Progress>,
     pub(crate) spool: Arc<Spool>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -87,9 +88,12 @@ impl Handle {
         answer.await.map_err(|_| gone())
     }
 
-    /// Notes something a program did. Never waits; lost when the inbox is full, when a seal is due anyway.
+    /// Notes something a program did. Never waits; lost when the inbox is full, when a seal is due anyway. What the policy does not seal
+    /// on costs nothing: this is told of every file that is closed, and waking the flow takes longer than closing one.
     pub fn note(&self, event: Event) {
-        drop(self.inbox.try_send(Message::Event(event)));
+        if self.policy.wants(event) {
+            drop(self.inbox.try_send(Message::Event));
+        }
     }
 
     /// Shows in the status how it went to make the journal durable.
