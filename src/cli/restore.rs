@@ -138,8 +138,6 @@ async fn write(snapshot: &Opened, paths: &[RepoPath], target: PathBuf) -> anyhow
             }
         }
     });
-    // Files are made by the thousand. With fewer it takes longer, no more.
-    let _ = crate::sys::raise_open_files_max();
     // A signal ends the process between two files, each of which is whole or absent; nothing else need be stopped.
     let stop = AtomicBool::new(false);
     let done = restore::run(

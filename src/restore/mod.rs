@@ -2,8 +2,7 @@
 //!
 //! [`plan`] walks the snapshot and decides; [`contents`] reads each frame once and writes what it holds; [`target`] makes
 //! the names and attributes. A file appears under its name only when it is whole, so an interrupted restore can simply be run
-//! again: what is there already, with the same size and time, is kept. While one batch of files is being filled the next is planned and
-//! made. Called by the command line.
+//! again: what is there already, with the same size and time, is kept. Called by the command line.
 
 pub mod plan;
 
@@ -11,7 +10,7 @@ mod contents;
 
 mod target;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,12 +27,12 @@ use crate::restore::contents::Pending;
 use crate::restore::plan::{Item, Step, Walk};
 use crate::restore::target::{Dir, Target, Xattrs};
 
-/// Files of a batch, and directories whose attributes and links wait for it: each has one descriptor.
-const ENTRIES_OF_BATCH: u64 = 512;
-/// Both are open for two batches at once, and together they may take up half of the descriptors that there are.
-const DESCRIPTORS_PART: u64 = 8;
-/// Steps between which others get their turn, since making files does not wait for anything.
-const STEPS_OF_TURN: usize = 32;
+/// Steps planned at once: bounds what is in memory of a directory with millions of entries.
+const STEPS_AT_ONCE: usize = 1024;
+/// Files open for writing at once, far under the usual limit of 1024 descriptors.
+const FILES_AT_ONCE: usize = 256;
+/// Directories whose attributes and links wait, each open: with the files above still far under that limit.
+const DEFERRED_AT_ONCE: usize = 256;
 /// Contents gathered before they are fetched in the order in which they lie in the store.
 const BYTES_AT_ONCE: u64 = 256 << 20;
 
@@ -101,79 +100,43 @@ pub async fn run(
         path: target.to_owned(),
         source,
     };
-    let descriptors = crate::sys::open_files_max().map_err(failed)?;
     let mut work = Restore {
-        reading: Reading {
-            tree: volume.tree(commit),
-            blocks: volume.blocks(),
-            progress,
-            stop,
-        },
+        volume,
+        commit,
         place: target,
         target: Target::open(target).map_err(failed)?,
-        entries_of_batch: ENTRIES_OF_BATCH.min(descriptors / DESCRIPTORS_PART) as usize,
         dirs: HashMap::new(),
         linked: HashMap::new(),
-        batch: Batch::default(),
+        pending: VecDeque::new(),
+        deferred: Vec::new(),
         summary: Summary::default(),
+        progress,
     };
-    work.all(paths).await?;
+    let done = work.all(paths, stop).await;
+    if done.is_err() {
+        work.abandon_best_effort();
+    }
+    done?;
     work.target.sync().map_err(failed)?;
     Ok(work.summary)
 }
 
-/// What all of a restore reads from and is told by.
-#[derive(Clone)]
-struct Reading<'a> {
-    tree: Tree<Arc<Blocks>>,
-    blocks: &'a Arc<Blocks>,
-    progress: &'a Progress,
-    stop: &'a AtomicBool,
-}
-
-impl Reading<'_> {
-    fn go_on(&self) -> Result<(), Error> {
-        match self.stop.load(Ordering::Relaxed) {
-            true => Err(Error::Interrupted),
-            false => Ok(()),
-        }
-    }
-}
-
 /// A restore under way.
 struct Restore<'a> {
-    reading: Reading<'a>,
+    volume: &'a Volume,
+    commit: &'a Commit,
     place: &'a Path,
     target: Target,
-    entries_of_batch: usize,
     /// Directories entered and not yet left.
     dirs: HashMap<RepoPath, Arc<Dir>>,
     /// The first name of each file with several.
     linked: HashMap<FileId, RepoPath>,
-    /// The batch that is being made.
-    batch: Batch,
-    summary: Summary,
-}
-
-/// Files made and not yet filled, and what has to wait until they are.
-#[derive(Default)]
-struct Batch {
-    files: Vec<Arc<Pending>>,
-    bytes: u64,
+    /// Files made and not yet filled.
+    pending: VecDeque<Pending>,
+    /// What has to wait until they are.
     deferred: Vec<Deferred>,
-}
-
-impl Batch {
-    fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.deferred.is_empty()
-    }
-
-    /// Takes away what is not finished. What cannot be taken away has a name that says what it is, and is written over next time.
-    fn abandon_best_effort(&self) {
-        for file in &self.files {
-            let _ = file.abandon();
-        }
-    }
+    summary: Summary,
+    progress: &'a Progress,
 }
 
 enum Deferred {
@@ -189,7 +152,7 @@ enum Deferred {
 }
 
 impl Restore<'_> {
-    async fn all(&mut self, paths: &[RepoPath]) -> Result<(), Error> {
+    async fn all(&mut self, paths: &[RepoPath], stop: &AtomicBool) -> Result<(), Error> {
         // What is asked for by path may lie in the target itself; a whole restore enters that as the volume's root.
         let root = RepoPath::root();
         let dir = self
@@ -200,46 +163,25 @@ impl Restore<'_> {
                 source,
             })?;
         self.dirs.insert(root, Arc::new(dir));
-        let mut walk = Walk::begin(self.reading.tree.clone(), paths).await?;
-        let mut filling = Batch::default();
+        let mut walk = Walk::begin(self.volume.tree(self.commit), paths).await?;
         loop {
-            let reading = self.reading.clone();
-            let fill = contents::fill(&reading, &filling.files);
-            let (filled, planned) = futures::join!(fill, self.make_batch(&mut walk));
-            if filled.is_err() || planned.is_err() {
-                filling.abandon_best_effort();
-                self.batch.abandon_best_effort();
+            let steps = walk.next_batch(STEPS_AT_ONCE).await?;
+            if steps.is_empty() {
+                return self.write_pending().await;
             }
-            filled.and(planned)?;
-            let done = std::mem::replace(&mut filling, std::mem::take(&mut self.batch));
-            if let Err(error) = self.settle(done).await {
-                filling.abandon_best_effort();
-                return Err(error);
-            }
-            if filling.is_empty() {
-                return Ok(());
+            for step in steps {
+                if stop.load(Ordering::Relaxed) {
+                    return Err(Error::Interrupted);
+                }
+                self.carry_out(step).await?;
             }
         }
     }
 
-    /// Carries out steps until there is a batch to be filled; less, or nothing, at the end.
-    async fn make_batch(&mut self, walk: &mut Walk) -> Result<(), Error> {
-        loop {
-            let steps = walk.next_batch(STEPS_OF_TURN).await?;
-            if steps.is_empty() {
-                return Ok(());
-            }
-            for step in steps {
-                self.reading.go_on()?;
-                self.carry_out(step).await?;
-            }
-            if self.batch.files.len() >= self.entries_of_batch
-                || self.batch.deferred.len() >= self.entries_of_batch
-                || self.batch.bytes >= BYTES_AT_ONCE
-            {
-                return Ok(());
-            }
-            tokio::task::yield_now().await;
+    /// Takes away what is not finished. What cannot be taken away has a name that says what it is, and is written over next time.
+    fn abandon_best_effort(&mut self) {
+        for file in self.pending.drain(..) {
+            let _ = file.abandon();
         }
     }
 
@@ -253,11 +195,18 @@ impl Restore<'_> {
             },
             Step::Leave { path, item } => {
                 if let (Some(dir), Some(item)) = (self.dirs.remove(&path), item) {
-                    self.batch.deferred.push(Deferred::Leave { item, dir });
+                    self.deferred.push(Deferred::Leave { item, dir });
                 }
             }
             Step::Make(item) => self.make(item).await?,
             Step::Unreadable { path, error } => self.fail(path, error),
+        }
+        let bytes: u64 = self.pending.iter().map(|file| file.item.inode.size).sum();
+        if self.pending.len() >= FILES_AT_ONCE
+            || bytes >= BYTES_AT_ONCE
+            || self.deferred.len() >= DEFERRED_AT_ONCE
+        {
+            self.write_pending().await?;
         }
         Ok(())
     }
@@ -269,8 +218,7 @@ impl Restore<'_> {
         };
         if item.inode.links > 1 {
             if let Some(first) = self.linked.get(&item.id).cloned() {
-                let link = Deferred::Link { item, first, dir };
-                self.batch.deferred.push(link);
+                self.deferred.push(Deferred::Link { item, first, dir });
                 return Ok(());
             }
             self.linked.insert(item.id, item.path.clone());
@@ -278,8 +226,7 @@ impl Restore<'_> {
         let made = match dir.holds(&item) {
             Ok(true) => {
                 self.summary.kept += 1;
-                let entries = &self.reading.progress.entries;
-                entries.fetch_add(1, Ordering::Relaxed);
+                self.progress.entries.fetch_add(1, Ordering::Relaxed);
                 return Ok(());
             }
             Ok(false) if item.inode.kind == Kind::File => dir.make_file(&item).map(Some),
@@ -287,11 +234,7 @@ impl Restore<'_> {
             Err(error) => Err(error),
         };
         match made {
-            Ok(Some(file)) => {
-                self.batch.bytes = self.batch.bytes.saturating_add(item.inode.size);
-                let pending = Pending::new(item, dir, file);
-                self.batch.files.push(Arc::new(pending));
-            }
+            Ok(Some(file)) => self.pending.push_back(Pending::new(item, dir, file)),
             Ok(None) => self.wrote(0),
             Err(error) => self.fail(item.path, error),
         }
@@ -300,19 +243,32 @@ impl Restore<'_> {
 
     /// A symlink, pipe, socket or device. The inner error concerns this entry only.
     async fn make_special(&self, item: &Item, dir: &Dir) -> Result<io::Result<()>, Error> {
-        let xattrs = xattrs(&self.reading.tree, item.id).await?;
+        let xattrs = xattrs(&self.volume.tree(self.commit), item.id).await?;
         Ok(dir.make_special(item, xattrs))
     }
 
-    /// Counts the files of a batch that has been filled, and does what had to wait for them.
-    async fn settle(&mut self, batch: Batch) -> Result<(), Error> {
-        for file in batch.files {
-            match file.outcome() {
+    /// Fills the files that have been made, then does what had to wait for them.
+    async fn write_pending(&mut self) -> Result<(), Error> {
+        let tree = self.volume.tree(self.commit);
+        contents::write(
+            &tree,
+            self.volume.blocks(),
+            self.pending.make_contiguous(),
+            &self.progress.bytes,
+        )
+        .await?;
+        // One by one: those that are still waiting when the run has to end are taken away.
+        while let Some(next) = self.pending.front() {
+            let xattrs = xattrs(&tree, next.item.id).await?;
+            let Some(file) = self.pending.pop_front() else {
+                break;
+            };
+            match file.finish(xattrs) {
                 Ok(()) => self.wrote(file.item.inode.size),
-                Err(error) => self.fail(file.item.path.clone(), error),
+                Err(error) => self.fail(file.item.path, error),
             }
         }
-        for deferred in batch.deferred {
+        for deferred in std::mem::take(&mut self.deferred) {
             match deferred {
                 Deferred::Link { item, first, dir } => {
                     match self.target.link(&first, &dir, &item) {
@@ -324,7 +280,7 @@ impl Restore<'_> {
                     }
                 }
                 Deferred::Leave { item, dir } => {
-                    match dir.finish(&item, xattrs(&self.reading.tree, item.id).await?) {
+                    match dir.finish(&item, xattrs(&tree, item.id).await?) {
                         Ok(()) => self.wrote(0),
                         Err(error) => self.fail(item.path, error),
                     }
@@ -351,10 +307,7 @@ impl Restore<'_> {
     fn wrote(&mut self, bytes: u64) {
         self.summary.written += 1;
         self.summary.bytes += bytes;
-        self.reading
-            .progress
-            .entries
-            .fetch_add(1, Ordering::Relaxed);
+        self.progress.entries.fetch_add(1, Ordering::Relaxed);
     }
 
     fn fail(&mut self, path: RepoPath, why: impl ToString) {

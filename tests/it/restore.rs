@@ -380,27 +380,6 @@ async fn an_interrupted_run_leaves_nothing_half_done_and_can_be_run_again() {
     assert!(kept.is_sorted() && kept[0] == 0 && kept[3] > 0, "{kept:?}");
 }
 
-/// What lies between the first run and the second is the contents, which the second does not ask for.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_there_is_not_read_again() {
-    let sample = Sample::new(SMALL).await;
-    let meter = Arc::new(Meter::default());
-    let counted: Store = Arc::new(Metered::new(sample.store.clone(), meter.clone()));
-    let volume = sample::reopen(&counted, &sample.recovery).await.unwrap();
-    let target = target();
-    let mut got = Vec::new();
-    for _ in 0..2 {
-        let before = meter.bytes_got();
-        let summary = restored(&volume, &sample, &[], target.path()).await;
-        got.push((meter.bytes_got() - before, summary.bytes));
-    }
-    let [(first, written), (second, again)] = got[..] else {
-        panic!("two runs")
-    };
-    assert!(second < first / 2, "{second} after {first}");
-    assert!(written > 0 && again == 0, "{written}, {again}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_frame_costs_its_files_alone() {
     let sample = Sample::new(SMALL).await;
