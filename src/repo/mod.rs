@@ -71,6 +71,7 @@ pub enum Secret {
 }
 
 /// What lies under `k/`, and some of it.
+#[derive(Clone)]
 struct Listed {
     names: Vec<KeyName>,
     fetched: Fetched,
@@ -187,14 +188,14 @@ impl Repository {
     }
 
     /// The same repository, read through a store that shows the same objects and perhaps more: the spool laid over the store.
-    /// No key is derived again.
+    /// No key is derived, listed or fetched again: a spool holds none.
     pub fn through(&self, store: Store) -> Self {
         Self {
             store,
             cache: self.cache.clone(),
             id: self.id,
             contents: self.contents.clone(),
-            listed: Mutex::default(),
+            listed: Mutex::new(self.listed.lock().clone()),
             loaded: Mutex::new(self.loaded.lock().clone()),
             witness: self.witness.clone(),
             is_whole_store: false,

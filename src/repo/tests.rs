@@ -322,5 +322,16 @@ async fn opening_a_volume_by_its_id_lists_the_keys_once() {
     assert_eq!(meter.usage(Operation::List).requests, 1);
     let later = open(&store, no_cache()).await;
     let made = later.create_volume("later", Stamp(TEN)).await.unwrap();
+
+    // Nor are they when a spool is laid over the store, which is how a snapshot is mounted.
+    let (counted, meter) = metered(&store);
+    let beneath = open(&counted, no_cache()).await;
+    let through = beneath.through(counted.clone());
+    assert_eq!(through.volumes().await.unwrap().len(), 2);
+    through.volume(id).await.unwrap();
+    let of_keys = (1, 4);
+    let asked = |operation| meter.usage(operation).requests;
+    assert_eq!((asked(Operation::List), asked(Operation::Get)), of_keys);
+
     assert_eq!(repository.volume(made.id).await.unwrap().info(), &made);
 }
