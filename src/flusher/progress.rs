@@ -61,7 +61,7 @@ pub struct Status {
     pub last_commit: Option<CommitMark>,
     /// The newest commit that is at least in the spool.
     pub last_captured: Option<CommitMark>,
-    /// The last failure that has not been followed by success, and since when it has been failing.
+    /// The failures that have not been followed by success, the oldest first, and since when there has been one.
     pub last_error: Option<(String, Stamp)>,
     /// The same of sealing, capturing and uploading alone: what keeps changes from the store.
     pub publish_error: Option<(String, Stamp)>,
@@ -106,6 +106,17 @@ struct Inner {
     refused: BTreeSet<FileId>,
     /// Failures of the flow and of the uploader, so that success of one does not hide failure of the other.
     errors: [Option<(String, Stamp)>; 5],
+}
+
+/// All `errors` in one sentence, the oldest first, and since when there has been one: a full disk must not be hidden by a store that has
+/// been away for longer.
+fn standing<'a>(errors: impl Iterator<Item = &'a (String, Stamp)>) -> Option<(String, Stamp)> {
+    let mut errors: Vec<_> = errors.collect();
+    errors.sort_by_key(|(_, since)| *since);
+    let since = errors.first()?.1;
+    let mut sentences: Vec<&str> = errors.iter().map(|(error, _)| error.as_str()).collect();
+    sentences.dedup();
+    Some((sentences.join("; also: "), since))
 }
 
 /// Who failed or succeeded.
@@ -158,12 +169,8 @@ impl Progress {
             spool_bytes,
             folds,
             spool_commits: inner.waiting.len(),
-            last_error: inner.errors.iter().flatten().min_by_key(|e| e.1).cloned(),
-            publish_error: publishing
-                .into_iter()
-                .flatten()
-                .min_by_key(|e| e.1)
-                .cloned(),
+            last_error: standing(inner.errors.iter().flatten()),
+            publish_error: standing(publishing.into_iter().flatten()),
             refused: inner
                 .refused
                 .iter()
@@ -304,6 +311,21 @@ mod tests {
     }
 
     /// It was 0 from the seal until the commit was in the spool, as if there were nothing to lose.
+    #[test]
+    fn all_that_stands_is_told_with_the_oldest_first() {
+        let progress = Progress::new(None);
+        progress.failed(Who::Uploader, "the store is away".to_owned(), Stamp(1000));
+        progress.failed(Who::Flow, "the disk is full".to_owned(), Stamp(2000));
+        let told = |progress: &Progress| progress.status(Stamp(3000), 0, 0).last_error;
+        let both = "the store is away; also: the disk is full".to_owned();
+        assert_eq!(told(&progress), Some((both, Stamp(1000))));
+        progress.succeeded(Who::Uploader);
+        let one = "the disk is full".to_owned();
+        assert_eq!(told(&progress), Some((one, Stamp(2000))));
+        progress.succeeded(Who::Flow);
+        assert_eq!(told(&progress), None);
+    }
+
     #[test]
     fn the_lag_is_that_of_the_oldest_change_wherever_it_is_on_its_way() {
         let progress = Progress::new(None);
