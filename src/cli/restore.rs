@@ -151,7 +151,13 @@ async fn write(snapshot: &Opened, paths: &[RepoPath], target: PathBuf) -> anyhow
     .await;
     showing.abort();
     bar.finish_and_clear();
-    let summary = done?;
+    let summary = match done {
+        Ok(summary) => summary,
+        Err(cut) => {
+            report(&cut.summary);
+            return Err(cut.error.into());
+        }
+    };
     report(&summary);
     Ok(in_part(summary.failures.len() as u64))
 }

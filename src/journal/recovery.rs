@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use crate::id::{EpochNo, SessionId};
 use crate::journal::LastStop;
 use crate::journal::record::{Key, Noted, Value};
+use crate::sys;
 
 /// The longest that opening may take: ten million records take under a second.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -70,7 +71,8 @@ pub(super) fn open(dir: &Path) -> io::Result<Opened> {
     fs::create_dir_all(dir)?;
     let lock = take_lock(dir)?;
     let marker_path = dir.join(MARKER);
-    let boot = boot_id();
+    // A name that never matches where the kernel gives none.
+    let boot = sys::boot_id().unwrap_or_else(|_| SessionId::random().to_string());
     let before = Marker::read(&marker_path);
     let same_boot = matches!(&before, Ok(Some(marker)) if marker.boot == boot);
     let life = before
@@ -269,15 +271,6 @@ fn set_aside(dir: &Path) -> io::Result<PathBuf> {
         fs::rename(dir.join(DATABASE), place(1))?;
     }
     Ok(place(1))
-}
-
-/// The kernel's random name for this boot; a name that never matches where there is none.
-fn boot_id() -> String {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    boot.map_or_else(
-        |_| SessionId::random().to_string(),
-        |id| id.trim().to_owned(),
-    )
 }
 
 impl Marker {

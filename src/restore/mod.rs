@@ -2,7 +2,8 @@
 //!
 //! [`plan`] walks the snapshot and decides; [`contents`] reads each frame once and writes what it holds; [`target`] makes
 //! the names and attributes. A file appears under its name only when it is whole, so an interrupted restore can simply be run
-//! again: what is there already, with the same size and time, is kept. Called by the command line.
+//! again: what is there already, with the same size and time, is kept, unless [`trust`] says that a power cut may have emptied it.
+//! Called by the command line.
 
 pub mod plan;
 
@@ -10,7 +11,9 @@ mod contents;
 
 mod target;
 
-use std::collections::{HashMap, VecDeque};
+mod trust;
+
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,18 +26,18 @@ use crate::path::RepoPath;
 use crate::repo::Volume;
 use crate::repo::blocks::Blocks;
 use crate::repo::tree::Tree;
-use crate::restore::contents::Pending;
+use crate::restore::contents::{Pending, Reading};
 use crate::restore::plan::{Item, Step, Walk};
-use crate::restore::target::{Dir, Target, Xattrs};
+use crate::restore::target::{Applied, Dir, Target, Xattrs};
 
 /// Steps planned at once: bounds what is in memory of a directory with millions of entries.
 const STEPS_AT_ONCE: usize = 1024;
-/// Files open for writing at once, far under the usual limit of 1024 descriptors.
-const FILES_AT_ONCE: usize = 256;
-/// Directories whose attributes and links wait, each open: with the files above still far under that limit.
+/// Files gathered before they are filled in the order in which their contents lie in the store. Small ones of that many share GETs.
+const FILES_AT_ONCE: usize = 2048;
+/// Contents gathered likewise: so much is filled without a pause, and can be lost when a restore is interrupted.
+const BYTES_AT_ONCE: u64 = 1 << 30;
+/// Directories whose attributes and links wait, each open: far under the usual limit of 1024 descriptors.
 const DEFERRED_AT_ONCE: usize = 256;
-/// Contents gathered before they are fetched in the order in which they lie in the store.
-const BYTES_AT_ONCE: u64 = 256 << 20;
 
 /// Why a restore could not go on at all. What concerns one file only is a [`Failure`].
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +56,16 @@ pub enum Error {
     /// Asked to stop.
     #[error("interrupted; run the same command again to go on")]
     Interrupted,
+}
+
+/// A restore that came to an early end.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Cut {
+    /// Why.
+    pub error: Error,
+    /// What had been done until then.
+    pub summary: Summary,
 }
 
 /// Something that could not be restored.
@@ -95,47 +108,62 @@ pub async fn run(
     target: &Path,
     progress: &Progress,
     stop: &AtomicBool,
-) -> Result<Summary, Error> {
-    let failed = |source| Error::Target {
-        path: target.to_owned(),
-        source,
+) -> Result<Summary, Cut> {
+    let mut summary = Summary::default();
+    let done = async {
+        let failed = |source| Error::Target {
+            path: target.to_owned(),
+            source,
+        };
+        let mut work = Restore {
+            reading: Reading {
+                tree: volume.tree(commit),
+                blocks: volume.blocks(),
+                written: &progress.bytes,
+                stop,
+            },
+            place: target,
+            target: Target::open(target).map_err(failed)?,
+            dirs: HashMap::new(),
+            linked: HashMap::new(),
+            nameless: HashMap::new(),
+            pending: Vec::new(),
+            pending_bytes: 0,
+            deferred: Vec::new(),
+            summary: &mut summary,
+            progress,
+        };
+        let done = work.all(paths).await;
+        if done.is_err() {
+            work.abandon_best_effort();
+        }
+        done?;
+        work.target.end().map_err(failed)
     };
-    let mut work = Restore {
-        volume,
-        commit,
-        place: target,
-        target: Target::open(target).map_err(failed)?,
-        dirs: HashMap::new(),
-        linked: HashMap::new(),
-        pending: VecDeque::new(),
-        deferred: Vec::new(),
-        summary: Summary::default(),
-        progress,
-    };
-    let done = work.all(paths, stop).await;
-    if done.is_err() {
-        work.abandon_best_effort();
+    match done.await {
+        Ok(()) => Ok(summary),
+        Err(error) => Err(Cut { error, summary }),
     }
-    done?;
-    work.target.sync().map_err(failed)?;
-    Ok(work.summary)
 }
 
 /// A restore under way.
 struct Restore<'a> {
-    volume: &'a Volume,
-    commit: &'a Commit,
+    reading: Reading<'a>,
     place: &'a Path,
     target: Target,
     /// Directories entered and not yet left.
     dirs: HashMap<RepoPath, Arc<Dir>>,
     /// The first name of each file with several.
     linked: HashMap<FileId, RepoPath>,
-    /// Files made and not yet filled.
-    pending: VecDeque<Pending>,
+    /// Those of them that did not get it, and why: what lies there is something older.
+    nameless: HashMap<FileId, String>,
+    /// Files to be made and filled.
+    pending: Vec<Arc<Pending>>,
+    /// The sum of their sizes.
+    pending_bytes: u64,
     /// What has to wait until they are.
     deferred: Vec<Deferred>,
-    summary: Summary,
+    summary: &'a mut Summary,
     progress: &'a Progress,
 }
 
@@ -152,7 +180,7 @@ enum Deferred {
 }
 
 impl Restore<'_> {
-    async fn all(&mut self, paths: &[RepoPath], stop: &AtomicBool) -> Result<(), Error> {
+    async fn all(&mut self, paths: &[RepoPath]) -> Result<(), Error> {
         // What is asked for by path may lie in the target itself; a whole restore enters that as the volume's root.
         let root = RepoPath::root();
         let dir = self
@@ -163,16 +191,14 @@ impl Restore<'_> {
                 source,
             })?;
         self.dirs.insert(root, Arc::new(dir));
-        let mut walk = Walk::begin(self.volume.tree(self.commit), paths).await?;
+        let mut walk = Walk::begin(self.reading.tree.clone(), paths).await?;
         loop {
             let steps = walk.next_batch(STEPS_AT_ONCE).await?;
             if steps.is_empty() {
                 return self.write_pending().await;
             }
             for step in steps {
-                if stop.load(Ordering::Relaxed) {
-                    return Err(Error::Interrupted);
-                }
+                self.reading.go_on()?;
                 self.carry_out(step).await?;
             }
         }
@@ -180,8 +206,11 @@ impl Restore<'_> {
 
     /// Takes away what is not finished. What cannot be taken away has a name that says what it is, and is written over next time.
     fn abandon_best_effort(&mut self) {
-        for file in self.pending.drain(..) {
-            let _ = file.abandon();
+        for file in std::mem::take(&mut self.pending) {
+            match file.outcome() {
+                Some(outcome) => self.made(&file.item, file.item.inode.size, outcome),
+                None => drop(file.abandon()),
+            }
         }
     }
 
@@ -201,9 +230,8 @@ impl Restore<'_> {
             Step::Make(item) => self.make(item).await?,
             Step::Unreadable { path, error } => self.fail(path, error),
         }
-        let bytes: u64 = self.pending.iter().map(|file| file.item.inode.size).sum();
         if self.pending.len() >= FILES_AT_ONCE
-            || bytes >= BYTES_AT_ONCE
+            || self.pending_bytes >= BYTES_AT_ONCE
             || self.deferred.len() >= DEFERRED_AT_ONCE
         {
             self.write_pending().await?;
@@ -223,64 +251,58 @@ impl Restore<'_> {
             }
             self.linked.insert(item.id, item.path.clone());
         }
-        let made = match dir.holds(&item) {
+        match self.target.holds(&dir, &item) {
             Ok(true) => {
                 self.summary.kept += 1;
                 self.progress.entries.fetch_add(1, Ordering::Relaxed);
-                return Ok(());
             }
-            Ok(false) if item.inode.kind == Kind::File => dir.make_file(&item).map(Some),
-            Ok(false) => self.make_special(&item, &dir).await?.map(|()| None),
-            Err(error) => Err(error),
-        };
-        match made {
-            Ok(Some(file)) => self.pending.push_back(Pending::new(item, dir, file)),
-            Ok(None) => self.wrote(0),
-            Err(error) => self.fail(item.path, error),
+            Ok(false) if item.inode.kind == Kind::File => {
+                self.pending_bytes = self.pending_bytes.saturating_add(item.inode.size);
+                self.pending.push(Arc::new(Pending::new(item, dir)));
+            }
+            Ok(false) => {
+                let made = self.make_special(&item, &dir).await?;
+                self.made(&item, 0, made);
+            }
+            Err(error) => self.made(&item, 0, Err(error)),
         }
         Ok(())
     }
 
-    /// A symlink, pipe, socket or device. The inner error concerns this entry only.
-    async fn make_special(&self, item: &Item, dir: &Dir) -> Result<io::Result<()>, Error> {
-        let xattrs = xattrs(&self.volume.tree(self.commit), item.id).await?;
+    /// A symlink, pipe, socket or device. The inner errors concern this entry only.
+    async fn make_special(&self, item: &Item, dir: &Dir) -> Result<io::Result<Applied>, Error> {
+        let xattrs = xattrs(&self.reading.tree, item.id).await?;
         Ok(dir.make_special(item, xattrs))
     }
 
-    /// Fills the files that have been made, then does what had to wait for them.
-    async fn write_pending(&mut self) -> Result<(), Error> {
-        let tree = self.volume.tree(self.commit);
-        contents::write(
-            &tree,
-            self.volume.blocks(),
-            self.pending.make_contiguous(),
-            &self.progress.bytes,
-        )
-        .await?;
-        // One by one: those that are still waiting when the run has to end are taken away.
-        while let Some(next) = self.pending.front() {
-            let xattrs = xattrs(&tree, next.item.id).await?;
-            let Some(file) = self.pending.pop_front() else {
-                break;
-            };
-            match file.finish(xattrs) {
-                Ok(()) => self.wrote(file.item.inode.size),
-                Err(error) => self.fail(file.item.path, error),
+    /// Notes how something came out that has its name, or else has none.
+    fn made(&mut self, item: &Item, bytes: u64, outcome: io::Result<Applied>) {
+        match outcome {
+            Ok(Ok(())) => self.wrote(bytes),
+            Ok(Err(attribute)) => self.fail(item.path.clone(), attribute),
+            Err(error) => {
+                if item.inode.links > 1 {
+                    self.nameless.insert(item.id, error.to_string());
+                }
+                self.fail(item.path.clone(), error);
             }
+        }
+    }
+
+    /// Makes and fills files, then does what had to wait for them.
+    async fn write_pending(&mut self) -> Result<(), Error> {
+        contents::fill(&self.reading, &self.pending).await?;
+        self.pending_bytes = 0;
+        for file in std::mem::take(&mut self.pending) {
+            let outcome = file.outcome();
+            let outcome = outcome.unwrap_or_else(|| Err(io::Error::other("it was not finished")));
+            self.made(&file.item, file.item.inode.size, outcome);
         }
         for deferred in std::mem::take(&mut self.deferred) {
             match deferred {
-                Deferred::Link { item, first, dir } => {
-                    match self.target.link(&first, &dir, &item) {
-                        Ok(()) => self.wrote(0),
-                        Err(error) => {
-                            let why = self.why_not(&first).unwrap_or_else(|| error.to_string());
-                            self.fail(item.path, why);
-                        }
-                    }
-                }
+                Deferred::Link { item, first, dir } => self.link(&item, &first, &dir),
                 Deferred::Leave { item, dir } => {
-                    match dir.finish(&item, xattrs(&tree, item.id).await?) {
+                    match dir.finish(&item, xattrs(&self.reading.tree, item.id).await?) {
                         Ok(()) => self.wrote(0),
                         Err(error) => self.fail(item.path, error),
                     }
@@ -290,14 +312,15 @@ impl Restore<'_> {
         Ok(())
     }
 
-    /// Why `path` could not be restored, if it could not: its other names say the same.
-    fn why_not(&self, path: &RepoPath) -> Option<String> {
-        let failure = self
-            .summary
-            .failures
-            .iter()
-            .find(|failure| failure.path == *path)?;
-        Some(failure.why.clone())
+    /// Another name of a file that has its `first`, or has none for a reason that this one shares.
+    fn link(&mut self, item: &Item, first: &RepoPath, dir: &Dir) {
+        match self.nameless.get(&item.id) {
+            Some(why) => self.fail(item.path.clone(), why.clone()),
+            None => match self.target.link(first, dir, item) {
+                Ok(()) => self.wrote(0),
+                Err(error) => self.fail(item.path.clone(), error),
+            },
+        }
     }
 
     fn parent(&self, path: &RepoPath) -> Option<&Arc<Dir>> {

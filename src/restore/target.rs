@@ -11,10 +11,14 @@ use std::path::Path;
 use crate::format::entry::{Inode, Kind};
 use crate::path::RepoPath;
 use crate::restore::plan::Item;
+use crate::restore::trust::Trust;
 use crate::sys::{self, SetTime};
 
 /// Extended attributes of an inode as (name, value), or why they cannot be read.
 pub(super) type Xattrs = io::Result<Vec<(Vec<u8>, Vec<u8>)>>;
+
+/// What became of the attributes of something that has its name.
+pub(super) type Applied = io::Result<()>;
 
 /// Begins the name of what is not finished yet; the file id follows.
 const UNFINISHED: &str = ".rewindfs-restoring-";
@@ -24,6 +28,7 @@ const SET_ID_BITS: u32 = libc::S_ISUID | libc::S_ISGID;
 /// The target's root.
 pub(super) struct Target {
     root: OwnedFd,
+    trust: Trust,
 }
 
 /// A directory in the target.
@@ -32,11 +37,27 @@ pub(super) struct Dir {
 }
 
 impl Target {
-    /// Opens `path`, making it where it is missing.
+    /// Opens `path`, making it where it is missing, and marks it as being restored into.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(path)?;
         let root = sys::open(path, libc::O_RDONLY | libc::O_DIRECTORY)?;
-        Ok(Self { root })
+        let trust = Trust::begin(&root)?;
+        Ok(Self { root, trust })
+    }
+
+    /// Whether `item` is in `dir` already: the same kind, size and modification time. What has no such marks is made again.
+    pub(super) fn holds(&self, dir: &Dir, item: &Item) -> io::Result<bool> {
+        if item.inode.kind != Kind::File {
+            return Ok(false);
+        }
+        let there = match sys::stat_at(&dir.fd, name_of(item)?) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other?,
+        };
+        let same = there.mode & libc::S_IFMT == libc::S_IFREG
+            && there.size == item.inode.size
+            && there.mtime == item.inode.mtime;
+        Ok(same && self.trust.covers(&there))
     }
 
     /// Makes directory `path` in `parent`, or opens it where it is there already. The volume's root is the target itself.
@@ -73,27 +94,15 @@ impl Target {
         dir.put_in_place(item, |unfinished| sys::make_link(&at, &dir.fd, unfinished))
     }
 
-    /// Makes all that was written durable.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        sys::sync_filesystem(&self.root)
+    /// Makes all that was written durable, and then takes the mark away.
+    pub(super) fn end(&self) -> io::Result<()> {
+        sys::sync_filesystem(&self.root)?;
+        Trust::end(&self.root)?;
+        sys::sync(&self.root)
     }
 }
 
 impl Dir {
-    /// Whether `item` is here already: the same kind, size and modification time. What has no such marks is made again.
-    pub(super) fn holds(&self, item: &Item) -> io::Result<bool> {
-        if item.inode.kind != Kind::File {
-            return Ok(false);
-        }
-        let there = match sys::stat_at(&self.fd, name_of(item)?) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            other => other?,
-        };
-        Ok(there.mode & libc::S_IFMT == libc::S_IFREG
-            && there.size == item.inode.size
-            && there.mtime == item.inode.mtime)
-    }
-
     /// Makes a file under a temporary name, of its full size and empty.
     pub(super) fn make_file(&self, item: &Item) -> io::Result<File> {
         let unfinished = unfinished(item);
@@ -104,9 +113,21 @@ impl Dir {
         Ok(file)
     }
 
-    /// Gives a filled file its attributes and its name. It gets its name even where an attribute cannot be set, which is then
-    /// the error: its contents are whole. Without a name, it is taken away.
-    pub(super) fn finish_file(&self, item: &Item, file: &File, xattrs: Xattrs) -> io::Result<()> {
+    /// Opens it again.
+    pub(super) fn open_file(&self, item: &Item) -> io::Result<File> {
+        let flags = libc::O_WRONLY | libc::O_NOFOLLOW;
+        let unfinished = unfinished(item);
+        Ok(File::from(sys::open_at(&self.fd, &unfinished, flags, 0)?))
+    }
+
+    /// Gives a filled file its attributes and its name. It gets its name even where an attribute cannot be set: its contents are
+    /// whole. Without a name, it is taken away.
+    pub(super) fn finish_file(
+        &self,
+        item: &Item,
+        file: &File,
+        xattrs: Xattrs,
+    ) -> io::Result<Applied> {
         let applied = apply(file, &item.inode, xattrs);
         let unfinished = unfinished(item);
         let named =
@@ -116,7 +137,7 @@ impl Dir {
             let _ = self.remove_unfinished(&unfinished);
             return Err(error);
         }
-        applied
+        Ok(applied)
     }
 
     /// Takes away a file that could not be filled.
@@ -124,9 +145,8 @@ impl Dir {
         self.remove_unfinished(&unfinished(item))
     }
 
-    /// Makes a symlink, pipe, socket or device with its attributes; it is there even where an attribute cannot be set, which is
-    /// then the error.
-    pub(super) fn make_special(&self, item: &Item, xattrs: Xattrs) -> io::Result<()> {
+    /// Makes a symlink, pipe, socket or device with its attributes; it is there even where an attribute cannot be set.
+    pub(super) fn make_special(&self, item: &Item, xattrs: Xattrs) -> io::Result<Applied> {
         let inode = &item.inode;
         self.put_in_place(item, |unfinished| {
             match inode.kind {
@@ -135,7 +155,7 @@ impl Dir {
             }
             let fd = sys::open_at(&self.fd, unfinished, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
             Ok(apply(&fd, inode, xattrs))
-        })?
+        })
     }
 
     /// Gives the directory itself its attributes, when nothing more will be made in it.
@@ -180,8 +200,8 @@ fn unfinished(item: &Item) -> Vec<u8> {
 /// Owners and the attributes that only root may set are left out for anybody else, as every copying program does.
 ///
 /// Each is tried, whatever became of those before; the first error is given. The modification time is then left as it is, so that
-/// a later run does not take the file for done (see [`Dir::holds`]).
-fn apply(fd: &impl AsFd, inode: &Inode, xattrs: Xattrs) -> io::Result<()> {
+/// a later run does not take the file for done (see [`Target::holds`]).
+fn apply(fd: &impl AsFd, inode: &Inode, xattrs: Xattrs) -> Applied {
     let root = sys::effective_uid() == 0;
     // `and` keeps the first error, and its argument has been carried out by then.
     let mut done = Ok(());

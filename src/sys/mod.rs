@@ -40,8 +40,8 @@ pub use self::names::{
 };
 pub use self::open::{FileHandle, handle_at, open, open_at, open_handle, reopen};
 pub use self::process::{
-    back_by_huge_pages_best_effort, die, effective_uid, give_large_buffers_back, groups_of,
-    open_files_max, raise_open_files_max, since_boot, unmount,
+    back_by_huge_pages_best_effort, boot_id, die, effective_uid, give_large_buffers_back,
+    groups_of, open_files_max, raise_open_files_max, since_boot, unmount,
 };
 
 /// `-1` as the error it stands for.

@@ -24,6 +24,12 @@ pub fn groups_of(pid: u32) -> io::Result<Vec<u32>> {
     Ok(groups.filter_map(|group| group.parse().ok()).collect())
 }
 
+/// The kernel's random name for this boot of the machine (random(4)).
+pub fn boot_id() -> io::Result<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(id.trim().to_owned())
+}
+
 /// Time since the machine was started, that during which it slept included: for what must not seem younger than it is.
 pub fn since_boot() -> Duration {
     let mut now = MaybeUninit::<libc::timespec>::zeroed();

@@ -2,18 +2,22 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::ops::Range;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
-use rewindfs::format::entry::{Contents, Kind};
+use async_trait::async_trait;
+use bytes::Bytes;
+use rewindfs::format::entry::{Contents, Kind, Place};
+use rewindfs::id::ObjectKey;
 use rewindfs::path::RepoPath;
 use rewindfs::repo::Volume;
 use rewindfs::restore::{self, Progress, Summary};
 use rewindfs::store::fault::{Fault, Faulty, Plan, Rule};
 use rewindfs::store::metered::{Meter, Metered, Operation};
-use rewindfs::store::{Body, Store};
+use rewindfs::store::{self, Body, Condition, Listing, ObjectStore, PutOutcome, Store, Version};
 use rewindfs::sys;
 use tempfile::TempDir;
 
@@ -268,6 +272,7 @@ async fn what_lies_in_the_target_leads_nowhere_else() {
         fs::read(target.path().join("needle-a.txt/inside")).unwrap(),
         b"kept"
     );
+    assert!(!target.path().join(MARKER).exists());
     // A symlink where a file goes is replaced, never followed.
     assert_equal(&target.path().join("big"), &sample.newest().1["big"]);
     assert_equal(&target.path().join("sparse"), &sample.newest().1["sparse"]);
@@ -279,9 +284,12 @@ fn unfinished(dir: &Path) -> usize {
         .unwrap()
         .map(|entry| entry.unwrap().file_name());
     names
-        .filter(|name| name.to_string_lossy().starts_with(".rewindfs-"))
+        .filter(|name| name.to_string_lossy().starts_with(".rewindfs-restoring-"))
         .count()
 }
+
+/// Says in the target whether a restore of it has not come to its end.
+const MARKER: &str = ".rewindfs-restoring";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_run_keeps_what_is_there_and_mends_what_is_not() {
@@ -346,7 +354,10 @@ async fn interrupted_at(sample: &Sample, n: u64) -> u64 {
         plan.release();
     };
     let (done, ()) = futures::join!(run, stopper);
-    assert!(matches!(done, Err(restore::Error::Interrupted)), "{done:?}");
+    assert!(
+        matches!(&done, Err(cut) if matches!(cut.error, restore::Error::Interrupted)),
+        "{done:?}"
+    );
     for (path, node) in model {
         let path = target.path().join(path);
         if node.inode.kind == Kind::File && path.exists() {
@@ -356,11 +367,13 @@ async fn interrupted_at(sample: &Sample, n: u64) -> u64 {
             assert_eq!(unfinished(&path), 0);
         }
     }
+    assert!(target.path().join(MARKER).exists());
     let volume = opened(sample).await;
     let summary = restored(&volume, sample, &[], target.path()).await;
     for (path, node) in possible(model) {
         assert_equal(&target.path().join(path), node);
     }
+    assert!(!target.path().join(MARKER).exists());
     summary.kept
 }
 
@@ -380,6 +393,149 @@ async fn an_interrupted_run_leaves_nothing_half_done_and_can_be_run_again() {
     assert!(kept.is_sorted() && kept[0] == 0 && kept[3] > 0, "{kept:?}");
 }
 
+/// What a power cut leaves: names and attributes are on the disk, and the bytes are not.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_power_cut_may_have_emptied_is_not_kept() {
+    let sample = Sample::new(SMALL).await;
+    let volume = opened(&sample).await;
+    let model = &sample.newest().1;
+    let target = target();
+    let paths = ["dir-with-a-name", "big", "sparse", "needle-a.txt"];
+    let first = restored(&volume, &sample, &paths, target.path()).await;
+    let big = target.path().join("big");
+    let times = fs::metadata(&big).unwrap();
+    let file = File::options().write(true).open(&big).unwrap();
+    file.set_len(0).unwrap();
+    file.set_len(times.len()).unwrap();
+    file.set_modified(times.modified().unwrap()).unwrap();
+    drop(file);
+    fs::write(target.path().join(MARKER), "boot of-another-life\n").unwrap();
+    let second = restored(&volume, &sample, &paths, target.path()).await;
+    assert_eq!((second.kept, second.bytes), (0, first.bytes));
+    for path in paths {
+        assert_equal(&target.path().join(path), &model[path]);
+    }
+    let third = restored(&volume, &sample, &paths, target.path()).await;
+    assert!(third.kept > 0 && third.bytes == 0, "{third:?}");
+}
+
+/// Something older stands where the first name of a file should go, and cannot be replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_is_never_given_to_what_stands_in_the_place_of_its_file() {
+    let sample = Sample::new(SMALL).await;
+    let model = &sample.newest().1;
+    let extents = opened(&sample)
+        .await
+        .tree(&sample.newest().0.commit)
+        .extents(model["linked-twice"].id, 0..1)
+        .await
+        .unwrap();
+    let Contents::Data { place, .. } = &extents[0].contents else {
+        panic!("a hole")
+    };
+    damage(&sample, place).await;
+    let volume = opened(&sample).await;
+    let target = target();
+    fs::create_dir(target.path().join("dir-with-a-name")).unwrap();
+    let names = ["linked-twice", "dir-with-a-name/linked-twice"];
+    for name in names {
+        fs::write(target.path().join(name), b"something older").unwrap();
+    }
+    let summary = restored(&volume, &sample, &names, target.path()).await;
+    for name in names {
+        let path = RepoPath::parse(name.as_bytes()).unwrap();
+        let told = |failure: &&restore::Failure| failure.path == path;
+        let why = &summary.failures.iter().find(told).unwrap().why;
+        assert!(why.contains("damaged"), "{why}");
+        let path = target.path().join(name);
+        assert_eq!(fs::read(&path).unwrap(), b"something older");
+        assert_eq!(fs::metadata(&path).unwrap().nlink(), 1);
+    }
+}
+
+/// A store that remembers which parts of contents have been read.
+#[derive(Debug)]
+struct Watched {
+    inner: Store,
+    read: Mutex<Vec<(ObjectKey, Range<u64>)>>,
+}
+
+#[async_trait]
+impl ObjectStore for Watched {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    async fn put(&self, key: &ObjectKey, body: Body) -> Result<(), store::Error> {
+        self.inner.put(key, body).await
+    }
+    async fn put_if(
+        &self,
+        key: &ObjectKey,
+        body: Body,
+        condition: Condition,
+    ) -> Result<PutOutcome, store::Error> {
+        self.inner.put_if(key, body, condition).await
+    }
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, store::Error> {
+        if key.as_str().contains("/d/") {
+            self.read.lock().unwrap().push((key.clone(), range.clone()));
+        }
+        self.inner.get_range(key, range).await
+    }
+    async fn get(&self, key: &ObjectKey, len_max: u64) -> Result<(Bytes, Version), store::Error> {
+        self.inner.get(key, len_max).await
+    }
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Result<Listing, store::Error> {
+        self.inner.list(prefix, after, limit).await
+    }
+    async fn delete(&self, key: &ObjectKey) -> Result<(), store::Error> {
+        self.inner.delete(key).await
+    }
+    async fn head(&self, key: &ObjectKey) -> Result<Option<u64>, store::Error> {
+        self.inner.head(key).await
+    }
+}
+
+/// Without any cache that could make up for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_byte_of_contents_is_read_twice_or_for_what_is_there() {
+    let sample = Sample::new(SMALL).await;
+    let watched = Arc::new(Watched {
+        inner: sample.store.clone(),
+        read: Mutex::default(),
+    });
+    let store: Store = watched.clone();
+    let volume = sample::reopen(&store, &sample.recovery).await.unwrap();
+    let target = target();
+    restored(&volume, &sample, &[], target.path()).await;
+    let mut read = std::mem::take(&mut *watched.read.lock().unwrap());
+    assert!(!read.is_empty());
+    read.sort_by(|(a, x), (b, y)| (a, x.start).cmp(&(b, y.start)));
+    for pair in read.windows(2) {
+        let ((object, before), (next, after)) = (&pair[0], &pair[1]);
+        assert!(object != next || before.end <= after.start, "{pair:?}");
+    }
+    let again = restored(&volume, &sample, &[], target.path()).await;
+    assert_eq!((again.bytes, again.kept > 0), (0, true));
+    assert_eq!(*watched.read.lock().unwrap(), []);
+}
+
+/// Flips a bit of the frame at `place`; says in which object.
+async fn damage(sample: &Sample, place: &Place) -> ObjectKey {
+    let object = opened(sample).await.blocks().object(place).unwrap();
+    let (bytes, _) = sample.store.get(&object, u64::MAX).await.unwrap();
+    let mut bytes = bytes.to_vec();
+    bytes[place.hint.offset as usize + 50] ^= 1;
+    let body = Body::Bytes(bytes.into());
+    sample.store.put(&object, body).await.unwrap();
+    object
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_frame_costs_its_files_alone() {
     let sample = Sample::new(SMALL).await;
@@ -393,15 +549,7 @@ async fn a_damaged_frame_costs_its_files_alone() {
     let Contents::Data { place, .. } = &extents[0].contents else {
         panic!("a hole")
     };
-    let object = volume.blocks().object(place).unwrap();
-    let (bytes, _) = sample.store.get(&object, u64::MAX).await.unwrap();
-    let mut bytes = bytes.to_vec();
-    bytes[place.hint.offset as usize + 50] ^= 1;
-    sample
-        .store
-        .put(&object, Body::Bytes(bytes.into()))
-        .await
-        .unwrap();
+    let object = damage(&sample, place).await;
     let volume = opened(&sample).await;
     let target = target();
     let summary = restored(&volume, &sample, &[], target.path()).await;
@@ -440,5 +588,5 @@ async fn a_target_that_is_no_directory_is_refused() {
         &stop,
     )
     .await;
-    assert!(matches!(done, Err(restore::Error::Target { path, .. }) if path == file));
+    assert!(matches!(done.unwrap_err().error, restore::Error::Target { path, .. } if path == file));
 }

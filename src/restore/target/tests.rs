@@ -39,10 +39,11 @@ fn finish(at: &Path, item: &Item, xattrs: Xattrs) -> io::Result<()> {
     let dir = target.make_dir(None, &RepoPath::root()).unwrap();
     let file = dir.make_file(item).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, b"abc", 0).unwrap();
-    let finished = dir.finish_file(item, &file, xattrs);
+    let finished = dir.finish_file(item, &file, xattrs).unwrap();
     assert_eq!(std::fs::read(at.join("file")).unwrap(), b"abc");
+    assert_eq!(target.holds(&dir, item).unwrap(), finished.is_ok());
+    target.end().unwrap();
     assert_eq!(std::fs::read_dir(at).unwrap().count(), 1);
-    assert_eq!(dir.holds(item).unwrap(), finished.is_ok());
     finished
 }
 
