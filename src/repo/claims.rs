@@ -62,6 +62,12 @@ impl Claims {
         Ok(self.store.put_if(&object, body, Condition::Absent).await?)
     }
 
+    /// Takes back a claim that was put a moment ago and must not stand.
+    pub(super) async fn withdraw(&self, name: &ClaimName) -> Result<(), Error> {
+        let object = layout::claim(self.volume(), name);
+        Ok(self.store.delete(&object).await?)
+    }
+
     /// The lease as it stands; `None` if there is none.
     pub(super) async fn read_lease(&self) -> Result<Option<(Lease, Version)>, Error> {
         let object = layout::lease(self.volume());

@@ -167,8 +167,12 @@ impl Writership {
             self.verify().await?;
             self.contested.store(true, Ordering::Relaxed);
         }
-        let lease = self.lease_until(expires);
-        let over = held.map(|(_, version)| version);
+        let mut lease = self.lease_until(expires);
+        let (held, over) = held.unzip();
+        // Whoever comes next takes one more than all that were ever given out.
+        lease.generation = lease
+            .generation
+            .max(held.map_or(lease.generation, |held| held.generation));
         match self.claims.put_lease(&lease, over).await? {
             PutOutcome::Done => Ok(()),
             // Somebody wrote it between our two requests. Either he has claimed the volume by now, or the next renewal tells.
@@ -203,24 +207,6 @@ impl Writership {
         match self.claims.put_lease(&lease, held).await? {
             PutOutcome::Done => Ok(()),
             PutOutcome::Refused => Err(self.claims.busy("another writer that has just started")),
-        }
-    }
-
-    /// Puts the claim, and looks whether it is the latest and the lease still ours: no answer to a put is believed alone.
-    async fn take(&self, claim: &Claim) -> Result<(), Error> {
-        if self.claims.put(claim).await? == PutOutcome::Refused {
-            return Err(self.claims.busy("a writer of the same session"));
-        }
-        let (lineage, held) = futures::try_join!(self.claims.lineage(), self.claims.read_lease())?;
-        match lineage.later_than(self.claims.volume(), &self.claim) {
-            None => Ok(()),
-            // The other put its claim first, or wins by its name. What ours leaves behind cuts nothing off that his admits.
-            Some(_) => Err(match held {
-                Some((lease, _)) if lease.session != self.claim.session => {
-                    self.claims.busy(&holder(&lease))
-                }
-                _ => self.claims.busy("another writer that has just started"),
-            }),
         }
     }
 }
@@ -279,11 +265,11 @@ impl Volume {
             again: Mutex::default(),
         };
         writership.take_lease(version).await?;
-        if let Err(moved_on) = self.check_base(base, heads).await {
+        if let Err(moved_on) = self.check_head(self.head().await?, base, heads) {
             writership.release().await?;
             return Err(moved_on);
         }
-        writership.take(&claim).await?;
+        self.take(&writership, &claim, base, heads).await?;
         // The right is claimed: an error of the trial is none of the claim.
         match writership.try_conditions().await {
             Ok(kept) => writership.conditions = Some(kept),
@@ -313,10 +299,53 @@ impl Volume {
         Ok((latest.owner != owner_text(owner)).then_some(latest.owner))
     }
 
+    /// Puts the claim, and looks whether it is the latest, and whether nothing was published meanwhile that it cuts off: no answer to a put is
+    /// believed alone. Who publishes looks for claims afterwards, and who claims looks for commits: one of the two sees the other.
+    async fn take(
+        &self,
+        writership: &Writership,
+        claim: &Claim,
+        base: Option<&Found>,
+        heads: &[Tag],
+    ) -> Result<(), Error> {
+        let claims = &self.claims;
+        if claims.put(claim).await? == PutOutcome::Refused {
+            return Err(claims.busy("a writer of the same session"));
+        }
+        let (listed, held) = futures::try_join!(self.list_commits(), claims.read_lease())?;
+        if listed
+            .lineage
+            .later_than(claims.volume(), &claim.name)
+            .is_some()
+        {
+            // The other put its claim first, or wins by its name. What ours leaves behind cuts nothing off that his admits.
+            return Err(match held {
+                Some((lease, _)) if lease.session != claim.name.session => {
+                    claims.busy(&holder(&lease))
+                }
+                _ => claims.busy("another writer that has just started"),
+            });
+        }
+        let listed = listed.without(&claim.name);
+        let newest = self.newest_from(&listed, None, Stamp(u64::MAX)).await?;
+        if let Err(moved_on) = self.check_head(newest.found, base, heads) {
+            // He may have published it, and forgotten what it holds, while this one was kept from claiming.
+            claims.withdraw(&claim.name).await?;
+            writership.release().await?;
+            return Err(moved_on);
+        }
+        Ok(())
+    }
+
     /// Whether `base` is still where the volume stands, asked while the lease is ours. A claim that began before the newest commit
     /// would cut off what another has published since the base was read.
-    async fn check_base(&self, base: Option<&Found>, heads: &[Tag]) -> Result<(), Error> {
-        let Some(head) = self.head().await? else {
+    fn check_head(
+        &self,
+        head: Option<Found>,
+        base: Option<&Found>,
+        heads: &[Tag],
+    ) -> Result<(), Error> {
+        let Some(head) = head else {
             return Ok(());
         };
         let seq = head.commit.name.seq;

@@ -33,6 +33,11 @@ impl Listed {
             proven: Mutex::default(),
         }
     }
+
+    /// The same as if `claim` had not been made.
+    pub(in crate::repo) fn without(self, claim: &ClaimName) -> Self {
+        Self::new(self.lineage.without(claim), self.newest)
+    }
 }
 
 impl Volume {

@@ -440,6 +440,47 @@ async fn a_claim_on_a_base_that_others_have_gone_beyond_is_refused_and_cuts_noth
     assert!(claimed.is_ok());
 }
 
+/// The machine that claims is suspended between its look at the newest commit and its claim; the one before it has not noticed yet.
+#[tokio::test]
+async fn a_claim_that_cuts_off_what_was_published_meanwhile_is_taken_away_again() {
+    let store = memory();
+    let mut first = Writer::new(&store).await;
+    let base = first.commit(vec![], Special::default()).await;
+    let plan = Plan::new();
+    let slow: Store = Arc::new(Faulty::new(store.clone(), plan.clone()));
+    let volume = reopen(&slow, no_cache()).await;
+    plan.add(Rule {
+        on: Some(Operation::PutIf),
+        skip: 1,
+        times: 1,
+        fault: Fault::Hang,
+    });
+    let (session, late) = (SessionId::random(), clock(200));
+    let claim = volume.claim(session, "there", Some(&base), &[], LEASE, &*late);
+    let publish = async {
+        while plan.fired() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let published = first.commit(vec![], Special::default()).await;
+        first.writership.confirm().await.unwrap();
+        plan.release();
+        published
+    };
+    let (claimed, published) = futures::join!(claim, publish);
+    assert!(matches!(claimed, Err(Error::Busy { .. })), "{claimed:?}");
+    assert_eq!(volume.head().await.unwrap().unwrap().tag, published.tag);
+    first.writership.verify().await.unwrap();
+    let next = volume.claim(
+        SessionId::random(),
+        "there",
+        Some(&published),
+        &[],
+        LEASE,
+        &*late,
+    );
+    assert!(next.await.is_ok());
+}
+
 #[tokio::test]
 async fn a_base_in_the_spool_must_go_on_from_where_the_store_stands_and_not_only_be_ahead_by_number()
  {
@@ -571,7 +612,9 @@ async fn a_lease_that_was_written_over_anothers_confirms_nothing_any_more() {
     claims.put_lease(&his, Some(version)).await.unwrap();
     first.writership.renew(&*clock(1)).await.unwrap();
     let (lease, _) = claims.read_lease().await.unwrap().unwrap();
-    assert_eq!(lease.session, first.writership.session());
+    // The generation that he has taken is not given out again.
+    let ours = (first.writership.session(), his.generation);
+    assert_eq!((lease.session, lease.generation), ours);
     let claim = Claim {
         name: ClaimName {
             generation: his.generation,

@@ -121,7 +121,7 @@ async fn a_lost_claim_does_not_take_its_commits_away() {
 struct Twins {
     store: Store,
     volume: Arc<Volume>,
-    /// Has claimed first and published two commits. Its claim is earlier or later than the other's by the order of their names.
+    /// Has claimed first and published two commits after the other's claim. Its claim is earlier or later than the other's by the order of their names.
     quick: Writer,
     slow: Result<Writer, Error>,
 }
@@ -148,13 +148,13 @@ async fn twins(quick: SessionId, slow: SessionId) -> Twins {
         quick_plan.release();
     };
     let quick = async {
-        let mut quick = claim(quick, &quick_volume).await.unwrap();
-        quick.commit(vec![], label("quick")).await;
-        quick.commit(vec![], label("quick too")).await;
+        let quick = claim(quick, &quick_volume).await.unwrap();
         slow_plan.release();
         quick
     };
-    let (quick, slow, ()) = futures::join!(quick, claim(slow, &slow_volume), act);
+    let (mut quick, slow, ()) = futures::join!(quick, claim(slow, &slow_volume), act);
+    quick.commit(vec![], label("quick")).await;
+    quick.commit(vec![], label("quick too")).await;
     assert_eq!(quick.writership.generation(), Generation(2));
     let volume = reopen(&store, no_cache()).await;
     Twins {
