@@ -19,7 +19,7 @@ use crate::id::{Era, Generation, Seq, SessionId, Tag};
 use crate::repo::claims::Claims;
 use crate::repo::commits::Found;
 use crate::repo::lineage::Lineage;
-use crate::repo::{Error, Volume, show_time};
+use crate::repo::{Error, Volume, layout, show_time};
 use crate::store::{PutOutcome, Version};
 
 /// The clock may be this far behind the last commit's stamp without beginning a new era: stamps then simply count on.
@@ -144,9 +144,20 @@ impl Writership {
         }
     }
 
-    /// Gives the lease back. The claim stays: it is part of the volume's history.
+    /// Gives the lease back, if it is still ours. The claim stays: it is part of the volume's history.
     pub async fn release(&self) -> Result<(), Error> {
-        self.write_lease(Stamp(0)).await
+        match self.claims.read_lease().await? {
+            Some((lease, version)) if lease.session == self.claim.session => {
+                let given_back = Lease {
+                    expires: Stamp(0),
+                    ..lease
+                };
+                // Refused, another has written it between our two requests.
+                self.claims.put_lease(&given_back, Some(version)).await?;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Writes the lease over if it is still ours, or of one who has lost against our claim.
@@ -265,11 +276,18 @@ impl Volume {
             again: Mutex::default(),
         };
         writership.take_lease(version).await?;
-        if let Err(moved_on) = self.check_head(self.head().await?, base, heads) {
-            writership.release().await?;
-            return Err(moved_on);
+        let head = self.head().await;
+        let taken = match head.and_then(|head| self.check_head(head, base, heads)) {
+            Ok(()) => self.take(&claim, lineage, base, heads).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = taken {
+            // Whoever comes next need not wait for it, then; why this one failed says more than that he must.
+            if let Err(kept) = writership.release().await {
+                tracing::info!(%kept, "the lease runs out by itself");
+            }
+            return Err(error);
         }
-        self.take(&writership, &claim, base, heads).await?;
         // The right is claimed: an error of the trial is none of the claim.
         match writership.try_conditions().await {
             Ok(kept) => writership.conditions = Some(kept),
@@ -299,12 +317,13 @@ impl Volume {
         Ok((latest.owner != owner_text(owner)).then_some(latest.owner))
     }
 
-    /// Puts the claim, and looks whether it is the latest, and whether nothing was published meanwhile that it cuts off: no answer to a put is
-    /// believed alone. Who publishes looks for claims afterwards, and who claims looks for commits: one of the two sees the other.
+    /// Puts the claim, and looks whether it is the latest, and whether nothing was published meanwhile that it cuts off, by the claims that there
+    /// were `before`: no answer to a put is believed alone. Who publishes looks for claims afterwards, and who claims looks for commits:
+    /// one of the two sees the other. If not, the claim is taken away again.
     async fn take(
         &self,
-        writership: &Writership,
         claim: &Claim,
+        before: Lineage,
         base: Option<&Found>,
         heads: &[Tag],
     ) -> Result<(), Error> {
@@ -313,28 +332,40 @@ impl Volume {
             return Err(claims.busy("a writer of the same session"));
         }
         let (listed, held) = futures::try_join!(self.list_commits(), claims.read_lease())?;
-        if listed
-            .lineage
-            .later_than(claims.volume(), &claim.name)
-            .is_some()
-        {
-            // The other put its claim first, or wins by its name. What ours leaves behind cuts nothing off that his admits.
-            return Err(match held {
-                Some((lease, _)) if lease.session != claim.name.session => {
-                    claims.busy(&holder(&lease))
-                }
-                _ => claims.busy("another writer that has just started"),
-            });
-        }
-        let listed = listed.without(&claim.name);
-        let newest = self.newest_from(&listed, None, Stamp(u64::MAX)).await?;
-        if let Err(moved_on) = self.check_head(newest.found, base, heads) {
-            // He may have published it, and forgotten what it holds, while this one was kept from claiming.
-            claims.withdraw(&claim.name).await?;
-            writership.release().await?;
-            return Err(moved_on);
+        let later = listed.lineage.later_than(claims.volume(), &claim.name);
+        // The other put its claim first, or wins by its name.
+        let refused = later.map(|_| match held {
+            Some((lease, _)) if lease.session != claim.name.session => claims.busy(&holder(&lease)),
+            _ => claims.busy("another writer that has just started"),
+        });
+        let refused = match refused {
+            Some(refused) => Err(refused),
+            None => {
+                let unclaimed = listed.with(before);
+                let newest = self.newest_from(&unclaimed, None, Stamp(u64::MAX)).await?;
+                self.check_head(newest.found, base, heads)
+            }
+        };
+        if let Err(refused) = refused {
+            self.withdraw(claim, &refused).await?;
+            return Err(refused);
         }
         Ok(())
+    }
+
+    /// Takes away a claim that must not stand: what was published before it was put may be forgotten where it came from.
+    async fn withdraw(&self, claim: &Claim, why: &Error) -> Result<(), Error> {
+        self.claims
+            .withdraw(&claim.name)
+            .await
+            .inspect_err(|error| {
+                let object = layout::claim(self.info.id, &claim.name);
+                tracing::error!(
+                    %object, %error, %why,
+                    "a claim could not be taken back: it hides snapshots that others have published after @{}; delete this object",
+                    claim.name.base_seq
+                );
+            })
     }
 
     /// Whether `base` is still where the volume stands, asked while the lease is ours. A claim that began before the newest commit
@@ -363,9 +394,11 @@ impl Volume {
 
 /// Whether a lease of another's must be waited for.
 fn keeps_out(held: &Lease, owner: &str, now: Stamp, lineage: &Lineage) -> bool {
-    let superseded = lineage
-        .latest()
-        .is_some_and(|latest| latest.generation > held.generation);
+    // With the same generation it was written over the lease of the one who has claimed since.
+    let superseded = lineage.latest().is_some_and(|latest| {
+        latest.generation > held.generation
+            || (latest.generation == held.generation && latest.session != held.session)
+    });
     held.owner != owner && !superseded && held.expires > now && held.expires <= end(now, LEASE_MAX)
 }
 

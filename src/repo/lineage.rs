@@ -51,22 +51,13 @@ pub(super) enum Unclaimed {
 impl Lineage {
     /// From the keys of a LIST; names that are none are passed over. They are put in order here: the store is not believed.
     pub(super) fn new<'a>(volume: VolumeId, keys: impl IntoIterator<Item = &'a ObjectKey>) -> Self {
-        let keys: BTreeSet<&ObjectKey> = keys.into_iter().collect();
-        let names = keys.into_iter();
-        Self::of(names.filter_map(|key| layout::parse_claim(volume, key)))
-    }
-
-    /// What it would be if one claim had not been made.
-    pub(super) fn without(&self, claim: &ClaimName) -> Self {
-        let others = self.claims.iter().filter(|other| *other != claim);
-        Self::of(others.copied())
-    }
-
-    /// From claims in order.
-    fn of(claims: impl Iterator<Item = ClaimName>) -> Self {
         let mut lineage = Self::default();
         let mut earliest: Option<ClaimName> = None;
-        for name in claims {
+        let keys: BTreeSet<&ObjectKey> = keys.into_iter().collect();
+        for name in keys
+            .into_iter()
+            .filter_map(|key| layout::parse_claim(volume, key))
+        {
             lineage
                 .of_session
                 .entry(name.session)

@@ -25,12 +25,14 @@ use crate::restore::{Error, xattrs};
 const STRETCH: u64 = 1 << 30;
 /// Pieces gathered before they are written.
 const PIECES_AT_ONCE: usize = 16 << 10;
-/// Bytes of neighbouring frames asked for together, encrypted and plain: one ranged GET.
+/// Bytes of neighbouring frames asked for together: one ranged GET.
 const RUN_BYTES: u64 = 4 << 20;
-/// Runs in flight: enough to fill a fast line. Encrypted and plain they are 64 MiB of memory.
+/// The most frames of those: what compresses well is longer than was fetched, a frame up to 1 MiB.
+const RUN_FRAMES: usize = 16;
+/// Runs in flight: enough to fill a fast line. Encrypted and plain they are 64 MiB of memory, and never more than 160.
 const RUNS_AT_ONCE: usize = 8;
-/// Files without contents that are made together.
-const EMPTY_AT_ONCE: usize = 64;
+/// Files that are finished together, with all their xattrs in memory.
+const FINISHED_AT_ONCE: usize = 64;
 
 /// Where contents come from, how far that has come, and whether to go on.
 pub(super) struct Reading<'a> {
@@ -85,12 +87,6 @@ impl Piece {
 
     fn len(&self) -> u64 {
         self.range.end - self.range.start
-    }
-
-    /// Bytes of memory that its frame takes at least, encrypted or plain.
-    fn cost(&self) -> u64 {
-        let plain = u64::from(self.place.at.inner) + self.len();
-        plain.max(self.place.hint.len.into())
     }
 }
 
@@ -203,7 +199,7 @@ pub(super) async fn fill(reading: &Reading<'_>, files: &[Arc<Pending>]) -> Resul
         if pending.pay(LOOKED_UP) {
             empty.push(pending.clone());
         }
-        if empty.len() >= EMPTY_AT_ONCE {
+        if empty.len() >= FINISHED_AT_ONCE {
             finish(reading, std::mem::take(&mut empty)).await?;
         }
     }
@@ -223,19 +219,21 @@ fn piece(file: usize, extent: Extent) -> Option<Piece> {
     }
 }
 
-/// Files that have no contents, or whose last pieces were written before that was known.
+/// Files of which nothing is owed any more.
 async fn finish(reading: &Reading<'_>, files: Vec<Arc<Pending>>) -> Result<(), Error> {
-    let mut jobs = Vec::with_capacity(files.len());
-    for file in files {
-        let xattrs = xattrs(&reading.tree, file.item.id).await?;
-        jobs.push((file, xattrs));
+    for files in files.chunks(FINISHED_AT_ONCE) {
+        let mut jobs = Vec::with_capacity(files.len());
+        for file in files {
+            let xattrs = xattrs(&reading.tree, file.item.id).await?;
+            jobs.push((file.clone(), xattrs));
+        }
+        let finish_all = move || {
+            jobs.into_iter()
+                .for_each(|(file, xattrs)| file.finish(xattrs))
+        };
+        // Only a runtime that is shutting down fails this, and a file that was not finished says so.
+        let _ = tokio::task::spawn_blocking(finish_all).await;
     }
-    let finish_all = move || {
-        jobs.into_iter()
-            .for_each(|(file, xattrs)| file.finish(xattrs))
-    };
-    // Only a runtime that is shutting down fails this, and a file that was not finished says so.
-    let _ = tokio::task::spawn_blocking(finish_all).await;
     Ok(())
 }
 
@@ -286,13 +284,14 @@ async fn write_run(
         let used: u64 = frame.iter().map(Piece::len).sum();
         match &once.plain {
             Ok(plain) => {
-                let has_more = used < plain.len() as u64;
+                // What one batch uses more than once, later ones may too.
+                let is_used_up = used == plain.len() as u64;
                 for piece in frame {
                     let job = jobs.entry(piece.file).or_default();
                     job.pieces.push((piece, plain.clone()));
                 }
                 // The files to come may want the rest of it.
-                if has_more {
+                if !is_used_up {
                     reading.blocks.keep(once).await;
                 }
             }
@@ -304,26 +303,26 @@ async fn write_run(
             }
         }
     }
-    let mut of_files = Vec::with_capacity(jobs.len());
-    for (file, job) in jobs {
-        let file = files[file].clone();
-        let xattrs = xattrs(&reading.tree, file.item.id).await?;
-        of_files.push((file, job, xattrs));
-    }
+    let of_files: Vec<_> = jobs
+        .into_iter()
+        .map(|(file, job)| (files[file].clone(), job))
+        .collect();
     let write_all = move || {
-        let write_one = |(file, job, xattrs): (Arc<Pending>, Job, Xattrs)| {
-            let written = file.write(&job.pieces);
+        let (mut written, mut whole) = (0, Vec::new());
+        for (file, job) in of_files {
+            written += file.write(&job.pieces);
             if file.pay(job.pieces.len() + job.failed) {
-                file.finish(xattrs);
+                whole.push(file);
             }
-            written
-        };
-        of_files.into_iter().map(write_one).sum::<u64>()
+        }
+        (written, whole)
     };
     // As above.
-    let written = tokio::task::spawn_blocking(write_all).await.unwrap_or(0);
+    let (written, whole) = tokio::task::spawn_blocking(write_all)
+        .await
+        .unwrap_or_default();
     reading.written.fetch_add(written, Ordering::Relaxed);
-    Ok(())
+    finish(reading, whole).await
 }
 
 /// What one run holds of one file.
@@ -350,16 +349,20 @@ fn write_piece(file: &File, piece: &Piece, frame: &Bytes) -> io::Result<u64> {
     Ok(piece.len())
 }
 
-/// Pieces by frame, and frames that lie next to each other in runs of at most [`RUN_BYTES`].
+/// Pieces by frame, and frames that lie next to each other in runs of at most [`RUN_BYTES`] and [`RUN_FRAMES`].
 fn runs(mut pieces: Vec<Piece>) -> Vec<Vec<Vec<Piece>>> {
     pieces.sort_by_key(Piece::frame);
     let mut runs: Vec<Vec<Vec<Piece>>> = Vec::new();
     let mut room = 0;
     for frame in pieces.chunk_by(|a, b| a.frame() == b.frame()) {
-        let cost = frame.iter().map(Piece::cost).max().unwrap_or(0);
+        let cost = u64::from(frame[0].place.hint.len);
         let block = |run: &Vec<Vec<Piece>>| run[0][0].place.at.block;
         match runs.last_mut() {
-            Some(run) if cost <= room && block(run) == frame[0].place.at.block => {
+            Some(run)
+                if cost <= room
+                    && run.len() < RUN_FRAMES
+                    && block(run) == frame[0].place.at.block =>
+            {
                 room -= cost;
                 run.push(frame.to_vec());
             }

@@ -138,7 +138,8 @@ pub async fn run(
             work.abandon_best_effort();
         }
         done?;
-        work.target.end().map_err(failed)
+        let all = paths.is_empty() && work.summary.failures.is_empty();
+        work.target.end(all).map_err(failed)
     };
     match done.await {
         Ok(()) => Ok(summary),
@@ -216,6 +217,9 @@ impl Restore<'_> {
 
     async fn carry_out(&mut self, step: Step) -> Result<(), Error> {
         match step {
+            Step::Enter(path) | Step::Make(Item { path, .. }) if trust::is_reserved(&path) => {
+                self.fail(path, "a restore keeps its own mark under this name");
+            }
             Step::Enter(path) => match self.target.make_dir(self.parent(&path), &path) {
                 Ok(dir) => {
                     self.dirs.insert(path, Arc::new(dir));
@@ -294,8 +298,11 @@ impl Restore<'_> {
         contents::fill(&self.reading, &self.pending).await?;
         self.pending_bytes = 0;
         for file in std::mem::take(&mut self.pending) {
-            let outcome = file.outcome();
-            let outcome = outcome.unwrap_or_else(|| Err(io::Error::other("it was not finished")));
+            let outcome = file.outcome().unwrap_or_else(|| {
+                // A thread that panicked, or a runtime that is shutting down.
+                drop(file.abandon());
+                Err(io::Error::other("it was not finished"))
+            });
             self.made(&file.item, file.item.inode.size, outcome);
         }
         for deferred in std::mem::take(&mut self.deferred) {

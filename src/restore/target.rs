@@ -41,7 +41,7 @@ impl Target {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(path)?;
         let root = sys::open(path, libc::O_RDONLY | libc::O_DIRECTORY)?;
-        let trust = Trust::begin(&root)?;
+        let trust = Trust::begin(File::from(root.try_clone()?))?;
         Ok(Self { root, trust })
     }
 
@@ -57,7 +57,7 @@ impl Target {
         let same = there.mode & libc::S_IFMT == libc::S_IFREG
             && there.size == item.inode.size
             && there.mtime == item.inode.mtime;
-        Ok(same && self.trust.covers(&there))
+        Ok(same && self.trust.keeps())
     }
 
     /// Makes directory `path` in `parent`, or opens it where it is there already. The volume's root is the target itself.
@@ -94,11 +94,9 @@ impl Target {
         dir.put_in_place(item, |unfinished| sys::make_link(&at, &dir.fd, unfinished))
     }
 
-    /// Makes all that was written durable, and then takes the mark away.
-    pub(super) fn end(&self) -> io::Result<()> {
-        sys::sync_filesystem(&self.root)?;
-        Trust::end(&self.root)?;
-        sys::sync(&self.root)
+    /// Makes all that was written durable. `all`: everything was to be restored, and was.
+    pub(super) fn end(self, all: bool) -> io::Result<()> {
+        self.trust.end(all)
     }
 }
 

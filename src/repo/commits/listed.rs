@@ -34,9 +34,9 @@ impl Listed {
         }
     }
 
-    /// The same as if `claim` had not been made.
-    pub(in crate::repo) fn without(self, claim: &ClaimName) -> Self {
-        Self::new(self.lineage.without(claim), self.newest)
+    /// The same commits, by other claims.
+    pub(in crate::repo) fn with(self, lineage: Lineage) -> Self {
+        Self::new(lineage, self.newest)
     }
 }
 

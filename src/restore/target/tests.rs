@@ -42,7 +42,7 @@ fn finish(at: &Path, item: &Item, xattrs: Xattrs) -> io::Result<()> {
     let finished = dir.finish_file(item, &file, xattrs).unwrap();
     assert_eq!(std::fs::read(at.join("file")).unwrap(), b"abc");
     assert_eq!(target.holds(&dir, item).unwrap(), finished.is_ok());
-    target.end().unwrap();
+    target.end(true).unwrap();
     assert_eq!(std::fs::read_dir(at).unwrap().count(), 1);
     finished
 }
