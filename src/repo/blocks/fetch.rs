@@ -112,7 +112,7 @@ impl Fetch {
     }
 
     /// `len` bytes from `place` on out of the disk cache, without the rest of the frame: for whoever reads a little here and there.
-    /// `None` if they are not there, or the frame is on its way or in memory whole.
+    /// `None` if they are not there, or the frame is on its way or in memory whole. What does not verify is dropped.
     pub(super) async fn piece(self: &Arc<Self>, place: &Place, len: usize) -> Option<Bytes> {
         let begin = place.at.inner as usize;
         let worth_it =
@@ -127,7 +127,12 @@ impl Fetch {
             let range = stretch.bytes.clone();
             let bytes = fetch.cache.part_of_encrypted(&key, cut_len, range)?;
             let cipher = fetch.keys.pieces(place.at.block)?;
-            cipher.open(place.at.frame, kind_of(&place), &stretch, &bytes)
+            let piece = cipher.open(place.at.frame, kind_of(&place), &stretch, &bytes);
+            if piece.is_none() {
+                // Else every read of it would go by the whole frame from now on.
+                fetch.cache.drop_encrypted(&key);
+            }
+            piece
         });
         read.await.ok().flatten().map(Bytes::from)
     }
