@@ -87,7 +87,7 @@ impl Prefetch {
     /// Returns when all that can be had is in the cache. Dropping it stops what is under way, but for frames that a
     /// reader is waiting for.
     pub(super) async fn run_best_effort(&self, places: Vec<Place>) {
-        let (on_disk, far) = self.look_for(places).await;
+        let (on_disk, far) = look_for(&self.fetch, &self.flights, places).await;
         let far = far.into_iter().filter_map(|place| {
             let object = self.fetch.object(&place).ok()?;
             Some((object, place))
@@ -120,32 +120,34 @@ impl Prefetch {
         }
         while under_way.join_next().await.is_some() {}
     }
+}
 
-    /// Which of `places` are to be had from the disk, and which must be fetched; without those that are in memory or under way.
-    async fn look_for(&self, places: Vec<Place>) -> (Vec<Place>, Vec<Place>) {
-        let cache = self.fetch.cache();
-        let mut wanted: Vec<Place> = places
-            .into_iter()
-            .filter(|place| {
-                let key = self.fetch.key(place);
-                !(cache.plain(&key).is_some()
-                    || cache.page(&key).is_some()
-                    || self.flights.has(&key))
-            })
-            .collect();
-        wanted.dedup_by_key(|place| (place.at.block, place.at.frame));
-        if !cache.has_disk() || wanted.is_empty() {
-            return (Vec::new(), wanted);
-        }
-        let fetch = self.fetch.clone();
-        let looked = tokio::task::spawn_blocking(move || {
-            wanted
-                .into_iter()
-                .partition(|place| fetch.is_on_disk(place))
-        });
-        // Only a runtime that is shutting down fails this.
-        looked.await.unwrap_or_default()
+/// Which of `places` are to be had from the disk, and which must be fetched; without those that are in memory or under way.
+async fn look_for(
+    fetch: &Arc<Fetch>,
+    flights: &Flights,
+    places: Vec<Place>,
+) -> (Vec<Place>, Vec<Place>) {
+    let cache = fetch.cache();
+    let mut wanted: Vec<Place> = places
+        .into_iter()
+        .filter(|place| {
+            let key = fetch.key(place);
+            !(cache.plain(&key).is_some() || cache.page(&key).is_some() || flights.has(&key))
+        })
+        .collect();
+    wanted.dedup_by_key(|place| (place.at.block, place.at.frame));
+    if !cache.has_disk() || wanted.is_empty() {
+        return (Vec::new(), wanted);
     }
+    let fetch = fetch.clone();
+    let looked = tokio::task::spawn_blocking(move || {
+        wanted
+            .into_iter()
+            .partition(|place| fetch.is_on_disk(place))
+    });
+    // Only a runtime that is shutting down fails this.
+    looked.await.unwrap_or_default()
 }
 
 /// One frame alone, from wherever it is nearest.
@@ -156,12 +158,22 @@ fn by_itself(fetch: &Arc<Fetch>, flights: &Flights, place: Place) -> Flight {
     })
 }
 
-/// Does one GET. Its frames are under way from now on, so that a reader who wants one of them waits for this GET
-/// and does not begin another. Readers have them before they go to the disk cache.
+/// Does one GET, of those of its frames that nobody has fetched or begun to fetch while it was waiting for its turn. They are under
+/// way from now on, so that a reader who wants one of them waits for this GET and does not begin another. Readers have them before
+/// they go to the disk cache.
 async fn run_one(fetch: &Arc<Fetch>, flights: &Flights, get: Get) {
-    let begin = get.range.start;
+    let (_, far) = look_for(fetch, flights, get.places).await;
+    // Once more, since looking took a moment.
+    let places = far.into_iter();
+    let places: Vec<Place> = places
+        .filter(|place| !flights.has(&fetch.key(place)))
+        .collect();
+    let Some(range) = span(&places) else {
+        return;
+    };
+    let begin = range.start;
     let whole = {
-        let (fetch, object, range) = (fetch.clone(), get.object, get.range);
+        let (fetch, object) = (fetch.clone(), get.object);
         async move {
             fetch
                 .store()
@@ -172,8 +184,7 @@ async fn run_one(fetch: &Arc<Fetch>, flights: &Flights, get: Get) {
     };
     let whole = whole.boxed().shared();
     let proven = Taken::default();
-    let frames: Vec<Flight> = get
-        .places
+    let frames: Vec<Flight> = places
         .into_iter()
         .map(|place| {
             let (fetch, whole, proven) = (fetch.clone(), whole.clone(), proven.clone());
@@ -195,6 +206,15 @@ async fn run_one(fetch: &Arc<Fetch>, flights: &Flights, get: Get) {
     }
     let proven = std::mem::take(&mut *proven.lock());
     fetch.keep_on_disk(proven).await;
+}
+
+/// From the first byte of all `places` to the last; `None` if there are none.
+fn span(places: &[Place]) -> Option<Range<u64>> {
+    let begin = places.iter().map(|place| place.hint.offset).min()?;
+    let ends = places
+        .iter()
+        .map(|place| place.hint.offset.saturating_add(place.hint.len.into()));
+    Some(begin..ends.max()?)
 }
 
 /// Frames that have been taken out of a GET and proven, to be kept on disk.
