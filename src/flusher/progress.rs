@@ -310,7 +310,6 @@ mod tests {
         progress.status(Stamp(now), 0, 0).lag.as_millis() as u64
     }
 
-    /// It was 0 from the seal until the commit was in the spool, as if there were nothing to lose.
     #[test]
     fn all_that_stands_is_told_with_the_oldest_first() {
         let progress = Progress::new(None);
@@ -326,6 +325,7 @@ mod tests {
         assert_eq!(told(&progress), None);
     }
 
+    /// It was 0 from the seal until the commit was in the spool, as if there were nothing to lose.
     #[test]
     fn the_lag_is_that_of_the_oldest_change_wherever_it_is_on_its_way() {
         let progress = Progress::new(None);

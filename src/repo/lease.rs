@@ -346,26 +346,23 @@ impl Volume {
                 self.check_head(newest.found, base, heads)
             }
         };
-        if let Err(refused) = refused {
-            self.withdraw(claim, &refused).await?;
-            return Err(refused);
+        if refused.is_err() {
+            self.withdraw_best_effort(claim).await;
         }
-        Ok(())
+        refused
     }
 
-    /// Takes away a claim that must not stand: what was published before it was put may be forgotten where it came from.
-    async fn withdraw(&self, claim: &Claim, why: &Error) -> Result<(), Error> {
-        self.claims
-            .withdraw(&claim.name)
-            .await
-            .inspect_err(|error| {
-                let object = layout::claim(self.info.id, &claim.name);
-                tracing::error!(
-                    %object, %error, %why,
-                    "a claim could not be taken back: it hides snapshots that others have published after @{}; delete this object",
-                    claim.name.base_seq
-                );
-            })
+    /// Takes away a claim that must not stand: what was published before it was put may be forgotten where it came from. Where that is
+    /// not allowed, why it must not stand is still what the caller has to hear.
+    async fn withdraw_best_effort(&self, claim: &Claim) {
+        if let Err(error) = self.claims.withdraw(&claim.name).await {
+            let object = layout::claim(self.info.id, &claim.name);
+            tracing::error!(
+                %object, %error,
+                "a claim could not be taken back: it hides what others have published after @{} meanwhile; delete this object",
+                claim.name.base_seq
+            );
+        }
     }
 
     /// Whether `base` is still where the volume stands, asked while the lease is ours. A claim that began before the newest commit
