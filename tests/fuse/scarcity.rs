@@ -27,12 +27,7 @@ pub(crate) fn in_front(world: &World, before: &[&str]) -> Child {
     };
     let child = command.stderr(Stdio::null()).spawn().unwrap();
     let began = std::time::Instant::now();
-    while !world
-        .try_run(["status".as_ref(), source.as_os_str()])
-        .status
-        .success()
-        || !is_mounted(&source)
-    {
+    while !answers(world) {
         assert!(
             began.elapsed() < std::time::Duration::from_secs(180),
             "the mount did not come to be"
@@ -41,12 +36,14 @@ pub(crate) fn in_front(world: &World, before: &[&str]) -> Child {
     child
 }
 
-fn is_mounted(path: &Path) -> bool {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    let path = path.to_str().unwrap();
-    mounts
-        .lines()
-        .any(|line| line.split(' ').nth(1) == Some(path))
+/// Whether the live mount can be asked for things. The kernel has it a moment earlier.
+fn answers(world: &World) -> bool {
+    let source = world.source();
+    let told = world.try_run(["status".as_ref(), source.as_os_str(), "--json".as_ref()]);
+    told.status.success() && {
+        let status: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+        status["mounted"] == true
+    }
 }
 
 /// Whether a program is there that the test needs.
