@@ -1,6 +1,7 @@
 //! What the newest commit's tree knows, read in pieces that are as large as neighbours are likely to be wanted.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::format::entry::{Inode, NameEntry};
 use crate::id::FileId;
@@ -11,7 +12,7 @@ use crate::repo::tree::{Pages, Tree};
 /// Names read from the tree at once.
 const NAMES_AT_ONCE: usize = 1024;
 /// Inodes read from the tree at once: numbers are handed out in ranges per directory, so the next ones are wanted next.
-const INODES_AT_ONCE: usize = 64;
+const INODES_AT_ONCE: usize = 128;
 
 /// The names that the tree has for one directory, in byte order.
 pub(super) struct KnownNames<'a, P> {
@@ -77,7 +78,8 @@ impl<'a, P: Pages + Clone> KnownNames<'a, P> {
 /// Inodes of the tree, with a window around the last one asked for.
 #[derive(Default)]
 pub(super) struct KnownInodes {
-    window: BTreeMap<FileId, Inode>,
+    /// In order of number.
+    window: Vec<(FileId, Arc<Inode>)>,
     /// First and last number that the window tells of, whether they exist or not.
     span: Option<(FileId, FileId)>,
 }
@@ -89,14 +91,15 @@ impl KnownInodes {
         tree: &Tree<P>,
         waiting: Waiting<'_>,
         id: FileId,
-    ) -> Result<Option<Inode>, Error> {
+    ) -> Result<Option<Arc<Inode>>, Error> {
         let covered = self
             .span
             .is_some_and(|(first, last)| first <= id && id <= last);
         if !covered {
             self.read(tree, waiting, id)?;
         }
-        Ok(self.window.get(&id).cloned())
+        let found = self.window.binary_search_by_key(&id, |(id, _)| *id);
+        Ok(found.ok().map(|index| Arc::clone(&self.window[index].1)))
     }
 
     fn read<P: Pages + Clone>(
@@ -113,7 +116,8 @@ impl KnownInodes {
             _ => FileId(u64::MAX),
         };
         self.span = Some((id, last));
-        self.window = inodes.into_iter().collect();
+        let shared = |(id, inode)| (id, Arc::new(inode));
+        self.window = inodes.into_iter().map(shared).collect();
         Ok(())
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! It only ever says "this is what the source holds now": under the same locks and guards as a user's request, after
 //! looking again. So it can run beside live changes and beside incomplete commits, and saying a thing twice does no harm.
-//! `compare` decides (pure), `known` reads the tree (and `waiting` waits for it), `scan` walks and marks, `pay` looks at single names
-//! again. The flusher does the rest. Started by the daemon on a thread of its own.
+//! `compare` decides (pure), `known` reads the tree (and `waiting` waits for it), `walk` hands directories out to threads, `scan` looks
+//! at each and marks, `pay` looks at single names again. The flusher does the rest. Started by the daemon on a thread of its own.
 
 mod compare;
 
@@ -13,6 +13,8 @@ mod waiting;
 mod known;
 
 mod scan;
+
+mod walk;
 
 mod pay;
 
@@ -35,8 +37,8 @@ use crate::repo::tree::{Pages, Tree};
 use crate::source::{Handle, Source};
 
 pub use pay::pay_names;
-pub use scan::run;
 pub use waiting::Waiting;
+pub use walk::run;
 
 /// Inodes asked for at once when numbers are taken from a tree.
 const INODES_AT_ONCE: usize = 4096;
@@ -141,6 +143,16 @@ pub struct Summary {
     pub marked: u64,
     /// What could not be looked at, and why: it stays in snapshots as it last was. At most [`UNREADABLE_MAX`].
     pub unreadable: Vec<(RepoPath, String)>,
+}
+
+impl Summary {
+    /// What another thread of the same scan found.
+    fn add(&mut self, other: Self) {
+        self.scanned += other.scanned;
+        self.marked += other.marked;
+        self.unreadable.extend(other.unreadable);
+        self.unreadable.truncate(UNREADABLE_MAX);
+    }
 }
 
 /// Unreadable entries that are remembered by name; the log has all.

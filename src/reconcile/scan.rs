@@ -1,12 +1,11 @@
-//! The walk: directory by directory, names and inodes of the source beside those of the tree. A name that differs is looked
-//! up again under its directory's lock; what an inode holds needs no lock to be doubted. Memory grows with the directories
-//! still to be visited, not with the files.
+//! What a scan does with a directory: its names and inodes beside those of the tree. A name that differs is looked up again under its
+//! directory's lock; what an inode holds needs no lock to be doubted. `walk` hands the directories out to several threads, each of
+//! which is a [`Scan`].
 //!
 //! Why nothing is missed while programs go on: whatever a program changes it says itself, in its own epoch. What it moves to
 //! where the walk has been already is remembered and looked at in the end. And what the walk says under a directory's lock
 //! is true at that moment, so it is never older than what a program has said before.
 
-use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +19,7 @@ use crate::path::RepoPath;
 use crate::reconcile::compare::{self, Verdict};
 use crate::reconcile::known::{KnownInodes, KnownNames};
 use crate::reconcile::waiting::Waiting;
+use crate::reconcile::walk::Walk;
 use crate::reconcile::{Error, Parts, Progress, Summary, Trust, UNREADABLE_MAX};
 use crate::repo::tree::Pages;
 use crate::source::{Node, Stat};
@@ -32,62 +32,50 @@ const STRETCHES_MAX: usize = 4096;
 /// Between looks at an epoch that holds enough, until it is sealed.
 const CROWDED_PAUSE: Duration = Duration::from_millis(100);
 
-/// Scans the whole source and marks what differs. The caller holds back commits (but incomplete ones) until it returns; on
-/// an error it must not let them go. Blocks on the source and on the tree: to be called on a thread of its own, outside of
-/// the runtime.
-pub fn run<P: Pages + Clone>(
-    parts: &Parts<P>,
-    progress: &Progress,
-    stop: &AtomicBool,
-) -> Result<Summary, Error> {
-    let mut scan = Scan {
-        parts,
-        progress,
-        stop,
-        inodes: KnownInodes::default(),
-        pending: Vec::new(),
-        visited: HashSet::new(),
-        summary: Summary::default(),
-    };
-    parts.epochs.watch_moves();
-    let root = parts.source.root();
-    let stat = parts.source.stat(&root)?;
-    scan.inode(&root, &stat)?;
-    scan.pending.push((root, RepoPath::root()));
-    scan.walk()?;
-    // What was moved while it was being scanned may have left a place not yet visited for one that had been.
-    while let Some(moved) = parts.epochs.take_moved(true) {
-        for node in moved {
-            scan.moved(node)?;
-        }
-        scan.walk()?;
-    }
-    Ok(scan.summary)
-}
-
-struct Scan<'a, P> {
+/// One thread of a scan.
+pub(super) struct Scan<'a, P> {
     parts: &'a Parts<P>,
+    walk: &'a Walk,
     progress: &'a Progress,
     stop: &'a AtomicBool,
     inodes: KnownInodes,
-    /// Directories to visit, the next one last: depth first, so that no more wait than one path has neighbours.
-    pending: Vec<(Node, RepoPath)>,
-    visited: HashSet<FileId>,
     summary: Summary,
 }
 
 impl<'a, P: Pages + Clone> Scan<'a, P> {
-    fn walk(&mut self) -> Result<(), Error> {
-        while let Some((dir, path)) = self.pending.pop() {
-            if self.visited.insert(dir.id) {
-                self.directory(&dir, &path)?;
-            }
+    /// One that has seen nothing yet.
+    pub(super) fn new(
+        parts: &'a Parts<P>,
+        walk: &'a Walk,
+        progress: &'a Progress,
+        stop: &'a AtomicBool,
+    ) -> Self {
+        Self {
+            parts,
+            walk,
+            progress,
+            stop,
+            inodes: KnownInodes::default(),
+            summary: Summary::default(),
         }
+    }
+
+    /// What it has found so far.
+    pub(super) fn into_summary(self) -> Summary {
+        self.summary
+    }
+
+    /// The inode of the source's root, and all below it later.
+    pub(super) fn root(&mut self) -> Result<(), Error> {
+        let root = self.parts.source.root();
+        let stat = self.parts.source.stat(&root)?;
+        self.inode(&root, &stat)?;
+        self.walk.visit_later(root, RepoPath::root());
         Ok(())
     }
 
     /// An inode that a user moved or linked meanwhile.
-    fn moved(&mut self, node: Node) -> Result<(), Error> {
+    pub(super) fn moved(&mut self, node: Node) -> Result<(), Error> {
         let stat = match self.parts.source.stat(&node) {
             Ok(stat) => stat,
             Err(error) if self.parts.source.may_be_elsewhere(&node) => {
@@ -98,13 +86,13 @@ impl<'a, P: Pages + Clone> Scan<'a, P> {
         };
         self.inode(&node, &stat)?;
         if stat.kind == Kind::Dir {
-            self.pending.push((node, RepoPath::root()));
+            self.walk.visit_later(node, RepoPath::root());
         }
         Ok(())
     }
 
     /// Compares a directory's names with the tree's, both in byte order.
-    fn directory(&mut self, dir: &Node, path: &RepoPath) -> Result<(), Error> {
+    pub(super) fn directory(&mut self, dir: &Node, path: &RepoPath) -> Result<(), Error> {
         failpoint::reach(Point::Scan);
         let mut names = match self.parts.source.read_dir(dir) {
             Ok(names) => names,
@@ -178,7 +166,7 @@ impl<'a, P: Pages + Clone> Scan<'a, P> {
     ) -> Result<(), Error> {
         let inodes = [parent];
         // What the tree says of the inode is read without the lock: that may have to wait for the store.
-        let mut ready: Option<(FileId, Option<Inode>)> = None;
+        let mut ready: Option<(FileId, Option<Arc<Inode>>)> = None;
         loop {
             let mut guard = self.parts.epochs.change(&inodes)?;
             let found = self.parts.source.lookup_in_passing(parent.node(), name);
@@ -212,7 +200,7 @@ impl<'a, P: Pages + Clone> Scan<'a, P> {
                 // The epoch may believe that a request made this name. Its removal must not pass without a trace.
                 guard.known_name(parent, name);
             }
-            self.contents(&mut guard, &node, &stat, old.as_ref());
+            self.contents(&mut guard, &node, &stat, old.as_deref());
             guard.seen(&node);
             drop(guard);
             self.marked();
@@ -221,20 +209,20 @@ impl<'a, P: Pages + Clone> Scan<'a, P> {
         }
     }
 
-    fn visit_later(&mut self, node: Node, stat: &Stat, path: &RepoPath, name: &[u8]) {
-        if stat.kind == Kind::Dir && !self.visited.contains(&node.id) {
-            self.pending.push((node, path.join(name)));
+    fn visit_later(&self, node: Node, stat: &Stat, path: &RepoPath, name: &[u8]) {
+        if stat.kind == Kind::Dir {
+            self.walk.visit_later(node, path.join(name));
         }
     }
 
     /// An inode under a name that both agree on, or that a request has told of.
     fn inode(&mut self, node: &Node, stat: &Stat) -> Result<(), Error> {
         let old = self.old(node.id)?;
-        let differs = self.verdict(old.as_ref(), node, stat) != Verdict::Same;
+        let differs = self.verdict(old.as_deref(), node, stat) != Verdict::Same;
         // No lock, only a place in the open epoch: what changes from now on is marked by who changes it.
         let mut guard = self.parts.epochs.change(&[])?;
         if differs {
-            self.contents(&mut guard, node, stat, old.as_ref());
+            self.contents(&mut guard, node, stat, old.as_deref());
         }
         guard.seen(node);
         drop(guard);
@@ -290,7 +278,7 @@ impl<'a, P: Pages + Clone> Scan<'a, P> {
         })
     }
 
-    fn old(&mut self, id: FileId) -> Result<Option<Inode>, Error> {
+    fn old(&mut self, id: FileId) -> Result<Option<Arc<Inode>>, Error> {
         match &self.parts.tree {
             Some(tree) => {
                 let waiting = self.waiting();
