@@ -184,11 +184,10 @@ impl Filesystem for Snapshot {
         let (fs, cursor) = (self.fs.clone(), self.cursor(handle));
         let (id, len) = (FileId(ino.0), size as usize);
         self.bridge.answer(reply, move |reply| async move {
-            if let Some(cursor) = cursor {
+            let ahead = cursor.and_then(|cursor| cursor.lock().advance(offset, len as u64));
+            if let Some(ahead) = ahead {
                 let fs = fs.clone();
-                tokio::spawn(
-                    async move { fs.read_ahead_best_effort(id, &cursor, offset, len).await },
-                );
+                tokio::spawn(async move { fs.fetch_best_effort(id, ahead).await });
             }
             match fs.read(id, offset, len).await {
                 Ok(bytes) => reply.data(&bytes),

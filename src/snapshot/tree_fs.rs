@@ -175,18 +175,9 @@ impl TreeFs {
         Ok(out.freeze())
     }
 
-    /// Notes a read and, for a sequential reader, fetches what comes next into the cache. Best effort: whatever
-    /// fails here fails again, with its error, in the read itself.
-    pub async fn read_ahead_best_effort(
-        &self,
-        id: FileId,
-        cursor: &Mutex<Cursor>,
-        offset: u64,
-        len: usize,
-    ) {
-        let Some(ahead) = cursor.lock().advance(offset, len as u64) else {
-            return;
-        };
+    /// Fetches what a sequential reader will want ([`Cursor::advance`]) into the cache. Best effort: whatever fails here
+    /// fails again, with its error, in the read itself.
+    pub async fn fetch_best_effort(&self, id: FileId, ahead: Range<u64>) {
         let Ok(inode) = self.inode(id).await else {
             return;
         };
@@ -224,7 +215,7 @@ impl TreeFs {
 impl Cursor {
     /// Takes note of a read and says which range is worth fetching now, if any. The first read of a file says nothing yet: most that
     /// read the beginning of one do not read on, and a random read is to cost no more than itself.
-    fn advance(&mut self, offset: u64, len: u64) -> Option<Range<u64>> {
+    pub fn advance(&mut self, offset: u64, len: u64) -> Option<Range<u64>> {
         let end = offset.saturating_add(len);
         let sequential = self.next > 0
             && offset <= self.next.saturating_add(DISORDER)

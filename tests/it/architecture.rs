@@ -19,7 +19,15 @@ struct Layer {
 const LAYERS: &[Layer] = &[
     Layer {
         // Vocabulary. An id is made of random bytes, which enter through crypto's one door.
-        modules: &["id", "path", "clock", "metrics", "sys", "failpoint"],
+        modules: &[
+            "id",
+            "path",
+            "clock",
+            "metrics",
+            "sys",
+            "failpoint",
+            "blocking",
+        ],
         // The kernel's times become ours where its structures are read.
         within: &[("sys", "clock"), ("failpoint", "sys")],
     },

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::blocking;
 use crate::cache::{Cache, FrameKey};
 use crate::crypto::VolumeKeys;
 use crate::crypto::pieces::{self, Stretch};
@@ -122,7 +123,7 @@ impl Fetch {
         }
         let stretch = Stretch::of(place.hint.len, begin..begin.checked_add(len)?)?;
         let (fetch, place) = (self.clone(), place.clone());
-        let read = tokio::task::spawn_blocking(move || {
+        let read = blocking::run(move || {
             let (key, cut_len) = (fetch.key(&place), pieces::cut_len(place.hint.len));
             let range = stretch.bytes.clone();
             let bytes = fetch.cache.part_of_encrypted(&key, cut_len, range)?;
@@ -134,7 +135,7 @@ impl Fetch {
             }
             piece
         });
-        read.await.ok().flatten().map(Bytes::from)
+        read.await.flatten().map(Bytes::from)
     }
 
     /// The plaintext of the frame, from wherever it is nearest.
@@ -170,8 +171,8 @@ impl Fetch {
             return None;
         }
         let (fetch, place) = (self.clone(), place.clone());
-        let read = tokio::task::spawn_blocking(move || fetch.look_on_disk(&place, kind));
-        read.await.ok().flatten()
+        let read = blocking::run(move || fetch.look_on_disk(&place, kind));
+        read.await.flatten()
     }
 
     /// The same on this thread.
@@ -309,7 +310,7 @@ impl Fetch {
             return;
         }
         let fetch = self.clone();
-        let put = tokio::task::spawn_blocking(move || {
+        let put = blocking::run(move || {
             for frame in frames {
                 fetch.put_on_disk(&frame);
             }
