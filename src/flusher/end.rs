@@ -69,9 +69,12 @@ impl Flow {
         }
         self.progress.stop("the mount is being stopped", false);
         let folds = self.epochs.counters().folds;
-        let status = self
-            .progress
-            .status(self.clock.now(), self.spool.used_bytes(), folds);
+        let status = self.progress.status(
+            self.clock.now(),
+            self.epochs.open_size(),
+            self.spool.used_bytes(),
+            folds,
+        );
         let stopped = Stopped {
             published: published && captured,
             captured,

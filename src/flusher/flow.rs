@@ -210,6 +210,7 @@ impl Flow {
     ) -> Result<Self, Error> {
         let keys = parts.volume.keys().clone();
         let now = parts.clock.now();
+        progress.open(parts.epochs.open_size(), now);
         let follows = parts.base.as_ref().map(follows);
         let (id, era) = (parts.writership.session(), parts.writership.era());
         let session = Session::new(id, era, keys.key_epoch(), follows, now);

@@ -118,7 +118,8 @@ impl Handle {
     pub fn status(&self) -> Status {
         let now = self.clock.now();
         let folds = self.epochs.counters().folds;
-        self.progress.status(now, self.spool.used_bytes(), folds)
+        let (open, spool) = (self.epochs.open_size(), self.spool.used_bytes());
+        self.progress.status(now, open, spool, folds)
     }
 
     async fn publish(&self, label: String) -> Result<Option<CommitMark>, Error> {

@@ -156,16 +156,25 @@ impl Progress {
     }
 
     /// All numbers as of `now`; those that others keep are passed in.
-    pub(crate) fn status(&self, now: Stamp, spool_bytes: u64, folds: u64) -> Status {
+    pub(crate) fn status(
+        &self,
+        now: Stamp,
+        open: ChangeSize,
+        spool_bytes: u64,
+        folds: u64,
+    ) -> Status {
         let inner = self.inner.lock();
         let waiting = inner.waiting.front().map(|&(_, wall)| wall);
-        let oldest = [waiting, inner.sealed_since, inner.open_since];
+        // What has been sealed since the flow last looked is not open any more.
+        let open_since = inner.open_since.filter(|_| !open.is_empty());
+        let oldest = [waiting, inner.sealed_since, open_since];
         let oldest = oldest.into_iter().flatten().min();
         let publishing = [Who::Flow, Who::Uploader].map(|who| &inner.errors[who as usize]);
         Status {
             lag: oldest.map_or(Duration::ZERO, |at| {
                 Duration::from_millis(now.0.saturating_sub(at.0))
             }),
+            open,
             spool_bytes,
             folds,
             spool_commits: inner.waiting.len(),
@@ -185,11 +194,10 @@ impl Progress {
         self.inner.lock().status.phase = phase;
     }
 
-    /// What the open epoch holds now.
+    /// What the open epoch holds at `now`, which is when its first change was seen if there had been none before.
     pub(crate) fn open(&self, size: ChangeSize, now: Stamp) {
         let mut inner = self.inner.lock();
-        inner.status.open = size;
-        inner.open_since = match size == ChangeSize::default() {
+        inner.open_since = match size.is_empty() {
             true => None,
             false => inner.open_since.or(Some(now)),
         };
@@ -307,7 +315,7 @@ mod tests {
     };
 
     fn lag(progress: &Progress, now: u64) -> u64 {
-        progress.status(Stamp(now), 0, 0).lag.as_millis() as u64
+        progress.status(Stamp(now), CHANGED, 0, 0).lag.as_millis() as u64
     }
 
     #[test]
@@ -315,7 +323,7 @@ mod tests {
         let progress = Progress::new(None);
         progress.failed(Who::Uploader, "the store is away".to_owned(), Stamp(1000));
         progress.failed(Who::Flow, "the disk is full".to_owned(), Stamp(2000));
-        let told = |progress: &Progress| progress.status(Stamp(3000), 0, 0).last_error;
+        let told = |progress: &Progress| progress.status(Stamp(3000), CHANGED, 0, 0).last_error;
         let both = "the store is away; also: the disk is full".to_owned();
         assert_eq!(told(&progress), Some((both, Stamp(1000))));
         progress.succeeded(Who::Uploader);
