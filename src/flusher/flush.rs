@@ -111,6 +111,9 @@ impl Flow {
         if let Some(sealed) = &sealed {
             self.owe_created(&captured, sealed.epoch());
         }
+        let forgetting = Arc::clone(&self.forgetting);
+        // Beside all that follows: it is a disk that is waited for.
+        let noted = std::thread::spawn(move || forgetting.make_durable_best_effort());
         self.add_root(&mut captured)?;
 
         let parent = self.parent();
@@ -131,6 +134,7 @@ impl Flow {
         let plans = self.plans(inodes, alive);
         let (packed, laid) = self.contents(&parent, sealed.as_ref(), plans)?;
         let written = self.write_commit(&parent, outcome, &packed, &laid, wall, label)?;
+        noted.join().map_err(|_| Error::StageLost("journal"))?;
         self.make_captured(sealed, &captured.postponed, packed, written, since)?;
         let readable = captured.readable.iter();
         readable.for_each(|&id| self.progress.forgive(id));

@@ -39,6 +39,13 @@ impl Forgetting {
         let _latched = self.journal.record(id, WHOLE_FILE, epoch);
     }
 
+    /// Returns when the journal has on its disk what was recorded before. A commit must not be found after a power cut without the records
+    /// of what it holds: a file that came back with its new times and old bytes would look just like the commit. A journal that
+    /// fails has said so to fsync and status, and no commit waits for it.
+    pub(crate) fn make_durable_best_effort(&self) {
+        let _latched = self.journal.sync();
+    }
+
     /// A file is left out of commits, or held back as it was: what is forgotten of it is in none of them.
     pub(crate) fn left_out(&self) {
         if let Err(error) = self.journal.take_cover_back() {

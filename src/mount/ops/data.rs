@@ -177,15 +177,18 @@ impl Ops {
     }
 
     fn make_durable(&self, open: &OpenFile, durable: Durable) -> io::Result<()> {
-        match durable {
-            Durable::Later => return Ok(()),
-            Durable::Data => open.file.sync_data()?,
-            Durable::All => open.file.sync_all()?,
+        if durable == Durable::Later {
+            return Ok(());
         }
+        // First: bytes may be on the disk without their times, and then nothing but the journal tells.
         if self.journal.owes(open.inode.id()) {
             self.journal.sync()?;
         }
-        Ok(())
+        match durable {
+            Durable::Later => Ok(()),
+            Durable::Data => open.file.sync_data(),
+            Durable::All => open.file.sync_all(),
+        }
     }
 
     /// fallocate(2) with its `FALLOC_FL_*` flags.
