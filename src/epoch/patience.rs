@@ -29,10 +29,12 @@ pub(super) struct Patience {
 impl Patience {
     /// Begins to wait.
     pub(super) fn begin(epochs: &Epochs) -> Self {
+        // Before the clock: what is taken in between counts as moving later.
+        let taken = epochs.tally.taken.load(Ordering::Relaxed);
         let now = Instant::now();
         Self {
             began: now,
-            taken: epochs.tally.taken.load(Ordering::Relaxed),
+            taken,
             moved: now,
         }
     }
@@ -44,11 +46,14 @@ impl Patience {
 
     /// Whether waiting on could be waiting for the store.
     pub(super) fn is_spent(&mut self, epochs: &Epochs) -> bool {
+        // The clock first: a writer that was kept from running here has not seen the flusher stand still meanwhile.
+        let now = Instant::now();
         let taken = epochs.tally.taken.load(Ordering::Relaxed);
         if taken != self.taken {
             self.taken = taken;
             self.moved = Instant::now();
         }
-        self.moved.elapsed() >= STALLED_AFTER || self.began.elapsed() >= OWN_PAGES_WAIT_MAX
+        let still = now.saturating_duration_since(self.moved);
+        still >= STALLED_AFTER || now - self.began >= OWN_PAGES_WAIT_MAX
     }
 }

@@ -331,6 +331,8 @@ impl Uploader {
             self.ahead.remove(&object.key);
         }
         self.volume.note_published_best_effort(name, tag);
+        // Whoever is told that it is published must not read of the failure before it.
+        self.to.progress.succeeded(Who::Uploader);
         self.to.progress.published(CommitMark {
             name,
             tag,

@@ -2,9 +2,9 @@
 //! by itself; and what must not happen when the repository is back and somebody else has been there.
 
 use std::fs;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::ending::kill;
 use crate::processes::{must_exit, newest, run};
 use crate::s3_server::{Fault, Rule, S3Server};
 use crate::world::{World, can_mount, when_unused};
@@ -180,13 +180,7 @@ fn killed_without_its_repository_and_mounted_again_without_it_loses_nothing() {
     let source = world.source();
     world.mount(&[]);
     fs::write(source.join("old"), "before it was killed").unwrap();
-    let pid = status(&world)["pid"].as_u64().unwrap().to_string();
-    let killed = Command::new("kill").args(["-KILL", &pid]).status();
-    assert!(killed.unwrap().success());
-    let begun = Instant::now();
-    while fs::metadata(&source).is_ok() {
-        assert!(begun.elapsed() < NEVER, "it did not die");
-    }
+    kill(&world);
     world.mount(&[]);
     assert_eq!(
         fs::read_to_string(source.join("old")).unwrap(),

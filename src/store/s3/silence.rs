@@ -88,14 +88,16 @@ impl Activity {
     /// Returns when nothing has moved for `limit`.
     pub(super) async fn silent(&self, limit: Duration) -> Silence {
         loop {
+            // Looked at once: what is held back is not silent, however long this thread takes from here on.
+            let now = Instant::now();
             let until = {
                 let state = self.state.lock();
                 match state.held {
-                    true => Instant::now() + limit,
+                    true => now + limit,
                     false => state.last + limit,
                 }
             };
-            if until <= Instant::now() {
+            if until <= now {
                 return Silence(limit);
             }
             tokio::time::sleep_until(until).await;

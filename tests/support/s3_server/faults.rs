@@ -22,7 +22,7 @@ pub(crate) enum Fault {
     Status(u16, &'static str),
     /// This answer instead of the effect: status, headers, body.
     Answer(u16, &'static [(&'static str, &'static str)], &'static str),
-    /// No answer until [`super::S3Server::heal`]; then it goes on as if nothing had been.
+    /// It is taken in whole, and there is no answer until [`super::S3Server::heal`]; then it goes on as if nothing had been.
     Hang,
     /// All is well, only later by so much: the way to a store that is far away, however much one request moves.
     Late(Duration),
@@ -107,6 +107,8 @@ struct State {
     /// Bytes in the bodies of answers.
     answered: u64,
     struck: u64,
+    /// Requests that hang, or did, and are here whole.
+    held: u64,
 }
 
 impl Faults {
@@ -134,6 +136,10 @@ impl Faults {
 
     pub(super) fn struck(&self) -> u64 {
         self.state.lock().struck
+    }
+
+    pub(super) fn held(&self) -> u64 {
+        self.state.lock().held
     }
 
     fn next(&self, request: &Request<Incoming>) -> Option<Fault> {
@@ -177,28 +183,31 @@ impl Front {
     async fn answer(self, request: Request<Incoming>) -> Result<HttpResponse, HttpError> {
         let mut healed = self.faults.healed.subscribe();
         let fault = self.faults.next(&request);
+        let mut request = request.map(Body::from);
         match fault {
             Some(Fault::Status(status, code)) => {
-                take_in(request).await;
+                take_in(request).await?;
                 return Ok(refusal(status, code));
             }
             Some(Fault::Answer(status, headers, body)) => {
-                take_in(request).await;
+                take_in(request).await?;
                 return Ok(answer(status, headers, body.to_owned()));
             }
             Some(Fault::Close) => return Err(closed()),
             Some(Fault::Pretend) => {
-                take_in(request).await;
+                take_in(request).await?;
                 return Ok(HttpResponse::new(Body::empty()));
             }
             Some(Fault::Hang) => {
+                request = take_in(request).await?;
+                self.faults.state.lock().held += 1;
                 let _ = healed.changed().await;
             }
             Some(Fault::Late(by)) => tokio::time::sleep(by).await,
             _ => {}
         }
         let is_get = request.method() == Method::GET;
-        let answer = self.inner.call(request.map(Body::from)).await?;
+        let answer = self.inner.call(request).await?;
         if is_get {
             self.faults.state.lock().answered += stated_len(&answer);
         }
@@ -220,10 +229,12 @@ impl hyper::service::Service<Request<Incoming>> for Front {
     }
 }
 
-/// Takes the request's body, as servers do before they answer: the connection would be reset under a client that is still sending.
-async fn take_in(request: Request<Incoming>) {
-    // A client that breaks off gets no answer anyway.
-    let _: Result<BytesMut, _> = Body::from(request.into_body()).try_collect().await;
+/// The request with its whole body, as servers take it before they answer: the connection would be reset under a client that is still
+/// sending. Fails when the client breaks off, which gets no answer anyway.
+async fn take_in(request: Request<Body>) -> Result<Request<Body>, HttpError> {
+    let (head, body) = request.into_parts();
+    let bytes: BytesMut = body.try_collect().await.map_err(HttpError::new)?;
+    Ok(Request::from_parts(head, Body::from(bytes.freeze())))
 }
 
 /// How long an answer's body is, by what it says; none where it says nothing, as in lists.

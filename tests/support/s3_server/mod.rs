@@ -171,6 +171,11 @@ impl S3Server {
         self.faults.struck()
     }
 
+    /// How many requests it has taken in whole and not answered until it was healed.
+    pub(crate) fn held(&self) -> u64 {
+        self.faults.held()
+    }
+
     /// From now on it ignores the conditions of writes, as many servers do.
     pub(crate) fn ignore_conditions(&self) {
         self.buckets.ignore_conditions();
