@@ -5,6 +5,7 @@
 //! loop thread does), and [`run`] then does the work there and then.
 
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 thread_local! {
     static MAY_WAIT: Cell<bool> = const { Cell::new(false) };
@@ -26,10 +27,10 @@ pub fn where_waiting_is_fine<T>(drive: impl FnOnce() -> T) -> T {
 }
 
 /// What comes out of `work`: done on this thread where it may wait, else on one of the runtime's threads for such. `None` if it
-/// panicked there, or the runtime has ended.
+/// panicked, or the runtime has ended.
 pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     match MAY_WAIT.get() {
-        true => Some(work()),
+        true => catch_unwind(AssertUnwindSafe(work)).ok(),
         false => tokio::task::spawn_blocking(work).await.ok(),
     }
 }
@@ -49,6 +50,8 @@ mod tests {
         assert!(elsewhere.is_some_and(|id| id != here));
         let at_once = where_waiting_is_fine(|| run(|| thread::current().id()).now_or_never());
         assert_eq!(at_once, Some(Some(here)));
+        let panicked = where_waiting_is_fine(|| run(|| panic!("a bug")).now_or_never());
+        assert_eq!(panicked, Some(None::<()>));
         let after = run(|| thread::current().id()).await;
         assert!(after.is_some_and(|id| id != here));
     }

@@ -111,9 +111,8 @@ impl Flow {
         if let Some(sealed) = &sealed {
             self.owe_created(&captured, sealed.epoch());
         }
-        let forgetting = Arc::clone(&self.forgetting);
-        // Beside all that follows: it is a disk that is waited for.
-        let noted = std::thread::spawn(move || forgetting.make_durable_best_effort());
+        // Beside all that follows.
+        let noted = self.forgetting.make_durable();
         self.add_root(&mut captured)?;
 
         let parent = self.parent();
@@ -134,7 +133,7 @@ impl Flow {
         let plans = self.plans(inodes, alive);
         let (packed, laid) = self.contents(&parent, sealed.as_ref(), plans)?;
         let written = self.write_commit(&parent, outcome, &packed, &laid, wall, label)?;
-        noted.join().map_err(|_| Error::StageLost("journal"))?;
+        noted.wait()?;
         self.make_captured(sealed, &captured.postponed, packed, written, since)?;
         let readable = captured.readable.iter();
         readable.for_each(|&id| self.progress.forgive(id));
@@ -173,6 +172,9 @@ impl Flow {
         for touched in made.filter(has_data) {
             self.forgetting.owe(touched.node.id, epoch);
         }
+        // What no commit could hold so far may have been made in an earlier one.
+        let readable = captured.readable.iter();
+        readable.for_each(|&id| self.forgetting.owe(id, epoch));
     }
 
     /// The newest captured commit's tree; an empty one for a new volume.

@@ -4,10 +4,12 @@
 //! order, so two numbers say it all.
 
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
 
 use crate::failpoint::{self, Point};
+use crate::flusher::Error;
 use crate::id::{EpochNo, FileId, Seq};
 use crate::journal::{Journal, WHOLE_FILE};
 
@@ -15,6 +17,24 @@ use crate::journal::{Journal, WHOLE_FILE};
 pub(crate) struct Forgetting {
     journal: Arc<Journal>,
     upto: Mutex<Upto>,
+}
+
+/// Records on their way to the journal's disk. Whoever drops this waits for them as well.
+pub(crate) struct Noting(Option<JoinHandle<()>>);
+
+impl Noting {
+    /// Returns when they are there.
+    pub(crate) fn wait(mut self) -> Result<(), Error> {
+        let joined = self.0.take().map_or(Ok(()), JoinHandle::join);
+        joined.map_err(|_| Error::StageLost("journal"))
+    }
+}
+
+impl Drop for Noting {
+    fn drop(&mut self) {
+        // A panic has been said aloud where it was.
+        drop(self.0.take().map(JoinHandle::join));
+    }
 }
 
 #[derive(Default)]
@@ -39,11 +59,19 @@ impl Forgetting {
         let _latched = self.journal.record(id, WHOLE_FILE, epoch);
     }
 
-    /// Returns when the journal has on its disk what was recorded before. A commit must not be found after a power cut without the records
+    /// Begins to bring to the journal's disk what was recorded before. A commit must not be found after a power cut without the records
     /// of what it holds: a file that came back with its new times and old bytes would look just like the commit. A journal that
-    /// fails has said so to fsync and status, and no commit waits for it.
-    pub(crate) fn make_durable_best_effort(&self) {
-        let _latched = self.journal.sync();
+    /// fails has said so, and no commit waits for it.
+    pub(crate) fn make_durable(&self) -> Noting {
+        let journal = Arc::clone(&self.journal);
+        let sync = move || drop(journal.sync());
+        let spawned = thread::Builder::new()
+            .name("journal-sync".into())
+            .spawn(sync.clone());
+        if spawned.is_err() {
+            sync();
+        }
+        Noting(spawned.ok())
     }
 
     /// A file is left out of commits, or held back as it was: what is forgotten of it is in none of them.

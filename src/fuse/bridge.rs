@@ -54,6 +54,7 @@ impl Bridge {
                 Err(_) => return,
             },
         };
+        // There is room for it by now: begun, it may hold what others wait for, and must be gone on with.
         let mut answered = Box::pin(work(reply));
         if self.begin(answered.as_mut()).is_pending() {
             self.runtime.spawn(async move {

@@ -5,13 +5,15 @@
 //!
 //! sled 0.34's own flush hands data to the kernel but does not make it durable, and damage makes it panic. So a durable point is
 //! its flush followed by our own fdatasync; every call into it catches panics; and a failed durable write is latched: from then on
-//! the journal refuses, fsync fails, and status says why.
+//! the journal refuses, status says why, and the next life, which finds no marker, believes nothing and compares all contents. What was owed
+//! then fails its fsync; so does everything if the next life cannot be told.
 
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -77,6 +79,8 @@ pub struct Journal {
     commit: Mutex<GroupCommit>,
     committed: Condvar,
     latch: OnceLock<String>,
+    /// It is latched, and the next life does not know.
+    untold: AtomicBool,
 }
 
 /// Callers of [`Journal::sync`] by number: one works for all who came before it began.
@@ -118,6 +122,7 @@ impl Journal {
             commit: Mutex::default(),
             committed: Condvar::new(),
             latch: OnceLock::new(),
+            untold: AtomicBool::new(false),
         };
         Ok((journal, stop))
     }
@@ -209,9 +214,9 @@ impl Journal {
         self.forget_records(upto, SWEEP_MAX, |key| key != ANY)
     }
 
-    /// Whether `id` has records that are not durable yet.
+    /// Whether `id` has records that are not durable yet, or may lack some that nobody will miss.
     pub fn owes(&self, id: FileId) -> bool {
-        self.noted.lock().owes(id)
+        self.untold.load(Ordering::Relaxed) || self.noted.lock().owes(id)
     }
 
     /// Makes all records so far durable (group commit: concurrent callers share one). Costs nothing when they are.
@@ -292,6 +297,10 @@ impl Journal {
     fn forget_batch(&self, old: &mut Vec<(Key, Value)>, epoch: EpochNo) -> io::Result<()> {
         // Held throughout, so that a record made now is either seen as newer or inserted again afterwards.
         let mut noted = self.noted.lock();
+        if noted.is_closed() {
+            // The marker says, or is about to say, how many there are.
+            return Ok(());
+        }
         let mut batch = sled::Batch::default();
         for (key, value) in old.drain(..) {
             // What was read before the lock may be overtaken: a newer epoch stands in memory, or has been written back since.
@@ -359,14 +368,24 @@ impl Journal {
 
     fn latching<T>(&self, what: &str, result: io::Result<T>) -> io::Result<T> {
         result.map_err(|error| {
-            let why = self
-                .latch
-                .get_or_init(|| format!("journal: {what}: {error}"));
-            if let Err(error) = self.cover.take_back() {
-                tracing::error!(%error, "mount again after the next start of the machine only: the journal is not whole");
-            }
+            let why = self.latch.get_or_init(|| {
+                self.tell_next_life();
+                format!("journal: {what}: {error}")
+            });
             io::Error::new(error.kind(), why.clone())
         })
+    }
+
+    /// From now on changes go unrecorded. A life that finds no marker believes nothing, and removing it takes no room on the disk.
+    fn tell_next_life(&self) {
+        let told = self
+            .cover
+            .take_back()
+            .and_then(|()| recovery::remove_marker(&self.marker_path));
+        if let Err(error) = told {
+            self.untold.store(true, Ordering::Relaxed);
+            tracing::error!(%error, "the journal is not whole, and the next mount cannot be told");
+        }
     }
 
     fn refuse_if_latched(&self) -> io::Result<()> {

@@ -327,9 +327,21 @@ impl Marker {
         file.write_all(self.text().as_bytes())?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
-        let dir = path
-            .parent()
-            .expect("the marker lies in the journal's directory");
-        File::open(dir)?.sync_all()
+        sync_directory_of(path)
     }
+}
+
+/// Removes the marker file, durably, if there is one: the database is then set aside by whoever opens it next.
+pub(super) fn remove_marker(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => sync_directory_of(path),
+    }
+}
+
+fn sync_directory_of(marker: &Path) -> io::Result<()> {
+    let dir = marker
+        .parent()
+        .expect("the marker lies in the journal's directory");
+    File::open(dir)?.sync_all()
 }

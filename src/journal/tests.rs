@@ -260,9 +260,22 @@ fn a_failed_write_is_latched() {
     assert!(journal.latched().unwrap().contains("test"));
     assert!(journal.sync().is_err());
     assert!(journal.record(FileId(2), 0, EpochNo(1)).is_err());
+    assert!(!journal.owes(FileId(2)), "the next life is told instead");
     assert!(journal.close_clean().is_err());
     drop(journal);
-    assert_eq!(open(&dir).1, LastStop::Crashed);
+    assert!(matches!(open(&dir).1, LastStop::SetAside(_)));
+}
+
+#[test]
+fn where_the_next_life_cannot_be_told_of_a_failure_everything_is_owed() {
+    let dir = dir();
+    let (journal, _) = open(&dir);
+    // What stands in its place cannot be unlinked.
+    std::fs::remove_file(&journal.marker_path).unwrap();
+    std::fs::create_dir(&journal.marker_path).unwrap();
+    let failed = journal.sled("test", || -> sled::Result<()> { panic!("as sled does") });
+    assert!(failed.is_err());
+    assert!(journal.owes(FileId(2)) && journal.sync().is_err());
 }
 
 #[test]

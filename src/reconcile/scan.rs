@@ -65,8 +65,10 @@ impl<'a, P: Pages + Clone> Scan<'a, P> {
         self.summary
     }
 
-    /// The inode of the source's root, and all below it later.
+    /// The inode of the source's root, and all below it later. What was written before anybody watched is brought to its disk first: no
+    /// record says what it is, and after a power cut it could have its times and not its bytes.
     pub(super) fn root(&mut self) -> Result<(), Error> {
+        self.parts.source.sync_filesystem()?;
         let root = self.parts.source.root();
         let stat = self.parts.source.stat(&root)?;
         self.inode(&root, &stat)?;

@@ -2,6 +2,7 @@
 //! more wait than the paths under way have neighbours: memory grows with them and with the directories, not with the files.
 
 use std::collections::HashSet;
+use std::io;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
@@ -89,7 +90,9 @@ impl Walk {
     ) -> Result<(), Error> {
         thread::scope(|scope| {
             for scan in others {
-                scope.spawn(|| self.work(scan));
+                let builder = thread::Builder::new().name("reconcile".into());
+                // Where there is no thread to be had, fewer do it.
+                let _spawned = builder.spawn_scoped(scope, || self.work(scan));
             }
             self.work(first);
         });
@@ -132,7 +135,13 @@ struct Visit<'a>(&'a Walk);
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
-        self.0.state.lock().busy -= 1;
+        let mut state = self.0.state.lock();
+        state.busy -= 1;
+        if thread::panicking() {
+            let error = || io::Error::other("a thread of it panicked").into();
+            state.failed.get_or_insert_with(error);
+        }
+        drop(state);
         self.0.changed.notify_all();
     }
 }

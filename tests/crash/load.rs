@@ -20,6 +20,8 @@ const NAMES: u32 = 24;
 const ASKED_MAX: u32 = 100;
 /// Files that a writer stamps in order.
 const STAMPED: u64 = 3;
+/// Files that nobody had mounted anything for yet.
+const LEFT_BEHIND: u32 = 8;
 /// A file that is written in place; its length in bytes.
 const LARGE_LEN: u64 = 8 << 20;
 
@@ -114,6 +116,18 @@ impl Written {
             )
         });
         assert!(fits, "{}: {:?}", self.dir.display(), self.error);
+    }
+}
+
+/// Files of before anything was mounted: written over in place a moment ago, so that no disk has yet what they hold.
+pub(crate) fn leave_behind(root: &Path, random: &mut StdRng) {
+    for number in 0..LEFT_BEHIND {
+        let mut file = File::create(root.join(format!("left-behind-{number}"))).unwrap();
+        let mut bytes = vec![0; random.random_range(1..300_000)];
+        file.write_all(&bytes).unwrap();
+        file.sync_all().unwrap();
+        random.fill(&mut bytes[..]);
+        file.write_all_at(&bytes, 0).unwrap();
     }
 }
 

@@ -76,6 +76,7 @@ fn after_a_power_cut_the_next_commit_is_the_source() {
 /// Works in a mount and stops the world at random instants.
 fn under_load(world: &World, disk: &Disk, number: usize, random: &mut StdRng) -> Vec<Instant> {
     fs::create_dir(world.source()).unwrap();
+    load::leave_behind(&world.source(), random);
     let mut life = Life::begin(world, OFTEN, None);
     let load = Load::begin(&world.source(), random.random());
     let mut instants = Vec::new();

@@ -181,14 +181,16 @@ impl Ops {
             return Ok(());
         }
         // First: bytes may be on the disk without their times, and then nothing but the journal tells.
-        if self.journal.owes(open.inode.id()) {
-            self.journal.sync()?;
-        }
+        let noted = match self.journal.owes(open.inode.id()) {
+            true => self.journal.sync(),
+            false => Ok(()),
+        };
         match durable {
-            Durable::Later => Ok(()),
-            Durable::Data => open.file.sync_data(),
-            Durable::All => open.file.sync_all(),
+            Durable::Later => {}
+            Durable::Data => open.file.sync_data()?,
+            Durable::All => open.file.sync_all()?,
         }
+        noted
     }
 
     /// fallocate(2) with its `FALLOC_FL_*` flags.

@@ -310,7 +310,8 @@ impl Fetch {
             return;
         }
         let fetch = self.clone();
-        let put = blocking::run(move || {
+        // Never on a thread that answers requests: making room takes longer than they should wait.
+        let put = tokio::task::spawn_blocking(move || {
             for frame in frames {
                 fetch.put_on_disk(&frame);
             }

@@ -18,10 +18,11 @@ const PAGE_AFTER: u64 = 64 << 10;
 const GROWTH: u64 = 4;
 /// The furthest.
 const PAGE_AFTER_MAX: u64 = 2 << 20;
-/// Stretches kept: a walk reads names, inodes, extents and xattrs side by side, each in its own stretch.
-const WINDOWS_MAX: usize = 12;
-/// Their bytes: of those four the longest each, and room for look-ups.
-const BYTES_MAX: usize = 12 << 20;
+/// Stretches kept: a walk reads names, inodes, extents and xattrs side by side, each in its own stretch; a scan's threads read names and
+/// inodes, each thread its own.
+const WINDOWS_MAX: usize = 16;
+/// Their bytes: the longest for eight, and room for look-ups.
+const BYTES_MAX: usize = 20 << 20;
 
 /// Recent stretches, the one used last at the end.
 #[derive(Default)]
