@@ -95,7 +95,7 @@ impl Opened {
     pub(crate) async fn resolve(&self, path: &RepoPath) -> anyhow::Result<(FileId, Inode)> {
         let found = self.tree().resolve(path).await?;
         Ok(found.ok_or_else(|| {
-            let when = self.found.commit.wall.to_rfc3339();
+            let when = self.found.commit.name.stamp.to_rfc3339();
             repo::Error::NotFound(format!("{path} did not exist at {when}"))
         })?)
     }

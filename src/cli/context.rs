@@ -170,6 +170,7 @@ impl Context {
 /// Which snapshot a person's words have led to, in UTC and in local time.
 pub(crate) fn describe(found: &Found, now: &Zoned) -> Vec<String> {
     let commit = &found.commit;
+    let stamp = commit.name.stamp;
     let label = match commit.label.as_str() {
         "" => String::new(),
         label => format!(" ({})", output::printable(label.as_bytes())),
@@ -177,8 +178,8 @@ pub(crate) fn describe(found: &Found, now: &Zoned) -> Vec<String> {
     let mut lines = vec![format!(
         "snapshot {id}{label} of {utc} (local {local})",
         id = id(&found.tag),
-        utc = commit.wall.to_rfc3339(),
-        local = time::local(commit.wall, now),
+        utc = stamp.to_rfc3339(),
+        local = time::local(stamp, now),
     )];
     if commit.incomplete {
         lines.push("It was taken during a first backup and does not hold everything.".into());

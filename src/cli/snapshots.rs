@@ -33,7 +33,7 @@ pub(crate) struct Args {
 struct Row {
     id: String,
     seq: u64,
-    /// RFC 3339, UTC.
+    /// That by which it is found; RFC 3339, UTC.
     time: String,
     name: String,
     volume: String,
@@ -112,7 +112,7 @@ fn row(volume: &str, entry: &HistoryEntry) -> Row {
     Row {
         id: id(&entry.tag),
         seq: entry.name.seq.0,
-        time: entry.wall.to_rfc3339(),
+        time: entry.name.stamp.to_rfc3339(),
         name: entry.label.clone(),
         volume: volume.to_owned(),
         files: entry.totals.files,
@@ -141,7 +141,7 @@ fn print(context: &Context, kept: &[(String, HistoryEntry)]) -> anyhow::Result<(
             let mut cells = vec![
                 id(&entry.tag),
                 format!("@{}", entry.name.seq),
-                time::local(entry.wall, &context.now),
+                time::local(entry.name.stamp, &context.now),
                 totals.files.to_string(),
                 output::size(totals.bytes),
                 output::size(totals.added),
@@ -171,12 +171,12 @@ mod tests {
         let entry = HistoryEntry {
             name: CommitName {
                 era: Era(0),
-                stamp: Stamp(1),
+                stamp: Stamp(1_795_260_000_123),
                 seq: Seq(7),
                 session: SessionId([0; 8]),
             },
             tag: Tag([0xab; 32]),
-            wall: Stamp(1_795_260_000_123),
+            wall: Stamp(1_795_260_000_122),
             totals: Totals {
                 files: 1,
                 bytes: 2,

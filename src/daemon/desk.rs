@@ -160,7 +160,7 @@ impl Desk {
             spool_bytes: flusher.spool_bytes,
             last_commit: flusher.last_commit.map(|mark| LastCommit {
                 seq: mark.name.seq.0,
-                time: mark.wall.to_rfc3339(),
+                time: mark.name.stamp.to_rfc3339(),
             }),
             last_error,
             last_error_since: since.flatten().map(|since: Stamp| since.to_rfc3339()),

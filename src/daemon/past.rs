@@ -105,7 +105,7 @@ impl PastMount {
             seq: seq.0,
             id: snapshot_id(&found.tag),
             name: commit.label.clone(),
-            time: commit.wall.to_rfc3339(),
+            time: commit.name.stamp.to_rfc3339(),
         }
     }
 }
