@@ -17,6 +17,9 @@ use crate::id::{FileId, Seq, Tag};
 /// Refused files that are named; more are only counted.
 const REFUSED_NAMED_MAX: usize = 1000;
 
+/// How old a change is said to be at least: the clock may have been set back since.
+const LAG_MIN: Duration = Duration::from_millis(1);
+
 /// What the flow is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Phase {
@@ -49,7 +52,7 @@ pub struct CommitMark {
 pub struct Status {
     /// What is going on.
     pub phase: Phase,
-    /// Age of the oldest change that is not in the store; zero when all is.
+    /// Age of the oldest change that is not in the store; zero when all is, and only then.
     pub lag: Duration,
     /// Changes of the open epoch.
     pub open: ChangeSize,
@@ -172,7 +175,7 @@ impl Progress {
         let publishing = [Who::Flow, Who::Uploader].map(|who| &inner.errors[who as usize]);
         Status {
             lag: oldest.map_or(Duration::ZERO, |at| {
-                Duration::from_millis(now.0.saturating_sub(at.0))
+                Duration::from_millis(now.0.saturating_sub(at.0)).max(LAG_MIN)
             }),
             open,
             spool_bytes,
@@ -367,5 +370,15 @@ mod tests {
         progress.sealed(Stamp(8500));
         progress.sealed_nothing();
         assert_eq!(lag(&progress, 9000), 0);
+    }
+
+    /// It was 0 then, as if everything were in the store.
+    #[test]
+    fn what_is_owed_has_an_age_though_the_clock_was_set_back() {
+        let progress = Progress::new(None);
+        progress.open(CHANGED, Stamp(5000));
+        assert_eq!(lag(&progress, 1000), 1);
+        assert_eq!(lag(&progress, 5000), 1);
+        assert_eq!(lag(&progress, 7000), 2000);
     }
 }
