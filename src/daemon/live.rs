@@ -7,7 +7,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::runtime::Runtime;
@@ -329,9 +329,10 @@ async fn upload(
     let synced = tokio::time::timeout(patience, writing.link().sync());
     tokio::pin!(synced);
     let mut looks = tokio::time::interval(LOOK_EVERY);
+    let mut failing = Failing::default();
     loop {
         tokio::select! {
-            _ = looks.tick() => if let Some(error) = in_vain(&writing.status(), SystemClock.now()) {
+            _ = looks.tick() => if let Some(error) = failing.in_vain(&writing.status(), Instant::now()) {
                 tracing::warn!(
                     "nothing could be put into the repository for {} minutes ({error}); ending, and the next mount goes on",
                     IN_VAIN_MAX.as_secs() / 60
@@ -355,12 +356,25 @@ async fn upload(
     }
 }
 
-/// Why there is no use in trying any longer once nothing is mounted: it has failed all the time. What is owed is in the spool. A
-/// journal that has failed, or a file that cannot be read, keeps nothing from being uploaded.
-fn in_vain(status: &flusher::Status, now: Stamp) -> Option<&str> {
-    let (error, since) = status.publish_error.as_ref()?;
-    let failing = Duration::from_millis(now.0.saturating_sub(since.0));
-    (failing >= IN_VAIN_MAX).then_some(error)
+/// A failure that stands, by the wall clock at which it began, and since when it has been seen, by a clock that nobody sets.
+#[derive(Default)]
+struct Failing(Option<(Stamp, Instant)>);
+
+impl Failing {
+    /// Why there is no use in trying any longer once nothing is mounted: it has failed all the time. What is owed is in the spool. A
+    /// journal that has failed, or a file that cannot be read, keeps nothing from being uploaded.
+    fn in_vain<'a>(&mut self, status: &'a flusher::Status, now: Instant) -> Option<&'a str> {
+        let Some((error, began)) = &status.publish_error else {
+            self.0 = None;
+            return None;
+        };
+        let seen = match self.0 {
+            Some((known, seen)) if known == *began => seen,
+            _ => now,
+        };
+        self.0 = Some((*began, seen));
+        (now.saturating_duration_since(seen) >= IN_VAIN_MAX).then_some(error)
+    }
 }
 
 /// Goes on uploading in the background after an unmount that did not wait.
@@ -391,21 +405,22 @@ mod tests {
 
     #[test]
     fn an_unmounted_process_gives_up_when_it_has_failed_all_the_time_and_not_before() {
-        let begun = Stamp(1_000_000);
-        let after = |time: Duration| Stamp(begun.0 + time.as_millis() as u64);
-        let failing = flusher::Status {
-            publish_error: Some(("no folder".into(), begun)),
+        let begun = Instant::now();
+        let failing = |since: u64| flusher::Status {
+            publish_error: Some(("no folder".into(), Stamp(since))),
             ..flusher::Status::default()
         };
-        assert_eq!(in_vain(&failing, after(Duration::ZERO)), None);
-        assert_eq!(in_vain(&failing, after(IN_VAIN_MAX / 2)), None);
-        assert_eq!(in_vain(&failing, after(IN_VAIN_MAX)), Some("no folder"));
-        // A clock that was set back gives more time, never less.
-        assert_eq!(in_vain(&failing, Stamp(0)), None);
+        let mut seen = Failing::default();
+        assert_eq!(seen.in_vain(&failing(5), begun), None);
+        assert_eq!(seen.in_vain(&failing(5), begun + IN_VAIN_MAX / 2), None);
+        let why = "no folder";
+        assert_eq!(seen.in_vain(&failing(5), begun + IN_VAIN_MAX), Some(why));
+        // Another failure, between which and that one something got through.
+        assert_eq!(seen.in_vain(&failing(6), begun + IN_VAIN_MAX), None);
         let well = flusher::Status {
-            last_error: Some(("the journal is latched".into(), begun)),
+            last_error: Some(("the journal is latched".into(), Stamp(5))),
             ..flusher::Status::default()
         };
-        assert_eq!(in_vain(&well, after(IN_VAIN_MAX * 9)), None);
+        assert_eq!(seen.in_vain(&well, begun + IN_VAIN_MAX * 9), None);
     }
 }
