@@ -22,6 +22,7 @@ mod scene;
 mod world;
 
 mod away;
+mod clock;
 mod ending;
 mod hostile;
 mod interrupted;
