@@ -283,12 +283,16 @@ impl Sealed {
             return Err(Folded);
         }
         let open = self.epochs.set(EpochNo(self.epoch.0 + 1));
+        let left = left_out.iter().copied();
+        let doubted: BTreeSet<FileId> = left.filter(|id| self.is_doubted(*id)).collect();
         let mut put_off = 0;
         self.epochs.hand_on(set, open, |shard| {
             if !left_out.is_empty() {
+                let mut left = shard.only(left_out);
                 let before = open.memory();
-                open.absorb(shard.only(left_out));
+                open.absorb(left.take(|id| doubted.contains(&id)));
                 put_off += open.memory().saturating_sub(before);
+                open.absorb(left);
             }
         });
         self.epochs.put_off.store(put_off, Ordering::Relaxed);

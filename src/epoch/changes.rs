@@ -74,12 +74,25 @@ impl Shard {
     /// What it says of some inodes, and of names that point to them. Such a name is said again: what it was before may stand in a
     /// commit by now.
     pub(crate) fn only(mut self, ids: &BTreeSet<FileId>) -> Self {
-        self.inodes.retain(|id, _| ids.contains(id));
-        for within in self.names.values_mut() {
-            within.retain(|_, name| name.entry.is_some_and(|entry| ids.contains(&entry.id)));
+        let mut taken = self.take(|id| ids.contains(&id));
+        for within in taken.names.values_mut() {
             within.values_mut().for_each(|name| name.born = false);
         }
-        self
+        taken
+    }
+
+    /// Takes out what it says of the `wanted` inodes, and of names that point to them.
+    pub(crate) fn take(&mut self, wanted: impl Fn(FileId) -> bool) -> Self {
+        let inodes = self.inodes.extract_if(|id, _| wanted(*id)).collect();
+        let mut names = HashMap::new();
+        for (dir, within) in &mut self.names {
+            let points = |name: &NameRecord| name.entry.is_some_and(|entry| wanted(entry.id));
+            let taken: BTreeMap<_, _> = within.extract_if(.., |_, name| points(name)).collect();
+            if !taken.is_empty() {
+                names.insert(*dir, taken);
+            }
+        }
+        Self { inodes, names }
     }
 }
 

@@ -122,7 +122,8 @@ pub struct Epochs {
     drops: AtomicU64,
     /// The same at the last seal.
     sealed_drops: Mutex<Drops>,
-    /// About how many bytes of memory the part of the open set takes that came back from the last sealed one.
+    /// About how many bytes of memory the part of the open set takes that came back from the last sealed one, because a scan had
+    /// not looked at it.
     put_off: AtomicU64,
     origin: Arc<dyn Origin>,
     journal: Arc<Journal>,

@@ -16,9 +16,9 @@ use crate::id::EpochNo;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Drops(u64);
 
-/// What a scan may have found before it waits, in bytes of memory: about 100,000 new files with their names. It takes three times as much
+/// What a scan may have found before it waits, in bytes of memory: about 60,000 new files with their names. It takes three times as much
 /// again to capture them, and the next of them are found meanwhile.
-const SCAN_BYTES: u64 = 36 << 20;
+const SCAN_BYTES: u64 = 22 << 20;
 
 impl Epochs {
     /// After a change was recorded in `epoch`, which the caller has pinned.
@@ -56,8 +56,8 @@ impl Epochs {
         self.set(self.current()).memory() > self.changes_bytes / 4 * 3
     }
 
-    /// Whether a scan should wait until what it has found is sealed, and the flusher should seal it. What the last seal has put off does
-    /// not count: no seal takes it before the scan has looked at it.
+    /// Whether a scan should wait until what it has found is sealed, and the flusher should seal it. What the last seal has put off because
+    /// the scan had not looked at it does not count: no seal takes it before.
     pub fn is_enough_for_a_scan(&self) -> bool {
         let memory = self.set(self.current()).memory();
         let found = memory.saturating_sub(self.put_off.load(Ordering::Relaxed));

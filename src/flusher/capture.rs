@@ -74,8 +74,8 @@ pub(crate) fn capture(
             }
             Ok(found)
                 if inexact
-                    && is_file(found.as_ref())
-                    && (sealed.is_doubted(id) || !fits(&dirty, &mut budget)) =>
+                    && let Some(size) = file_size(found.as_ref())
+                    && (sealed.is_doubted(id) || !fits(&dirty, size, &mut budget)) =>
             {
                 postponed.insert(id);
                 left_out = true;
@@ -134,16 +134,20 @@ fn attributes(sealed: &Sealed, ids: &[FileId]) -> Vec<Result<Option<Attributes>,
     })
 }
 
-/// Whether reading the `dirty` ranges is within the budget, and takes it from that.
-fn fits(dirty: &[Range<u64>], budget: &mut u64) -> bool {
-    let needed = dirty.iter().map(|range| range.end - range.start).sum();
+/// Whether reading the `dirty` ranges of a file of this size is within the budget, and takes it from that.
+fn fits(dirty: &[Range<u64>], size: u64, budget: &mut u64) -> bool {
+    // Ranges are pages; a small file is less than one.
+    let within = |range: &Range<u64>| range.end.min(size).saturating_sub(range.start);
+    let needed = dirty.iter().map(within).sum();
     let left = budget.checked_sub(needed);
     *budget = left.unwrap_or(*budget);
     left.is_some()
 }
 
-fn is_file(found: Option<&Attributes>) -> bool {
-    found.is_some_and(|found| found.stat.kind == Kind::File)
+/// The size of a regular file.
+fn file_size(found: Option<&Attributes>) -> Option<u64> {
+    let stat = &found?.stat;
+    (stat.kind == Kind::File).then_some(stat.size)
 }
 
 /// Asks for all of a file that was refused, not only for what has changed of it; false if it still cannot be read, or has been
