@@ -34,12 +34,17 @@ const SHARDS: usize = 16;
 /// Numbers kept in memory alone, while the map cannot be written: about 10 MiB. With more of them nothing new is created.
 const UNWRITTEN_MAX: usize = 1 << 16;
 
+/// What maps handles to numbers, by [`key`].
+const HANDLES: &str = "handles-by-place";
+/// The same with handles as they are: what earlier versions have left.
+const HANDLES_BEFORE: &str = "handles";
+
 /// Says that everything has been adopted.
 const ADOPTED: &[u8] = b"adopted";
 
 /// The identity map.
 pub(super) struct Identity {
-    /// Handle to number.
+    /// Handle, as [`key`] has it, to number.
     handles: sled::Tree,
     /// Holds [`ADOPTED`] or nothing. In the database of the numbers, so that it is lost with them, and never without them.
     marks: sled::Tree,
@@ -96,7 +101,8 @@ impl Identity {
         let database = storage::open(dir)?;
         let tree = |name: &str| database.open_tree(name).map_err(|e| failed(e.into()));
         let shard = NonZeroUsize::new(RECENT_MAX / SHARDS).expect("more entries than shards");
-        let handles = tree("handles")?;
+        let handles = tree(HANDLES)?;
+        move_over(&database, &handles).map_err(|e| failed(e.into()))?;
         let recent = || Recent {
             numbers: LruCache::new(shard),
             complete: handles.is_empty(),
@@ -213,7 +219,7 @@ impl Identity {
         self.shard(handle).forget(handle);
         self.unwritten.lock().numbers.remove(handle);
         self.places.forget_all_best_effort(id);
-        if let Err(error) = self.handles.remove(&handle.0) {
+        if let Err(error) = self.handles.remove(key(handle)) {
             tracing::debug!(%id, %error, "identity of a removed inode stays in the map");
         }
     }
@@ -252,7 +258,7 @@ impl Identity {
         if let Some(&id) = self.unwritten.lock().numbers.get(handle) {
             return Ok(Some(id));
         }
-        let Some(value) = self.handles.get(&handle.0)? else {
+        let Some(value) = self.handles.get(key(handle))? else {
             return Ok(None);
         };
         match value.as_ref().try_into() {
@@ -266,9 +272,39 @@ impl Identity {
         if self.broken.load(std::sync::atomic::Ordering::SeqCst) {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
-        self.handles.insert(&handle.0, &id.0.to_be_bytes())?;
+        self.handles.insert(key(handle), &id.0.to_be_bytes())?;
         Ok(())
     }
+}
+
+/// Where a handle stands in the map. Most begin, after four bytes for their type, with the inode's number, its low byte first; file systems
+/// give neighbours in a directory neighbouring numbers. With the high byte first they are neighbours in the map too, so that whoever
+/// looks at one file after the other finds the next page in memory instead of decoding another for each.
+fn key(handle: &Handle) -> sled::IVec {
+    let mut key = sled::IVec::from(&*handle.0);
+    if let Some(number) = key.get_mut(4..8) {
+        number.reverse();
+    }
+    key
+}
+
+/// Brings over what an earlier version has left. May be broken off at any time: what is there twice is the same.
+fn move_over(database: &sled::Db, handles: &sled::Tree) -> sled::Result<()> {
+    if !database
+        .tree_names()
+        .iter()
+        .any(|name| name == HANDLES_BEFORE.as_bytes())
+    {
+        return Ok(());
+    }
+    for entry in &database.open_tree(HANDLES_BEFORE)? {
+        let (handle, number) = entry?;
+        handles.insert(key(&Handle(Box::from(&*handle))), number)?;
+    }
+    // No record of the old order may go before the new ones are there.
+    database.flush()?;
+    database.drop_tree(HANDLES_BEFORE)?;
+    Ok(())
 }
 
 #[cfg(test)]
