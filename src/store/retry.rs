@@ -126,14 +126,20 @@ impl ObjectStore for Retry {
         body: Body,
         condition: Condition,
     ) -> Result<PutOutcome, Error> {
-        let doubtful = AtomicBool::new(false);
+        let (doubtful, refused) = (AtomicBool::new(false), AtomicBool::new(false));
         self.run(|| async {
-            let outcome = self
-                .inner
-                .put_if(key, body.clone(), condition.clone())
-                .await;
+            // Once is enough: what lies there may have to be asked for more than once.
+            let outcome = match refused.load(Ordering::Relaxed) {
+                true => Ok(PutOutcome::Refused),
+                false => {
+                    self.inner
+                        .put_if(key, body.clone(), condition.clone())
+                        .await
+                }
+            };
             match outcome {
                 Ok(PutOutcome::Refused) if doubtful.load(Ordering::Relaxed) => {
+                    refused.store(true, Ordering::Relaxed);
                     Ok(match self.holds(key, &body).await? {
                         true => PutOutcome::Done,
                         false => PutOutcome::Refused,

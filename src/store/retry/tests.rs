@@ -116,6 +116,24 @@ async fn a_refusal_after_a_lost_answer_stands_if_another_writer_was_there() {
     }
 }
 
+/// Where each second request failed, the write was sent again before each look at what lies there, and it was always the look that failed: a
+/// volume could not be claimed.
+#[tokio::test]
+async fn what_lies_there_after_a_lost_answer_is_asked_for_again_without_another_write() {
+    let plan = strike(Operation::PutIf, 1, Fault::FailAfter(Kind::Retry));
+    plan.add(Rule {
+        on: Some(Operation::Get),
+        skip: 0,
+        times: 2,
+        fault: Fault::FailBefore(Kind::Retry),
+    });
+    let (_, store) = retrying(&plan);
+    let outcome = store.put_if(&key(), body("mine"), Condition::Absent).await;
+    assert_eq!(outcome.unwrap(), PutOutcome::Done);
+    // Two writes, of which the second was refused, and three looks.
+    assert_eq!(plan.seen(), 5);
+}
+
 /// Bytes that equal ours are only taken for ours after an attempt of our own may have put them there.
 #[tokio::test]
 async fn a_plain_refusal_is_never_doubted() {
