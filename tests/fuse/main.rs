@@ -29,6 +29,7 @@ mod interrupted;
 mod live;
 mod model;
 mod native;
+mod nth;
 mod options;
 mod outage;
 mod processes;

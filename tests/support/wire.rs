@@ -49,8 +49,8 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// What happens, and to each how-manieth request.
-    mishap: Option<(Mishap, u64)>,
+    /// What happens, to each how-manieth request, and how often at most.
+    mishap: Option<(Mishap, u64, u64)>,
     requests: u64,
     struck: u64,
 }
@@ -87,8 +87,17 @@ impl Wire {
 
     /// Each `every`-th request from now on meets `mishap`.
     pub(crate) fn spoil(&self, mishap: Mishap, every: u64) {
+        self.spoil_times(mishap, every, u64::MAX);
+    }
+
+    /// The `nth` request from now on meets `mishap`, and no other.
+    pub(crate) fn spoil_once(&self, mishap: Mishap, nth: u64) {
+        self.spoil_times(mishap, nth, 1);
+    }
+
+    fn spoil_times(&self, mishap: Mishap, every: u64, times: u64) {
         let mut state = self.shared.state.lock();
-        (state.mishap, state.requests) = (Some((mishap, every)), 0);
+        (state.mishap, state.requests) = (Some((mishap, every, times)), 0);
     }
 
     /// All is well with new requests; what was swallowed stays so.
@@ -230,9 +239,14 @@ impl Shared {
     fn next(&self) -> Option<Mishap> {
         let mut state = self.state.lock();
         state.requests += 1;
-        let (mishap, every) = state.mishap?;
-        let strikes = state.requests.is_multiple_of(every);
-        state.struck += u64::from(strikes);
-        strikes.then_some(mishap)
+        let requests = state.requests;
+        let (mishap, every, times) = state.mishap.as_mut()?;
+        if *times == 0 || !requests.is_multiple_of(*every) {
+            return None;
+        }
+        *times -= 1;
+        let mishap = *mishap;
+        state.struck += 1;
+        Some(mishap)
     }
 }
