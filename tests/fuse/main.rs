@@ -32,6 +32,7 @@ mod native;
 mod nth;
 mod options;
 mod outage;
+mod owed;
 mod processes;
 mod reading;
 mod requests;
