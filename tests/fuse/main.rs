@@ -23,6 +23,7 @@ mod world;
 
 mod away;
 mod clock;
+mod crowded;
 mod ending;
 mod hostile;
 mod interrupted;
