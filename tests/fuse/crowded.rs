@@ -18,13 +18,13 @@ use crate::world::{World, can_mount};
 const SPOOL: u64 = 4 << 20;
 /// More than one seal should hold while a comparison runs, and so copied ahead of it.
 const LARGE: u32 = 40;
-/// With names as long as can be, an epoch has had enough at some 62,000 of them: 36 MiB, of which each takes about 610 bytes.
+/// With names as long as can be, an epoch has had enough at some 38,000 of them: 22 MiB, of which each takes about 610 bytes.
 const DIRS: usize = 20;
-const FILES: usize = 3700;
+const FILES: usize = 2400;
 /// So many at least are found before it waits, and so many at most. The rest is what it would find if it did not.
-const FOUND_MIN: u64 = 50_000;
-const FOUND_MAX: u64 = 70_000;
-/// What is found takes 36 MiB; all that a process has beside it, when it does nothing else, is not more than this.
+const FOUND_MIN: u64 = 30_000;
+const FOUND_MAX: u64 = 45_000;
+/// What is found takes 22 MiB; all that a process has beside it, when it does nothing else, is not more than this.
 const MEMORY_MAX: u64 = 512 << 20;
 /// Longer than this nobody waits for `sync` here.
 const SYNC_WAIT: &str = "600s";
