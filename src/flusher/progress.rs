@@ -168,8 +168,11 @@ impl Progress {
     ) -> Status {
         let inner = self.inner.lock();
         let waiting = inner.waiting.front().map(|&(_, wall)| wall);
-        // What has been sealed since the flow last looked is not open any more.
-        let open_since = inner.open_since.filter(|_| !open.is_empty());
+        // The flow may not have looked since it was sealed, or since it was changed.
+        let open_since = match open.is_empty() {
+            true => None,
+            false => inner.open_since.or(Some(now)),
+        };
         let oldest = [waiting, inner.sealed_since, open_since];
         let oldest = oldest.into_iter().flatten().min();
         let publishing = [Who::Flow, Who::Uploader].map(|who| &inner.errors[who as usize]);
@@ -317,8 +320,15 @@ mod tests {
         names: 0,
     };
 
-    fn lag(progress: &Progress, now: u64) -> u64 {
-        progress.status(Stamp(now), CHANGED, 0, 0).lag.as_millis() as u64
+    const NOTHING: ChangeSize = ChangeSize {
+        bytes: 0,
+        inodes: 0,
+        names: 0,
+    };
+
+    fn lag(progress: &Progress, open: ChangeSize, now: u64) -> u64 {
+        let status = progress.status(Stamp(now), open, 0, 0);
+        status.lag.as_millis() as u64
     }
 
     #[test]
@@ -340,14 +350,15 @@ mod tests {
     #[test]
     fn the_lag_is_that_of_the_oldest_change_wherever_it_is_on_its_way() {
         let progress = Progress::new(None);
-        assert_eq!(lag(&progress, 5000), 0);
+        assert_eq!(lag(&progress, NOTHING, 5000), 0);
+        assert_eq!(lag(&progress, CHANGED, 5000), 1, "a moment ago");
         progress.open(CHANGED, Stamp(1000));
         let since = progress.sealed(Stamp(2000));
-        assert_eq!((since, lag(&progress, 5000)), (Stamp(1000), 4000));
+        assert_eq!((since, lag(&progress, NOTHING, 5000)), (Stamp(1000), 4000));
         progress.open(CHANGED, Stamp(3000));
-        assert_eq!(lag(&progress, 5000), 4000);
+        assert_eq!(lag(&progress, CHANGED, 5000), 4000);
         progress.unsealed(since);
-        assert_eq!(lag(&progress, 5000), 4000);
+        assert_eq!(lag(&progress, CHANGED, 5000), 4000);
 
         let since = progress.sealed(Stamp(6000));
         let name = CommitName {
@@ -362,14 +373,14 @@ mod tests {
             wall: Stamp(6000),
         };
         progress.captured(mark, since, FrameBytes::default());
-        assert_eq!(lag(&progress, 7000), 6000);
+        assert_eq!(lag(&progress, NOTHING, 7000), 6000);
         progress.published(mark);
-        assert_eq!(lag(&progress, 7000), 0);
+        assert_eq!(lag(&progress, NOTHING, 7000), 0);
 
         progress.open(CHANGED, Stamp(8000));
         progress.sealed(Stamp(8500));
         progress.sealed_nothing();
-        assert_eq!(lag(&progress, 9000), 0);
+        assert_eq!(lag(&progress, NOTHING, 9000), 0);
     }
 
     /// It was 0 then, as if everything were in the store.
@@ -377,8 +388,8 @@ mod tests {
     fn what_is_owed_has_an_age_though_the_clock_was_set_back() {
         let progress = Progress::new(None);
         progress.open(CHANGED, Stamp(5000));
-        assert_eq!(lag(&progress, 1000), 1);
-        assert_eq!(lag(&progress, 5000), 1);
-        assert_eq!(lag(&progress, 7000), 2000);
+        assert_eq!(lag(&progress, CHANGED, 1000), 1);
+        assert_eq!(lag(&progress, CHANGED, 5000), 1);
+        assert_eq!(lag(&progress, CHANGED, 7000), 2000);
     }
 }
