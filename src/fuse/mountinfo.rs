@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 
 use crate::sys;
 
+/// A process that is being killed closes its channels to the kernel one after the other, and takes the requests that are under way in each
+/// with it: so often at most a look can be one of them.
+const ABORTED_MAX: usize = 1000;
+
 /// One line of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
@@ -57,6 +61,21 @@ pub fn uppermost(mountpoint: &Path) -> io::Result<Option<Entry>> {
 /// What is at `path`, from the file system there and not from what the kernel remembers of it: for as long as attributes may
 /// be cached a dead mount looks alive to stat(2), while statfs(2) always asks. `ENOTCONN` where it is dead.
 pub fn look(path: &Path) -> io::Result<Metadata> {
+    let mut aborted = 0;
+    loop {
+        match look_once(path) {
+            Err(error) if is_dying(&error) && aborted < ABORTED_MAX => aborted += 1,
+            looked => return looked,
+        }
+    }
+}
+
+/// Whether a request was under way when its process died. Those that come when it is dead are answered with `ENOTCONN`.
+fn is_dying(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ECONNABORTED)
+}
+
+fn look_once(path: &Path) -> io::Result<Metadata> {
     let place = sys::open(path, libc::O_PATH)?;
     sys::statvfs(&place)?;
     std::fs::metadata(path)
