@@ -117,8 +117,11 @@ pub(crate) fn owed(status: &Status) -> String {
     let mut parts = Vec::new();
     if let Some(progress) = &status.progress {
         parts.push(match progress.expected {
-            0 => format!("compared {} files", progress.scanned),
-            expected => format!("compared {} of {expected} files", progress.scanned),
+            // What the newest snapshot has; there may be more since.
+            expected if expected > 0 && progress.scanned <= expected => {
+                format!("compared {} of {expected} files", progress.scanned)
+            }
+            _ => format!("compared {} files", progress.scanned),
         });
     }
     if status.dirty_bytes > 0 {

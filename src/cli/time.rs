@@ -15,7 +15,7 @@ use crate::repo::commits::Point;
 /// How `--help` explains a moment.
 pub(crate) const HELP: &str = "\
 Moment to look at: the newest snapshot that is not later than it.
-  latest, latest~3             the newest, the third before it
+  latest or now, latest~3      the newest, the third before it
   10m, 2h30m, 5 minutes ago    so long ago
   '2026-11-21 10:00'           local date and time
   yesterday 14:00              as people say it
@@ -114,14 +114,15 @@ fn begins_like_a_date(name: &str) -> bool {
     bytes.len() > 5 && bytes[..4].iter().all(u8::is_ascii_digit) && bytes[4] == b'-'
 }
 
-/// `latest`, `latest~3`, `@17`. What merely begins like one of them is an error, not a name.
+/// `latest` (`now`), `latest~3`, `@17`. What merely begins like one of them is an error, not a name.
 fn relative_to_history(text: &str) -> Result<Option<Point>, Error> {
     let number = |digits: &str| {
         digits
             .parse::<u64>()
             .map_err(|_| Error::Meaningless(text.to_owned()))
     };
-    if text == "latest" {
+    // The newest is what is meant by now, whatever a clock says that was set back or stands still.
+    if matches!(text, "latest" | "now") {
         return Ok(Some(Point::Latest));
     }
     if let Some(digits) = text.strip_prefix("latest~") {
