@@ -19,6 +19,7 @@ use crate::clock::{Clock, Stamp, SystemClock, Timespec};
 use crate::fuse::mountinfo::{self, Entry};
 use crate::fuse::session;
 use crate::id::SessionId;
+use crate::journal::LastStop;
 use crate::reconcile::Trust;
 use crate::repo::commits::Found;
 use crate::sys::since_boot;
@@ -108,7 +109,7 @@ impl Uncovered {
 /// How far marks can be believed when the source is compared with `base`.
 pub(super) fn trust(local: &Local, base: Option<&Found>) -> Trust {
     let Some(base) = base else {
-        return Trust::after(&local.last_stop);
+        return after_stop(local);
     };
     // What was published during a scan that never ended says little of what it had not come to yet.
     if base.commit.incomplete {
@@ -116,7 +117,14 @@ pub(super) fn trust(local: &Local, base: Option<&Found>) -> Trust {
     }
     match was_covered(local, base) {
         true => Trust::after_dead_mount(&local.last_stop, local.uncovered.until()),
-        false => Trust::after(&local.last_stop),
+        false => after_stop(local),
+    }
+}
+
+fn after_stop(local: &Local) -> Trust {
+    match &local.last_stop {
+        LastStop::Rebooted if !local.keeps_order => Trust::Nothing,
+        stop => Trust::after(stop),
     }
 }
 

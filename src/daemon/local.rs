@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use parking_lot::Mutex;
 
 use super::covering::{Mark, Uncovered};
+use super::ordering;
 use crate::config::policy::{Mode, Policy, SealOn};
 use crate::config::state::VolumeState;
 use crate::epoch::{self, Epochs};
@@ -141,6 +142,8 @@ pub(super) struct Local {
     pub(super) journal: Arc<Journal>,
     /// How the journal's last life ended.
     pub(super) last_stop: LastStop,
+    /// Whether size and times can be believed of the source after a power cut.
+    pub(super) keeps_order: bool,
     /// What the place of the mount was like before.
     pub(super) uncovered: Uncovered,
     /// What this mount is known by.
@@ -173,6 +176,12 @@ impl Local {
                 changes_bytes: CHANGES_BYTES,
             },
         );
+        let keeps_order = ordering::is_kept_at(&settings.place.source);
+        if last_stop == LastStop::Rebooted && !keeps_order {
+            tracing::warn!(
+                "the machine went down, and this file system may have mixed up what was in its files then: all contents are compared"
+            );
+        }
         tracing::info!(?last_stop, left = left.manifests.lock().len(), "opened");
         Ok(Self {
             settings,
@@ -180,6 +189,7 @@ impl Local {
             source,
             journal,
             last_stop,
+            keeps_order,
             uncovered,
             mark: Mark::random(),
             epochs,

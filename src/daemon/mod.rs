@@ -20,6 +20,8 @@ mod finding;
 
 mod covering;
 
+mod ordering;
+
 mod local;
 
 mod connecting;
