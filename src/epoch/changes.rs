@@ -308,6 +308,12 @@ impl ChangeSet {
         change(record)
     }
 
+    /// Whether nothing that the last commit has of the inode is left in it.
+    pub(crate) fn is_fresh(&self, id: FileId) -> bool {
+        let shard = self.shard(id);
+        shard.inodes.get(&id).is_some_and(|record| record.fresh)
+    }
+
     /// Marks pages dirty; says whether the inode was made in this epoch.
     pub(crate) fn mark(&self, node: &Node, run: &Run) -> bool {
         self.edit(node, |record| {

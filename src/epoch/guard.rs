@@ -11,6 +11,7 @@ use crate::epoch::Epochs;
 use crate::epoch::changes::ChangeSet;
 use crate::epoch::delay::Delay;
 use crate::epoch::inodes::LiveInode;
+use crate::epoch::intent::written_by_cut;
 use crate::epoch::pages::{PAGE_LEN, pages_touched};
 use crate::epoch::patience::Patience;
 use crate::epoch::preserve::{CUT_COPY_MAX, Preserved};
@@ -61,11 +62,12 @@ impl Epochs {
         inode: &'a Arc<LiveInode>,
         range: Range<u64>,
     ) -> io::Result<Guard<'a>> {
+        self.forewarn(inode.node(), &range);
         let lock = inode.shared(&self.tally.waits);
         let drops = self.drops.load(Ordering::SeqCst);
         let pin = self.pins.pin();
         if inode.is_in(pin.epoch()) && !self.sealed_needs(inode, &range, pin.epoch()) {
-            self.mark(inode, &range, pin.epoch());
+            self.mark(inode, &range, &range, pin.epoch());
             return Ok(Guard::of_write(self, pin, drops, inode, lock));
         }
         drop(pin);
@@ -81,7 +83,7 @@ impl Epochs {
             self.turn_over(inode, epoch);
             if self.preserve(inode, &range, epoch, u64::MAX, &mut delay) == Preserved::Done {
                 // Marked before others may come in, so that the flusher never takes it for unchanged.
-                self.mark(inode, &range, epoch);
+                self.mark(inode, &range, &range, epoch);
                 let lock = RwLockWriteGuard::downgrade(lock);
                 return Ok(Guard::of_write(self, pin, drops, inode, lock));
             }
@@ -115,13 +117,13 @@ impl Epochs {
         Ok(guard)
     }
 
-    /// Marks bytes dirty in the open epoch, and owes the journal an intent for them.
-    fn mark(&self, inode: &LiveInode, range: &Range<u64>, epoch: EpochNo) {
+    /// Marks bytes dirty in the open epoch, and tells the journal, as [`Self::intend`] says.
+    fn mark(&self, inode: &LiveInode, range: &Range<u64>, written: &Range<u64>, epoch: EpochNo) {
         let set = self.set(epoch);
         let created = set.mark(inode.node(), &pages_touched(range));
         self.alarm.changed(set.size().bytes);
         if !created {
-            self.intend(inode.node(), range, epoch);
+            self.intend(inode.node(), range, written, epoch);
         }
     }
 
@@ -181,24 +183,35 @@ impl<'a> Guard<'a> {
     /// The size goes from `old_len` to `new_len` (truncate, O_TRUNC, fallocate): marks what is cut off (what is gained is a hole
     /// until something is written there), preserves what the sealed epoch needs of it, or folds that. Call it before the system call.
     pub fn resize(&mut self, inode: &Arc<LiveInode>, old_len: u64, new_len: u64) -> io::Result<()> {
-        if new_len == 0 && old_len > 0 {
-            self.set().edit(inode.node(), |record| record.fresh = true);
-        }
         if new_len < old_len {
-            return self.dirty(inode, new_len..old_len);
+            return self.touch(inode, &(new_len..old_len), &written_by_cut(new_len));
         }
         if new_len > old_len && !old_len.is_multiple_of(PAGE_LEN) {
-            self.dirty(inode, old_len - 1..old_len)?;
+            self.touch(inode, &(old_len - 1..old_len), &(0..0))?;
         }
         Ok(())
     }
 
+    /// The file has been cut to nothing: none of what any commit has is left in it. Call it after the system call.
+    pub fn emptied(&mut self, inode: &Arc<LiveInode>) {
+        self.set().edit(inode.node(), |record| record.fresh = true);
+    }
+
     /// A range is about to change under an exclusive guard.
     pub fn dirty(&mut self, inode: &Arc<LiveInode>, range: Range<u64>) -> io::Result<()> {
-        self.settle(inode, &range, |epochs, epoch, delay| {
-            epochs.preserve(inode, &range, epoch, CUT_COPY_MAX, delay)
+        self.touch(inode, &range, &range)
+    }
+
+    fn touch(
+        &mut self,
+        inode: &Arc<LiveInode>,
+        range: &Range<u64>,
+        written: &Range<u64>,
+    ) -> io::Result<()> {
+        self.settle(inode, range, |epochs, epoch, delay| {
+            epochs.preserve(inode, range, epoch, CUT_COPY_MAX, delay)
         });
-        self.epochs.mark(inode, &range, self.epoch());
+        self.epochs.mark(inode, range, written, self.epoch());
         Ok(())
     }
 
@@ -252,7 +265,7 @@ impl<'a> Guard<'a> {
     pub fn suspected(&mut self, node: &Node, ranges: &[Range<u64>]) {
         if self.found(node, ranges) {
             for range in ranges {
-                self.epochs.intend(node, range, self.epoch());
+                self.epochs.intend(node, range, &(0..0), self.epoch());
             }
         }
     }

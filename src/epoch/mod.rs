@@ -70,6 +70,7 @@ pub use ahead::CopyAhead;
 pub use capture::{CaptureError, Folded, Sealed, SealedInode};
 pub use guard::Guard;
 pub use inodes::LiveInode;
+pub use intent::written_by_cut;
 pub use owed::Debt;
 pub use preserve::refusal;
 pub use relief::Drops;

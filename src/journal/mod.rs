@@ -49,6 +49,17 @@ const SWEEP_MAX: usize = 16 * 1024;
 /// Records forgotten at once: writers wait for one such batch, about a millisecond.
 const FORGET_BATCH: usize = 256;
 
+/// What a record would survive now.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Standing {
+    /// Nothing: sled's memory alone has it.
+    Memory,
+    /// The death of this process.
+    Kernel,
+    /// That of the machine.
+    Disk,
+}
+
 /// How the last life of this journal ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LastStop {
@@ -79,6 +90,8 @@ pub struct Journal {
     commit: Mutex<GroupCommit>,
     committed: Condvar,
     latch: OnceLock<String>,
+    /// Held while the next life is being told of it: nobody goes on without a record before.
+    telling: Mutex<()>,
     /// It is latched, and the next life does not know.
     untold: AtomicBool,
 }
@@ -122,6 +135,7 @@ impl Journal {
             commit: Mutex::default(),
             committed: Condvar::new(),
             latch: OnceLock::new(),
+            telling: Mutex::new(()),
             untold: AtomicBool::new(false),
         };
         Ok((journal, stop))
@@ -160,9 +174,9 @@ impl Journal {
         self.cover.raise(commit)
     }
 
-    /// Notes that `block` of `id` is about to change in `epoch`. True if the note is not with the kernel yet, whoever has made it:
-    /// then [`Self::write_out`] sees to that. Cheap when it was noted before.
-    pub fn record(&self, id: FileId, block: LogicalBlock, epoch: EpochNo) -> io::Result<bool> {
+    /// Notes that `block` of `id` is about to change in `epoch`. Where the note stands now, whoever has made it: [`Self::write_out`]
+    /// and [`Self::sync`] bring it further. Cheap when it was noted before.
+    pub fn record(&self, id: FileId, block: LogicalBlock, epoch: EpochNo) -> io::Result<Standing> {
         self.refuse_if_latched()?;
         let key = Key { id, block };
         let mut noted = self.noted.lock();
@@ -170,10 +184,10 @@ impl Journal {
             return Err(io::Error::other("the journal is closed"));
         }
         if noted.is_covered(epoch) {
-            return Ok(false);
+            return Ok(noted.standing(ANY));
         }
         if noted.touch(key, epoch) {
-            return Ok(noted.is_unwritten(key));
+            return Ok(noted.standing(key));
         }
         if noted.is_crowded() {
             return self.cover(&mut noted, epoch);
@@ -191,11 +205,11 @@ impl Journal {
         let stored = before.as_deref().and_then(Value::parse);
         let newest = stored.map_or(epoch, |stored| noted.newest(key, stored).max(epoch));
         noted.insert(key, newest, before.is_none());
-        Ok(noted.is_unwritten(key))
+        Ok(noted.standing(key))
     }
 
     /// Too many records: one that says "any file" takes their place. It is with the kernel before anybody relies on it.
-    fn cover(&self, noted: &mut Noted, epoch: EpochNo) -> io::Result<bool> {
+    fn cover(&self, noted: &mut Noted, epoch: EpochNo) -> io::Result<Standing> {
         tracing::warn!(
             "too many files have been changed to note each; after a crash all are compared"
         );
@@ -203,7 +217,7 @@ impl Journal {
         let before = self.sled("record", || self.database.insert(ANY.bytes(), &value))?;
         self.sled("flush", || self.database.flush())?;
         noted.cover(epoch, before.is_none());
-        Ok(true)
+        Ok(noted.standing(ANY))
     }
 
     /// Takes away some records that a record of everything has made needless.
@@ -214,9 +228,19 @@ impl Journal {
         self.forget_records(upto, SWEEP_MAX, |key| key != ANY)
     }
 
+    /// Whether a record of that is on the disk for certain.
+    pub fn is_on_disk(&self, id: FileId, block: LogicalBlock, epoch: EpochNo) -> bool {
+        let noted = self.noted.lock();
+        let key = match noted.is_covered(epoch) {
+            true => ANY,
+            false => Key { id, block },
+        };
+        noted.knows(key) && noted.standing(key) == Standing::Disk
+    }
+
     /// Whether `id` has records that are not durable yet, or may lack some that nobody will miss.
     pub fn owes(&self, id: FileId) -> bool {
-        self.untold.load(Ordering::Relaxed) || self.noted.lock().owes(id)
+        self.untold.load(Ordering::SeqCst) || self.noted.lock().owes(id)
     }
 
     /// Makes all records so far durable (group commit: concurrent callers share one). Costs nothing when they are.
@@ -368,10 +392,16 @@ impl Journal {
 
     fn latching<T>(&self, what: &str, result: io::Result<T>) -> io::Result<T> {
         result.map_err(|error| {
+            let _telling = self.telling.lock();
+            let mut first = false;
             let why = self.latch.get_or_init(|| {
-                self.tell_next_life();
+                first = true;
                 format!("journal: {what}: {error}")
             });
+            // After the latch, so that nobody gives a cover that is not taken back.
+            if first {
+                self.tell_next_life();
+            }
             io::Error::new(error.kind(), why.clone())
         })
     }
@@ -383,14 +413,17 @@ impl Journal {
             .take_back()
             .and_then(|()| recovery::remove_marker(&self.marker_path));
         if let Err(error) = told {
-            self.untold.store(true, Ordering::Relaxed);
+            self.untold.store(true, Ordering::SeqCst);
             tracing::error!(%error, "the journal is not whole, and the next mount cannot be told");
         }
     }
 
     fn refuse_if_latched(&self) -> io::Result<()> {
         match self.latch.get() {
-            Some(why) => Err(io::Error::other(why.clone())),
+            Some(why) => {
+                drop(self.telling.lock());
+                Err(io::Error::other(why.clone()))
+            }
             None => Ok(()),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::id::{EpochNo, FileId};
-use crate::journal::{ANY_FILE, LogicalBlock, WHOLE_FILE};
+use crate::journal::{ANY_FILE, LogicalBlock, Standing, WHOLE_FILE};
 
 /// Records remembered in memory, about 30 bytes each. Beyond that all are written back and looked up in sled again.
 const NOTED_MAX: usize = 512 * 1024;
@@ -182,10 +182,14 @@ impl Noted {
         }
     }
 
-    /// Whether a record would be gone if this process were killed now. Whoever relies on it must see to a flush of its own, also
-    /// where somebody else has made it: that one's flush may be still under way.
-    pub(super) fn is_unwritten(&self, key: Key) -> bool {
-        self.unwritten.contains_key(&key)
+    /// What a record of this life would survive now. Whoever relies on more must see to it himself, also where somebody else has
+    /// made the record: that one's flush may be still under way.
+    pub(super) fn standing(&self, key: Key) -> Standing {
+        match (self.unwritten.contains_key(&key), self.owes(key.id)) {
+            (true, _) => Standing::Memory,
+            (false, true) => Standing::Kernel,
+            (false, false) => Standing::Disk,
+        }
     }
 
     /// A flush of sled begins. Its number is to be given to [`Self::end_flush`] when it has succeeded.

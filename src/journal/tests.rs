@@ -29,6 +29,11 @@ fn crashed(records: u64) -> TempDir {
     dir
 }
 
+/// Whether the kernel has no record yet.
+fn is_new(noted: io::Result<Standing>) -> bool {
+    noted.unwrap() == Standing::Memory
+}
+
 fn edit_marker(dir: &TempDir, edit: impl FnOnce(String) -> String) {
     let path = dir.path().join("marker");
     let text = fs::read_to_string(&path).unwrap();
@@ -43,7 +48,7 @@ fn assert_set_aside(dir: &TempDir) {
     );
     assert!(journal.records().unwrap().is_empty());
     assert!(
-        journal.record(FileId(1), 0, EpochNo(1)).unwrap(),
+        is_new(journal.record(FileId(1), 0, EpochNo(1))),
         "it goes on with a new one"
     );
     journal.sync().unwrap();
@@ -58,7 +63,7 @@ fn records_survive_a_crash_as_older_than_every_epoch() {
     let old = |id| (FileId(id), 0, EpochNo(0));
     assert_eq!(journal.records().unwrap(), vec![old(0), old(1), old(2)]);
     assert!(
-        !journal.record(FileId(1), 0, EpochNo(5)).unwrap(),
+        !is_new(journal.record(FileId(1), 0, EpochNo(5))),
         "already noted"
     );
     assert_eq!(journal.records().unwrap()[1].2, EpochNo(5));
@@ -97,7 +102,7 @@ fn forgetting_spares_what_was_touched_again() {
     }
     journal.write_out().unwrap();
     for id in (0..1000).step_by(2) {
-        assert!(!journal.record(FileId(id), 7, EpochNo(2)).unwrap());
+        assert!(!is_new(journal.record(FileId(id), 7, EpochNo(2))));
     }
     journal.forget(EpochNo(1)).unwrap();
     let left = journal.records().unwrap();
@@ -107,7 +112,7 @@ fn forgetting_spares_what_was_touched_again() {
             .all(|(id, block, epoch)| id.0 % 2 == 0 && *block == 7 && *epoch == EpochNo(2))
     );
     assert!(
-        journal.record(FileId(1), 7, EpochNo(2)).unwrap(),
+        is_new(journal.record(FileId(1), 7, EpochNo(2))),
         "forgotten, so noted anew"
     );
 }
@@ -128,10 +133,33 @@ fn only_a_new_record_owes_a_sync() {
 }
 
 #[test]
-fn a_record_is_new_to_everybody_until_the_kernel_has_it() {
+fn a_record_goes_from_memory_by_the_kernel_to_the_disk() {
     let dir = dir();
     let (journal, _) = open(&dir);
     let record = |block| journal.record(FileId(1), block, EpochNo(1)).unwrap();
+    assert!(
+        !journal.is_on_disk(FileId(1), 0, EpochNo(1)),
+        "there is none"
+    );
+    assert_eq!(record(0), Standing::Memory);
+    journal.write_out().unwrap();
+    assert_eq!(record(0), Standing::Kernel);
+    assert!(!journal.is_on_disk(FileId(1), 0, EpochNo(1)));
+    journal.sync().unwrap();
+    assert_eq!(record(0), Standing::Disk);
+    assert!(
+        journal.is_on_disk(FileId(1), 0, EpochNo(1))
+            && !journal.is_on_disk(FileId(1), 1, EpochNo(1))
+    );
+    journal.forget(EpochNo(1)).unwrap();
+    assert!(!journal.is_on_disk(FileId(1), 0, EpochNo(1)));
+}
+
+#[test]
+fn a_record_is_new_to_everybody_until_the_kernel_has_it() {
+    let dir = dir();
+    let (journal, _) = open(&dir);
+    let record = |block| is_new(journal.record(FileId(1), block, EpochNo(1)));
     assert!(record(0));
     assert!(record(0), "the first writer's flush has not ended");
     // Made while a flush is under way: that need not have it.
@@ -284,11 +312,11 @@ fn more_records_than_memory_holds_are_still_known() {
     let (journal, _) = open(&dir);
     journal.record(FileId(1), 0, EpochNo(1)).unwrap();
     journal.write_out().unwrap();
-    assert!(!journal.record(FileId(1), 0, EpochNo(3)).unwrap());
+    assert!(!is_new(journal.record(FileId(1), 0, EpochNo(3))));
     let batch = journal.noted.lock().write_back();
     journal.database.apply_batch(batch).unwrap();
     assert!(
-        !journal.record(FileId(1), 0, EpochNo(2)).unwrap(),
+        !is_new(journal.record(FileId(1), 0, EpochNo(2))),
         "known from the database"
     );
     journal.forget(EpochNo(2)).unwrap();
@@ -344,7 +372,7 @@ fn too_many_records_become_one_that_says_any_file() {
         "the others are needless"
     );
     // What comes in a later epoch is noted by itself, since the commit of this one will not hold it.
-    assert!(journal.record(FileId(7), 3, EpochNo(3)).unwrap());
+    assert!(is_new(journal.record(FileId(7), 3, EpochNo(3))));
     journal.sync().unwrap();
     let later = (FileId(7), 3, EpochNo(3));
     assert_eq!(journal.records().unwrap(), vec![later, any]);
@@ -352,7 +380,7 @@ fn too_many_records_become_one_that_says_any_file() {
     assert_eq!(journal.records().unwrap(), vec![later, any]);
     journal.forget(EpochNo(2)).unwrap();
     assert_eq!(journal.records().unwrap(), vec![later]);
-    assert!(journal.record(FileId(8), 0, EpochNo(3)).unwrap());
+    assert!(is_new(journal.record(FileId(8), 0, EpochNo(3))));
     journal.sync().unwrap();
     drop(journal);
     let (journal, stop) = open(&dir);
@@ -373,7 +401,7 @@ fn what_any_file_says_survives_a_crash() {
     let records = journal.records().unwrap();
     assert!(records.contains(&(ANY_FILE, WHOLE_FILE, EpochNo(0))));
     assert!(
-        journal.record(FileId(3), 1, EpochNo(1)).unwrap(),
+        is_new(journal.record(FileId(3), 1, EpochNo(1))),
         "an earlier life covers nothing of this one"
     );
 }

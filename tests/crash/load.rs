@@ -56,7 +56,7 @@ impl Load {
             };
             std::thread::spawn(move || {
                 let error = writer.work(&stop).err();
-                let error = error.map(|error| writer.why(error));
+                let error = error.map(|error| why(error, &writer.dir.join("aside")));
                 Written {
                     dir: writer.dir,
                     stamped: writer.count,
@@ -109,14 +109,33 @@ impl Written {
 
     /// Whether it ended because the mount had died, or was asked to: nothing else may fail.
     pub(crate) fn must_have_been_cut_off(&self) {
-        let fits = self.error.as_ref().is_none_or(|error| {
-            matches!(
-                error.raw_os_error(),
-                Some(libc::ENOTCONN | libc::ECONNABORTED)
-            )
-        });
-        assert!(fits, "{}: {:?}", self.dir.display(), self.error);
+        must_be_a_cut_off(&self.dir.display().to_string(), self.error.as_ref());
     }
+}
+
+/// A request that the kernel is handing over to a process that is being killed fails with EIO, as one that the mount itself fails would. The
+/// requests that follow, for `path`, tell which it was.
+pub(crate) fn why(error: io::Error, path: &Path) -> io::Error {
+    let is_vague = |error: &io::Error| error.raw_os_error() == Some(libc::EIO);
+    if !is_vague(&error) {
+        return error;
+    }
+    let asked = (0..ASKED_MAX).find_map(|_| match open(path) {
+        Err(again) if is_vague(&again) => None,
+        answer => Some(answer.err()),
+    });
+    asked.flatten().unwrap_or(error)
+}
+
+/// Whether a program ended for no other reason than that the mount had died.
+pub(crate) fn must_be_a_cut_off(who: &str, error: Option<&io::Error>) {
+    let fits = error.is_none_or(|error| {
+        matches!(
+            error.raw_os_error(),
+            Some(libc::ENOTCONN | libc::ECONNABORTED)
+        )
+    });
+    assert!(fits, "{who}: {error:?}");
 }
 
 /// Files of before anything was mounted: written over in place a moment ago, so that no disk has yet what they hold.
@@ -181,20 +200,6 @@ impl Writer {
             }
         }
         Ok(())
-    }
-
-    /// A request that the kernel is handing over to a process that is being killed fails with EIO, as one that the mount itself
-    /// fails would. The requests that follow tell which it was.
-    fn why(&self, error: io::Error) -> io::Error {
-        let is_vague = |error: &io::Error| error.raw_os_error() == Some(libc::EIO);
-        if !is_vague(&error) {
-            return error;
-        }
-        let asked = (0..ASKED_MAX).find_map(|_| match open(&self.dir.join("aside")) {
-            Err(again) if is_vague(&again) => None,
-            answer => Some(answer.err()),
-        });
-        asked.flatten().unwrap_or(error)
     }
 
     /// The next count into each file in turn: no moment has a later file ahead of an earlier one.

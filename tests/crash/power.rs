@@ -2,9 +2,14 @@
 //! that the mount comes back unaided, what fsync called safe is there, and the next commit is the source byte for byte, also where a
 //! file came back with new times and old contents or the reverse. `scripts/power-loss` does it for many states.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -30,6 +35,9 @@ const AT_STAKE_MIN: usize = 5;
 const TRIES_MAX: usize = 20;
 /// Seals so often that much is published which no disk has yet.
 const OFTEN: &[&str] = &["--interval", "100ms"];
+/// Files written over for each instant, and the longest between two of them.
+const WRITTEN_OVER: usize = 60;
+const WRITTEN_EVERY_MAX: Duration = Duration::from_millis(40);
 /// The file system commits its own journal every second, so that new times reach the disk long before contents do.
 const MOUNTED: [&str; 2] = ["commit=1", "commit=1,data=writeback"];
 
@@ -77,7 +85,10 @@ fn after_a_power_cut_the_next_commit_is_the_source() {
 fn under_load(world: &World, disk: &Disk, number: usize, random: &mut StdRng) -> Vec<Instant> {
     fs::create_dir(world.source()).unwrap();
     load::leave_behind(&world.source(), random);
+    let below = Below::leave_behind(&world.source(), number * WRITTEN_OVER);
     let mut life = Life::begin(world, OFTEN, None);
+    world.run(["sync".as_ref(), world.source().as_os_str()]);
+    let written_over = WrittenOver::begin(below, random.random());
     let load = Load::begin(&world.source(), random.random());
     let mut instants = Vec::new();
     for number in 0..number {
@@ -111,8 +122,62 @@ fn under_load(world: &World, disk: &Disk, number: usize, random: &mut StdRng) ->
     for written in load.end() {
         written.must_have_been_cut_off();
     }
+    written_over.end();
     world.unmount(&world.source());
     instants
+}
+
+/// Files of before the mount, by their names and as they lie below it.
+struct Below(Vec<(PathBuf, File)>);
+
+impl Below {
+    fn leave_behind(root: &Path, number: usize) -> Self {
+        let files = (0..number).map(|number| {
+            let path = root.join(format!("written-over-{number}"));
+            fs::write(&path, [1; 5000]).unwrap();
+            let below = File::open(&path).unwrap();
+            (path, below)
+        });
+        Self(files.collect())
+    }
+}
+
+/// A program that writes over a few bytes of each of many files that the last commit has, and a kernel that brings just those to the
+/// disk: it has the file's times only later, and so it may have what the journal says.
+struct WrittenOver {
+    stop: Arc<AtomicBool>,
+    /// How many it has written, and why it stopped, if it was not asked to.
+    program: JoinHandle<(usize, Option<io::Error>)>,
+}
+
+impl WrittenOver {
+    fn begin(below: Below, seed: u64) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let mut random = StdRng::seed_from_u64(seed);
+        let program = std::thread::spawn(move || {
+            for (number, (path, below)) in below.0.iter().enumerate() {
+                let written = File::options().write(true).open(path).and_then(|file| {
+                    file.write_all_at(b"other bytes", random.random_range(0..4900))?;
+                    below.sync_data()
+                });
+                if written.is_err() || stopped.load(Ordering::Relaxed) {
+                    return (number, written.err().map(|error| load::why(error, path)));
+                }
+                wait::let_pass(random.random_range(Duration::ZERO..WRITTEN_EVERY_MAX));
+            }
+            (below.0.len(), None)
+        });
+        Self { stop, program }
+    }
+
+    /// Once the mount is dead.
+    fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let (written, why) = self.program.join().unwrap();
+        assert!(written > 0, "{why:?}");
+        load::must_be_a_cut_off("written-over", why.as_ref());
+    }
 }
 
 /// The machine comes up again with `image` for a disk.

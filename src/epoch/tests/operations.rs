@@ -198,6 +198,9 @@ impl Request {
             Self::Write { .. } => unreachable!("handled above"),
             Self::Truncate { id, len } => {
                 guard.resize(inodes[0], size, len).unwrap();
+                if len == 0 && size > 0 {
+                    guard.emptied(inodes[0]);
+                }
                 Effect::Truncate { id, len }
             }
             Self::Mode { id, mode } => Effect::Mode { id, mode },

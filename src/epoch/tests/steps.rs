@@ -488,7 +488,7 @@ fn existing_files_are_noted_in_the_journal_and_new_ones_are_not() {
     write(&world, &file, 0, b"new");
     assert!(world.journal.records().unwrap().is_empty());
     sealed(&world).finish().unwrap();
-    write(&world, &file, 0, b"old");
+    write(&world, &file, 3, b"more");
     let epoch = world.epochs.current();
     assert_eq!(world.journal.records().unwrap(), vec![(FILE, 0, epoch)]);
     assert!(world.journal.owes(FILE));
@@ -500,6 +500,55 @@ fn existing_files_are_noted_in_the_journal_and_new_ones_are_not() {
         world.journal.records().unwrap()[1],
         (FILE, WHOLE_FILE, epoch)
     );
+}
+
+fn emptied(world: &World, file: &Arc<LiveInode>) {
+    let files = [file];
+    let mut guard = world.epochs.change(&files).unwrap();
+    guard.emptied(file);
+}
+
+/// Bytes that reached the disk before their times did, in a file of which no record had got there: after a power cut it looked like the
+/// commit that it differed from.
+#[test]
+fn nothing_is_written_in_place_before_the_disk_has_a_record_of_it() {
+    let world = World::new(&ROOMY);
+    let file = committed(&world, 10_000);
+    let owes = || world.journal.owes(FILE);
+    drop(world.epochs.write(&file, 10_000..20_000).unwrap());
+    assert!(owes(), "nothing was there");
+    drop(world.epochs.write(&file, 9_999..20_000).unwrap());
+    assert!(!owes(), "a byte was there");
+
+    let cut = |from, to| {
+        sealed(&world).finish().unwrap();
+        world.journal.forget(world.epochs.current()).unwrap();
+        let files = [&file];
+        let mut guard = world.epochs.change(&files).unwrap();
+        guard.resize(&file, from, to).unwrap();
+    };
+    cut(10_000, 8000);
+    assert!(!owes(), "the rest of a page becomes zeros");
+    cut(8000, 9000);
+    assert!(owes(), "what is gained is a hole");
+    cut(9000, 0);
+    emptied(&world, &file);
+    drop(world.epochs.write(&file, 0..10).unwrap());
+    drop(world.epochs.write(&file, 5..10).unwrap());
+    assert!(owes(), "what the commit has is gone from the file");
+}
+
+#[test]
+fn a_record_forgotten_in_between_is_made_again_before_the_write() {
+    let world = World::new(&ROOMY);
+    let file = committed(&world, 10_000);
+    world.epochs.forewarn(file.node(), &(0..10));
+    assert!(world.journal.is_on_disk(FILE, 0, world.epochs.current()));
+    world.journal.forget(world.epochs.current()).unwrap();
+    let files = [&file];
+    let mut guard = world.epochs.change(&files).unwrap();
+    guard.dirty(&file, 0..10).unwrap();
+    assert!(world.journal.is_on_disk(FILE, 0, world.epochs.current()));
 }
 
 #[test]

@@ -313,6 +313,9 @@ impl Writer {
         let old = file.metadata().unwrap().len();
         guard.resize(&inode, old, len).unwrap();
         file.set_len(len).unwrap();
+        if len == 0 && old > 0 {
+            guard.emptied(&inode);
+        }
     }
 
     pub(super) fn remove(&self, name: &str) {

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::{Asker, Ops, Shown};
+use crate::epoch::written_by_cut;
 use crate::id::FileId;
 use crate::source::Stat;
 use crate::sys::{self, SetTime, Statvfs};
@@ -60,6 +61,9 @@ impl Ops {
     ) -> io::Result<Shown> {
         let inode = self.inode(id)?;
         let node = inode.node();
+        if let Some(size) = set.size {
+            self.epochs.forewarn(node, &written_by_cut(size));
+        }
         let touched = [inode.live()];
         let mut guard = self.epochs.change(&touched)?;
         let before = self.source.stat(node)?;
@@ -80,6 +84,9 @@ impl Ops {
                 // What opens with O_TRUNC looks like this. On an empty file, too, that counts as a change of contents: unlike truncate(2).
                 _ if size == 0 => self.source.empty(node)?,
                 _ => self.source.truncate(node, size)?,
+            }
+            if size == 0 && before.size > 0 {
+                guard.emptied(inode.live());
             }
             self.clear_set_id(&inode, &before, asker)?;
         }

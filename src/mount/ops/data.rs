@@ -103,6 +103,9 @@ impl Ops {
         guard.resize(inode.live(), before.size, 0)?;
         let flags = file_flags(flags) | libc::O_TRUNC;
         let file = self.source.open_node(inode.node(), flags)?;
+        if before.size > 0 {
+            guard.emptied(inode.live());
+        }
         self.clear_set_id(inode, &before, asker)?;
         inode.changed(&before, &stat(&file)?);
         Ok(file)
@@ -205,13 +208,17 @@ impl Ops {
         let open = self.files.get(handle)?;
         let end = start.checked_add(len).ok_or(os_error(libc::EFBIG))?;
         let live = open.inode.live();
+        let writes = mode & (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_ZERO_RANGE) != 0;
+        if writes {
+            self.epochs.forewarn(live.node(), &(start..end));
+        }
         let touched = [live];
         let mut guard = self.epochs.change(&touched)?;
         let before = stat(&open.file)?;
         if mode & libc::FALLOC_FL_KEEP_SIZE == 0 && end > before.size {
             guard.resize(live, before.size, end)?;
         }
-        if mode & (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_ZERO_RANGE) != 0 {
+        if writes {
             guard.dirty(live, start..end)?;
         }
         sys::allocate(&open.file, mode, start, len)?;
@@ -229,6 +236,9 @@ impl Ops {
     /// copy_file_range(2); how many bytes were copied, at most 16 MiB.
     pub fn copy_range(&self, copy: Copy) -> io::Result<usize> {
         let (from, to) = (self.files.get(copy.from.0)?, self.files.get(copy.to.0)?);
+        if let Some(end) = copy.to.1.checked_add(copy.len.min(COPY_LEN_MAX)) {
+            self.epochs.forewarn(to.inode.node(), &(copy.to.1..end));
+        }
         let touched = [from.inode.live(), to.inode.live()];
         let mut guard = self.epochs.change(&touched)?;
         let there = stat(&from.file)?.size.saturating_sub(copy.from.1);
