@@ -9,6 +9,8 @@ mod numbers;
 
 mod places;
 
+mod shelves;
+
 mod storage;
 
 use std::collections::HashMap;
@@ -23,6 +25,7 @@ use parking_lot::Mutex;
 use self::numbers::Numbers;
 pub(super) use self::places::Place;
 use self::places::Places;
+use self::shelves::{Shelves, neighbourhood};
 use super::{Error, Handle};
 use crate::id::FileId;
 
@@ -34,18 +37,19 @@ const SHARDS: usize = 16;
 /// Numbers kept in memory alone, while the map cannot be written: about 10 MiB. With more of them nothing new is created.
 const UNWRITTEN_MAX: usize = 1 << 16;
 
-/// What maps handles to numbers, by [`key`].
-const HANDLES: &str = "handles-by-place";
-/// The same with handles as they are: what earlier versions have left.
+/// What maps handles to numbers.
+const HANDLES: &str = "shelves";
+/// What earlier versions have left: a record for each handle, as it is, or with its bytes 4 to 8 reversed.
 const HANDLES_BEFORE: &str = "handles";
+const HANDLES_BY_PLACE: &str = "handles-by-place";
 
 /// Says that everything has been adopted.
 const ADOPTED: &[u8] = b"adopted";
 
 /// The identity map.
 pub(super) struct Identity {
-    /// Handle, as [`key`] has it, to number.
-    handles: sled::Tree,
+    /// Handle to number.
+    shelves: Shelves,
     /// Holds [`ADOPTED`] or nothing. In the database of the numbers, so that it is lost with them, and never without them.
     marks: sled::Tree,
     /// Where inodes have been seen.
@@ -101,15 +105,15 @@ impl Identity {
         let database = storage::open(dir)?;
         let tree = |name: &str| database.open_tree(name).map_err(|e| failed(e.into()));
         let shard = NonZeroUsize::new(RECENT_MAX / SHARDS).expect("more entries than shards");
-        let handles = tree(HANDLES)?;
-        move_over(&database, &handles).map_err(|e| failed(e.into()))?;
+        let shelves = Shelves(tree(HANDLES)?);
+        move_over(&database, &shelves).map_err(failed)?;
         let recent = || Recent {
             numbers: LruCache::new(shard),
-            complete: handles.is_empty(),
+            complete: shelves.is_empty(),
         };
         Ok(Self {
             recent: std::array::from_fn(|_| Mutex::new(recent())),
-            handles,
+            shelves,
             marks: tree("marks")?,
             places: Places::new(tree("names")?),
             hasher: RandomState::new(),
@@ -216,10 +220,11 @@ impl Identity {
 
     /// The inode no longer exists. Losing this is harmless: its handle never comes back.
     pub(super) fn forget_best_effort(&self, id: FileId, handle: &Handle) {
-        self.shard(handle).forget(handle);
+        let mut recent = self.shard(handle);
+        recent.forget(handle);
         self.unwritten.lock().numbers.remove(handle);
         self.places.forget_all_best_effort(id);
-        if let Err(error) = self.handles.remove(key(handle)) {
+        if let Err(error) = self.shelves.remove(handle) {
             tracing::debug!(%id, %error, "identity of a removed inode stays in the map");
         }
     }
@@ -234,8 +239,9 @@ impl Identity {
         self.numbers.first()
     }
 
+    /// By neighbourhood, so that whoever holds it is alone at a shelf.
     fn shard(&self, handle: &Handle) -> parking_lot::MutexGuard<'_, Recent> {
-        let index = self.hasher.hash_one(handle) as usize % SHARDS;
+        let index = self.hasher.hash_one(neighbourhood(handle)) as usize % SHARDS;
         self.recent[index].lock()
     }
 
@@ -258,13 +264,7 @@ impl Identity {
         if let Some(&id) = self.unwritten.lock().numbers.get(handle) {
             return Ok(Some(id));
         }
-        let Some(value) = self.handles.get(key(handle))? else {
-            return Ok(None);
-        };
-        match value.as_ref().try_into() {
-            Ok(bytes) => Ok(Some(FileId(u64::from_be_bytes(bytes)))),
-            Err(_) => Err(io::Error::other("identity map: a number is not 8 bytes")),
-        }
+        self.shelves.get(handle)
     }
 
     fn store(&self, handle: &Handle, id: FileId) -> io::Result<()> {
@@ -272,38 +272,45 @@ impl Identity {
         if self.broken.load(std::sync::atomic::Ordering::SeqCst) {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
-        self.handles.insert(key(handle), &id.0.to_be_bytes())?;
-        Ok(())
+        self.shelves.insert(handle, id)
     }
 }
 
-/// Where a handle stands in the map. Most begin, after four bytes for their type, with the inode's number, its low byte first; file systems
-/// give neighbours in a directory neighbouring numbers. With the high byte first they are neighbours in the map too, so that whoever
-/// looks at one file after the other finds the next page in memory instead of decoding another for each.
-fn key(handle: &Handle) -> sled::IVec {
-    let mut key = sled::IVec::from(&*handle.0);
-    if let Some(number) = key.get_mut(4..8) {
-        number.reverse();
-    }
-    key
+/// Brings over what an earlier version has left. May be broken off at any time: what is there already stays.
+fn move_over(database: &sled::Db, shelves: &Shelves) -> io::Result<()> {
+    let as_it_is = |handle: &[u8]| Handle(handle.into());
+    let by_place = |handle: &[u8]| {
+        let mut handle = handle.to_vec();
+        if let Some(number) = handle.get_mut(4..8) {
+            number.reverse();
+        }
+        Handle(handle.into())
+    };
+    move_tree_over(database, shelves, HANDLES_BEFORE, as_it_is)?;
+    move_tree_over(database, shelves, HANDLES_BY_PLACE, by_place)
 }
 
-/// Brings over what an earlier version has left. May be broken off at any time: what is there twice is the same.
-fn move_over(database: &sled::Db, handles: &sled::Tree) -> sled::Result<()> {
-    if !database
-        .tree_names()
-        .iter()
-        .any(|name| name == HANDLES_BEFORE.as_bytes())
-    {
+fn move_tree_over(
+    database: &sled::Db,
+    shelves: &Shelves,
+    name: &str,
+    handle: impl Fn(&[u8]) -> Handle,
+) -> io::Result<()> {
+    let mut names = database.tree_names().into_iter();
+    if !names.any(|found| found == name.as_bytes()) {
         return Ok(());
     }
-    for entry in &database.open_tree(HANDLES_BEFORE)? {
-        let (handle, number) = entry?;
-        handles.insert(key(&Handle(Box::from(&*handle))), number)?;
+    for entry in &database.open_tree(name)? {
+        let (key, number) = entry?;
+        let handle = handle(&key);
+        let number = (&*number).try_into().map_err(io::Error::other)?;
+        if shelves.get(&handle)?.is_none() {
+            shelves.insert(&handle, FileId(u64::from_be_bytes(number)))?;
+        }
     }
-    // No record of the old order may go before the new ones are there.
+    // No record of the old kind may go before the new ones are there.
     database.flush()?;
-    database.drop_tree(HANDLES_BEFORE)?;
+    database.drop_tree(name)?;
     Ok(())
 }
 

@@ -203,26 +203,34 @@ fn a_page_that_rotted_is_noticed_when_it_is_opened() {
     }
 }
 
-/// A version that kept handles as they are has left a map.
+/// Versions that kept a record for each handle have left a map.
 #[test]
 fn what_an_earlier_version_knew_is_known() {
     let dir = tempfile::tempdir().expect("a directory");
-    let old = |number: u32| {
-        Handle(
-            [&[1, 0, 0, 0][..], &number.to_le_bytes(), &[9; 4]]
-                .concat()
-                .into(),
-        )
-    };
+    let handle = |number: [u8; 4]| [&[1, 0, 0, 0][..], &number, &[9; 4]].concat();
+    let old = |number: u32| Handle(handle(number.to_le_bytes()).into());
     drop(Identity::open(dir.path(), FileId(500)).expect("opens"));
     let database = storage::open(dir.path()).expect("opens");
-    let tree = database.open_tree(HANDLES_BEFORE).expect("a tree");
-    for number in 0..300 {
-        let id = u64::from(number) + 100;
-        tree.insert(&old(number).0, &id.to_be_bytes())
+    let write = |name, number: [u8; 4], id: u64| {
+        let tree = database.open_tree(name).expect("a tree");
+        tree.insert(handle(number), &id.to_be_bytes())
             .expect("written");
+    };
+    for number in 0..150u32 {
+        write(
+            HANDLES_BEFORE,
+            number.to_le_bytes(),
+            u64::from(number) + 100,
+        );
     }
-    drop((tree, database));
+    for number in 150..300u32 {
+        write(
+            HANDLES_BY_PLACE,
+            number.to_be_bytes(),
+            u64::from(number) + 100,
+        );
+    }
+    drop(database);
     for _ in 0..2 {
         let map = Identity::open(dir.path(), FileId(500)).expect("opens");
         for number in 0..300 {
@@ -231,14 +239,4 @@ fn what_an_earlier_version_knew_is_known() {
         }
         assert!(map.number(&old(300), FileId::ROOT).expect("numbered") >= FileId(500));
     }
-}
-
-#[test]
-fn neighbours_stand_beside_each_other() {
-    let numbered = |number: u32| {
-        let parts = [&[1, 0, 0, 0][..], &number.to_le_bytes(), &[9; 4]];
-        key(&Handle(parts.concat().into()))
-    };
-    assert!(numbered(0x1ff) < numbered(0x200) && numbered(0x200) < numbered(0x10000));
-    assert_eq!(key(&Handle(Box::from(*b"short"))), *b"short");
 }
