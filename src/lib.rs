@@ -5,7 +5,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | vocabulary | [`id`] [`path`] [`clock`] [`metrics`] [`sys`] [`failpoint`] [`blocking`] |
+//! | vocabulary | [`id`] [`path`] [`clock`] [`metrics`] [`sys`] [`failpoint`] [`blocking`] [`buffers`] |
 //! | pure transforms | [`compress`] [`chunk`] [`crypto`] [`mod@format`] |
 //! | parts that do I/O, each ignorant of the others | [`fuse`] [`source`] [`journal`] [`cache`] [`store`] |
 //! | the repository | [`repo`]: commits → tree → blocks → layout |
@@ -56,6 +56,8 @@ pub mod sys;
 pub mod failpoint;
 
 pub mod blocking;
+
+pub mod buffers;
 
 pub mod compress;
 

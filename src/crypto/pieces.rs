@@ -96,19 +96,20 @@ impl PieceCipher {
         Self { cbc, key }
     }
 
-    /// Cuts a frame of this block that has been proven and holds `plain_len` bytes of plaintext as they are, uncompressed. `None` if
-    /// it is no frame.
+    /// Cuts a frame of this block that has been proven and holds `plain_len` bytes of plaintext as they are, uncompressed, into `cut`,
+    /// which is empty. `None` if it is no frame.
     pub fn cut(
         &self,
         frame: FrameNo,
         kind: FrameKind,
         bytes: &[u8],
         plain_len: usize,
-    ) -> Option<Vec<u8>> {
+        cut: &mut Vec<u8>,
+    ) -> Option<()> {
         let frame_len = u32::try_from(bytes.len()).ok()?;
         let (body, tag) = bytes.split_at_checked(bytes.len().checked_sub(TAG_LEN)?)?;
         let (iv, ciphertext) = body.split_at_checked(IV_LEN)?;
-        let mut cut = Vec::with_capacity(cut_len(frame_len) as usize);
+        cut.reserve(cut_len(frame_len) as usize);
         cut.extend_from_slice(iv);
         for (number, piece) in ciphertext.chunks(PIECE_LEN).enumerate() {
             let before = cut.len() - AES_BLOCK_LEN;
@@ -124,7 +125,7 @@ impl PieceCipher {
             cut.extend_from_slice(piece);
         }
         cut.extend_from_slice(tag);
-        Some(cut)
+        Some(())
     }
 
     /// The plaintext of a stretch, out of its bytes of a frame that was cut. `None` if these are not what [`Self::cut`] made of this very

@@ -35,8 +35,6 @@ mod window;
 
 mod dedup;
 
-mod buffers;
-
 mod pack;
 
 mod encrypt;

@@ -17,9 +17,9 @@ use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::buffers::Buffers;
 use crate::compress::Compression;
 use crate::crypto::VolumeKeys;
-use crate::flusher::buffers::Buffers;
 use crate::flusher::encrypt::{BATCH_FRAMES, Batch, EncryptedBatch, encrypt};
 use crate::flusher::error::Error;
 use crate::flusher::manifest::SpooledObject;
@@ -38,6 +38,8 @@ const QUEUE_BATCHES: usize = 1;
 const EARLY_BATCHES: u64 = 3;
 /// Finished blocks that wait for fdatasync: only their descriptors are held.
 const QUEUE_BLOCKS: usize = 4;
+/// Buffers of frames that are kept: what comes back while one batch is being filled and another is on its way.
+const BUFFERS_MAX: usize = 2 * BATCH_FRAMES;
 
 /// What every stage needs.
 #[derive(Clone)]
@@ -103,7 +105,7 @@ impl Pipeline {
                 std::thread::spawn(move || work(&parts, &queued, &encrypted, &turns))
             })
             .collect();
-        let buffers = Arc::<Buffers>::default();
+        let buffers = Arc::new(Buffers::new(BUFFERS_MAX));
         let writer = {
             let buffers = Arc::clone(&buffers);
             std::thread::spawn(move || write(&parts, &arriving, &finished, &buffers, &turns))
@@ -325,7 +327,7 @@ fn write(
             for (lengths, ciphertext) in batch.frames {
                 open.reserve(FrameKind::Data, lengths);
                 open.write(&ciphertext)?;
-                buffers.give(ciphertext.into_bytes());
+                buffers.give_bytes(ciphertext.into_bytes());
             }
             if !last {
                 file = Some(open);

@@ -27,6 +27,7 @@ const LAYERS: &[Layer] = &[
             "sys",
             "failpoint",
             "blocking",
+            "buffers",
         ],
         // The kernel's times become ours where its structures are read.
         within: &[("sys", "clock"), ("failpoint", "sys")],

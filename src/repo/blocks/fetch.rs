@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::blocking;
+use crate::buffers::Buffers;
 use crate::cache::{Cache, FrameKey};
 use crate::crypto::VolumeKeys;
 use crate::crypto::pieces::{self, Stretch};
@@ -27,12 +28,17 @@ const PIECE_READ_MAX: usize = 64 << 10;
 /// The shortest frame that is cut into pieces.
 const CUT_LEN_MIN: u32 = 64 << 10;
 
+/// Frames that are being cut at once, most often.
+const CUT_AT_ONCE: usize = 4;
+
 /// What it takes to fetch and prove frames of one volume.
 pub(super) struct Fetch {
     store: Store,
     cache: Cache,
     keys: VolumeKeys,
     windows: Windows,
+    /// In which frames are cut.
+    buffers: Buffers,
 }
 
 impl Fetch {
@@ -42,6 +48,7 @@ impl Fetch {
             cache,
             keys,
             windows: Windows::default(),
+            buffers: Buffers::new(CUT_AT_ONCE),
         }
     }
 
@@ -324,16 +331,21 @@ impl Fetch {
     pub(super) fn put_on_disk(&self, frame: &Proven) {
         let place = &frame.place;
         let key = self.key(place);
-        let cut = || {
+        if !frame.is_uncompressed || !is_cut(place, frame.kind) {
+            return self.cache.put_encrypted(&key, &frame.encrypted);
+        }
+        let mut buffer = self.buffers.take(pieces::cut_len(place.hint.len) as usize);
+        let mut cut = || {
             let cipher = self.keys.pieces(place.at.block)?;
             let plain_len = frame.plain.len();
-            cipher.cut(place.at.frame, frame.kind, &frame.encrypted, plain_len)
+            let (number, bytes) = (place.at.frame, &frame.encrypted);
+            cipher.cut(number, frame.kind, bytes, plain_len, &mut buffer)
         };
-        let can_be = frame.is_uncompressed && is_cut(place, frame.kind);
-        match can_be.then(cut).flatten() {
-            Some(cut) => self.cache.put_encrypted(&key, &cut),
+        match cut() {
+            Some(()) => self.cache.put_encrypted(&key, &buffer),
             None => self.cache.put_encrypted(&key, &frame.encrypted),
         }
+        self.buffers.give(buffer);
     }
 
     /// Pages are kept decoded, by `blocks`.

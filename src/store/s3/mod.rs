@@ -23,8 +23,10 @@ use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_types::byte_stream::ByteStream;
 use bytes::Bytes;
 
+use crate::buffers::Buffers;
 use crate::id::ObjectKey;
 use crate::store::pace::Pace;
 use crate::store::s3::credentials::Keys;
@@ -36,6 +38,11 @@ use crate::store::{
     Body, Condition, Error, Kind, LIST_LIMIT_MAX, Listing, ObjectStore, PutOutcome, Version, names,
 };
 
+/// Answers from this length in bytes on are worth a buffer that is used again.
+const LARGE_LEN: usize = 256 << 10;
+/// Such buffers that are kept, a few MiB each: what a reader far away has on its way at once.
+const BUFFERS_MAX: usize = 8;
+
 /// A place in a bucket.
 #[derive(Debug)]
 pub struct S3 {
@@ -45,6 +52,7 @@ pub struct S3 {
     unsigned_payload: bool,
     keys: Arc<Keys>,
     skew: Arc<Skew>,
+    buffers: Arc<Buffers>,
 }
 
 impl S3 {
@@ -62,6 +70,7 @@ impl S3 {
             unsigned_payload: connected.tls,
             keys: connected.keys,
             skew: connected.skew,
+            buffers: Arc::new(Buffers::new(BUFFERS_MAX)),
         })
     }
 
@@ -82,6 +91,7 @@ impl S3 {
             unsigned_payload: self.unsigned_payload,
             keys: self.keys.clone(),
             skew: self.skew.clone(),
+            buffers: self.buffers.clone(),
         }
     }
 
@@ -170,17 +180,38 @@ impl S3 {
             return Err(Error::too_long(doing, len, len_max));
         }
         let version = Version(answer.e_tag().unwrap_or_default().to_owned());
-        let collected = answer.body.collect().await;
-        let bytes = collected
-            .map_err(|cut| {
+        let bytes = self.collect(answer.body, len as usize, len_max, doing);
+        Ok((bytes.await?, version))
+    }
+
+    /// What comes of `body`, which says that it has `len` bytes, and must not have more than `len_max`.
+    async fn collect(
+        &self,
+        mut body: ByteStream,
+        len: usize,
+        len_max: u64,
+        doing: &str,
+    ) -> Result<Bytes, Error> {
+        let is_large = len >= LARGE_LEN;
+        let mut bytes = match is_large {
+            true => self.buffers.take(len),
+            false => Vec::with_capacity(len),
+        };
+        while let Some(part) = body.next().await {
+            let part = part.map_err(|cut| {
                 let message = error::chain("the answer broke off", &cut);
                 Error::new(Kind::Retry, doing, message).because(cut)
-            })?
-            .into_bytes();
-        match bytes.len() as u64 {
-            found if found > len_max => Err(Error::too_long(doing, found, len_max)),
-            _ => Ok((bytes, version)),
+            })?;
+            let found = (bytes.len() + part.len()) as u64;
+            if found > len_max {
+                return Err(Error::too_long(doing, found, len_max));
+            }
+            bytes.extend_from_slice(&part);
         }
+        Ok(match is_large {
+            true => self.buffers.lend(bytes),
+            false => bytes.into(),
+        })
     }
 }
 
