@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use self::numbers::Numbers;
 pub(super) use self::places::Place;
 use self::places::Places;
-use self::shelves::{Shelves, neighbourhood};
+use self::shelves::Shelves;
 use super::{Error, Handle};
 use crate::id::FileId;
 
@@ -105,7 +105,7 @@ impl Identity {
         let database = storage::open(dir)?;
         let tree = |name: &str| database.open_tree(name).map_err(|e| failed(e.into()));
         let shard = NonZeroUsize::new(RECENT_MAX / SHARDS).expect("more entries than shards");
-        let shelves = Shelves(tree(HANDLES)?);
+        let shelves = Shelves::new(tree(HANDLES)?);
         move_over(&database, &shelves).map_err(failed)?;
         let recent = || Recent {
             numbers: LruCache::new(shard),
@@ -220,8 +220,7 @@ impl Identity {
 
     /// The inode no longer exists. Losing this is harmless: its handle never comes back.
     pub(super) fn forget_best_effort(&self, id: FileId, handle: &Handle) {
-        let mut recent = self.shard(handle);
-        recent.forget(handle);
+        self.shard(handle).forget(handle);
         self.unwritten.lock().numbers.remove(handle);
         self.places.forget_all_best_effort(id);
         if let Err(error) = self.shelves.remove(handle) {
@@ -239,9 +238,8 @@ impl Identity {
         self.numbers.first()
     }
 
-    /// By neighbourhood, so that whoever holds it is alone at a shelf.
     fn shard(&self, handle: &Handle) -> parking_lot::MutexGuard<'_, Recent> {
-        let index = self.hasher.hash_one(neighbourhood(handle)) as usize % SHARDS;
+        let index = self.hasher.hash_one(handle) as usize % SHARDS;
         self.recent[index].lock()
     }
 
@@ -303,8 +301,10 @@ fn move_tree_over(
     for entry in &database.open_tree(name)? {
         let (key, number) = entry?;
         let handle = handle(&key);
-        let number = (&*number).try_into().map_err(io::Error::other)?;
-        if shelves.get(&handle)?.is_none() {
+        // One of another shape was of no use there either: its inode is given a number anew.
+        if let Ok(number) = (&*number).try_into()
+            && shelves.get(&handle)?.is_none()
+        {
             shelves.insert(&handle, FileId(u64::from_be_bytes(number)))?;
         }
     }

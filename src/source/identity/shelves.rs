@@ -3,12 +3,11 @@
 //! sled holds at most sixteen records in a page, and some 200 bytes of memory for each page whatever its cache may hold: with a record for
 //! each inode that was more than everything else in a first backup of a million files. File systems give neighbours in a
 //! directory neighbouring numbers, so that whoever looks at one file after the other finds most of them on the shelf that he has just had.
-//!
-//! Who changes a shelf must be alone at it: [`super::Identity`] holds the lock that goes by
-//! [`neighbourhood`].
 
 use std::io;
 use std::ops::Range;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::Handle;
 use crate::id::FileId;
@@ -31,11 +30,18 @@ const ALONE: u8 = 1;
 const HAD_ROOM: u8 = 0;
 const OVERFLOWED: u8 = 1;
 
+/// Locks of shelves.
+const LOCKS: usize = 64;
+
 /// All of them.
-pub(super) struct Shelves(pub(super) sled::Tree);
+pub(super) struct Shelves {
+    tree: sled::Tree,
+    /// By neighbourhood: whoever changes a shelf is alone at it.
+    locks: [Mutex<()>; LOCKS],
+}
 
 /// What all handles of a shelf have in common, and few others.
-pub(super) fn neighbourhood(handle: &Handle) -> u32 {
+fn neighbourhood(handle: &Handle) -> u32 {
     number(handle).unwrap_or_default() & !NEIGHBOURS
 }
 
@@ -66,19 +72,31 @@ fn alone(handle: &Handle) -> Vec<u8> {
 }
 
 impl Shelves {
+    pub(super) fn new(tree: sled::Tree) -> Self {
+        Self {
+            tree,
+            locks: std::array::from_fn(|_| Mutex::new(())),
+        }
+    }
+
+    fn lock(&self, handle: &Handle) -> MutexGuard<'_, ()> {
+        let shelf = neighbourhood(handle) / (NEIGHBOURS + 1);
+        self.locks[shelf as usize % LOCKS].lock()
+    }
+
     /// Whether there is none.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.tree.is_empty()
     }
 
     /// The number of `handle` if it has one.
     pub(super) fn get(&self, handle: &Handle) -> io::Result<Option<FileId>> {
-        let Some(value) = self.0.get(shelf_of(handle))? else {
+        let Some(value) = self.tree.get(shelf_of(handle))? else {
             return Ok(None);
         };
         let shelf = Shelf::parse(&value)?;
         match shelf.find(handle)? {
-            None if shelf.overflowed => match self.0.get(alone(handle))? {
+            None if shelf.overflowed => match self.tree.get(alone(handle))? {
                 Some(number) => id(&number).map(Some),
                 None => Ok(None),
             },
@@ -86,38 +104,45 @@ impl Shelves {
         }
     }
 
-    /// Gives `handle`, which has none, its number.
+    /// Makes `id` the number of `handle`.
     pub(super) fn insert(&self, handle: &Handle, id: FileId) -> io::Result<()> {
+        let _alone = self.lock(handle);
         let key = shelf_of(handle);
-        let value = self.0.get(&key)?;
+        let value = self.tree.get(&key)?;
         let shelf = match &value {
             Some(value) => Shelf::parse(value)?,
             None => Shelf::EMPTY,
         };
-        if shelf.entries().count() < SHELF_MAX {
-            self.0.insert(key, shelf.with(handle, id))?;
+        if let Some((at, _)) = shelf.find(handle)? {
+            self.tree.insert(key, shelf.changed(at, id))?;
             return Ok(());
         }
-        self.0.insert(alone(handle), &id.0.to_be_bytes())?;
+        let has_room = shelf.entries().count() < SHELF_MAX;
+        if let Some(value) = shelf.with(handle, id).filter(|_| has_room) {
+            self.tree.insert(key, value)?;
+            return Ok(());
+        }
+        self.tree.insert(alone(handle), &id.0.to_be_bytes())?;
         if !shelf.overflowed {
-            self.0.insert(key, shelf.as_overflowed())?;
+            self.tree.insert(key, shelf.as_overflowed())?;
         }
         Ok(())
     }
 
     /// Takes it away.
     pub(super) fn remove(&self, handle: &Handle) -> io::Result<()> {
+        let _alone = self.lock(handle);
         let key = shelf_of(handle);
-        let Some(value) = self.0.get(&key)? else {
+        let Some(value) = self.tree.get(&key)? else {
             return Ok(());
         };
         let shelf = Shelf::parse(&value)?;
         match shelf.find(handle)? {
             Some((at, _)) => match shelf.without(at) {
-                Some(value) => self.0.insert(key, value)?,
-                None => self.0.remove(key)?,
+                Some(value) => self.tree.insert(key, value)?,
+                None => self.tree.remove(key)?,
             },
-            None if shelf.overflowed => self.0.remove(alone(handle))?,
+            None if shelf.overflowed => self.tree.remove(alone(handle))?,
             None => None,
         };
         Ok(())
@@ -178,8 +203,9 @@ impl<'a> Shelf<'a> {
         }
     }
 
-    fn with(&self, handle: &Handle, id: FileId) -> Vec<u8> {
-        let len = u8::try_from(handle.0.len()).expect("a handle has at most 128 bytes");
+    /// `None` if the handle is longer than any that a kernel gives.
+    fn with(&self, handle: &Handle, id: FileId) -> Option<Vec<u8>> {
+        let len = u8::try_from(handle.0.len()).ok()?;
         let parts = [
             &[self.flag()],
             self.entries,
@@ -187,7 +213,12 @@ impl<'a> Shelf<'a> {
             &handle.0,
             &id.0.to_be_bytes(),
         ];
-        parts.concat()
+        Some(parts.concat())
+    }
+
+    fn changed(&self, at: Range<usize>, id: FileId) -> Vec<u8> {
+        let (before, after) = (&self.entries[..at.end - 8], &self.entries[at.end..]);
+        [&[self.flag()], before, &id.0.to_be_bytes(), after].concat()
     }
 
     fn as_overflowed(&self) -> Vec<u8> {
@@ -225,7 +256,7 @@ mod tests {
 
     fn shelves() -> Shelves {
         let database = sled::Config::new().temporary(true).open().expect("opens");
-        Shelves(database.open_tree("numbers").expect("a tree"))
+        Shelves::new(database.open_tree("numbers").expect("a tree"))
     }
 
     /// As ext4 makes them.
@@ -267,7 +298,7 @@ mod tests {
             let id = FileId(number.into());
             shelves.insert(&numbered(number), id).expect("written");
         }
-        assert_eq!(shelves.0.len(), 4);
+        assert_eq!(shelves.tree.len(), 4);
         for number in all.clone() {
             let id = Some(FileId(number.into()));
             assert_eq!(shelves.get(&numbered(number)).expect("read"), id);
@@ -292,7 +323,7 @@ mod tests {
             let id = FileId(u64::from(number) + 7);
             shelves.insert(&handle(number), id).expect("written");
         }
-        assert_eq!(shelves.0.len(), 1 + 2 * SHELF_MAX);
+        assert_eq!(shelves.tree.len(), 1 + 2 * SHELF_MAX);
         // Room on the shelf again does not hide who had found none.
         for number in 0..SHELF_MAX as u32 {
             shelves.remove(&handle(number)).expect("removed");
@@ -307,13 +338,34 @@ mod tests {
     }
 
     #[test]
+    fn a_number_can_be_changed_and_the_longest_handle_be_kept() {
+        let shelves = shelves();
+        for number in 1..4 {
+            let id = FileId(number.into());
+            shelves.insert(&numbered(number), id).expect("written");
+        }
+        shelves.insert(&numbered(2), FileId(9)).expect("changed");
+        let long = Handle([&[1, 0, 0, 0, 1, 0, 0, 0][..], &[7; 300]].concat().into());
+        shelves.insert(&long, FileId(8)).expect("written");
+        for (handle, id) in [
+            (numbered(1), 1),
+            (numbered(2), 9),
+            (numbered(3), 3),
+            (long, 8),
+        ] {
+            let found = shelves.get(&handle).expect("read");
+            assert_eq!(found, Some(FileId(id)));
+        }
+    }
+
+    #[test]
     fn a_damaged_shelf_is_an_error() {
         let shelves = shelves();
         shelves.insert(&numbered(1), FileId(5)).expect("written");
         let key = shelf_of(&numbered(1));
-        let whole = shelves.0.get(&key).expect("read").expect("there");
+        let whole = shelves.tree.get(&key).expect("read").expect("there");
         for cut in 0..whole.len() {
-            shelves.0.insert(&key, &whole[..cut]).expect("written");
+            shelves.tree.insert(&key, &whole[..cut]).expect("written");
             let found = shelves.get(&numbered(1));
             assert!(found.is_err() || cut == 1, "{cut}: {found:?}");
         }
