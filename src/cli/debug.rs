@@ -19,7 +19,7 @@ use crate::format::entry::{CommitName, Place};
 use crate::format::key::Key;
 use crate::format::page::{Entry, Page};
 use crate::id::ObjectKey;
-use crate::journal::{Journal, LOGICAL_BLOCK_LEN};
+use crate::journal::{ANY_FILE, Journal, LOGICAL_BLOCK_LEN, LastStop};
 use crate::repo::tree::Pages;
 
 /// Look inside: a commit, its tree, a page, a block, the journal
@@ -241,9 +241,15 @@ fn journal(context: &Context, dir: &Path) -> anyhow::Result<Exit> {
         live::known(context, dir).ok_or_else(|| daemon::Error::NotMounted(dir.to_owned()))?;
     // A second opener would be refused anyway, or worse, set the database aside as damaged.
     let _lock = daemon::lock::VolumeLock::try_take(&known.state)?;
-    let (journal, last_stop) = Journal::open(&known.state.journal())?;
+    // The next mount sees this opening, and not what came before: whatever may be doubtful about that is put down.
+    let is_doubtful = |stop: &LastStop| !matches!(stop, LastStop::Clean | LastStop::Crashed);
+    let (journal, last_stop) = Journal::open_doubting(&known.state.journal(), is_doubtful)?;
     output::line(&format!("last stop  {last_stop:?}"))?;
     for (id, block, epoch) in journal.records()? {
+        if id == ANY_FILE {
+            output::line(&format!("any inode  epoch {epoch}"))?;
+            continue;
+        }
         output::line(&format!(
             "inode {id}  from byte {}  epoch {epoch}",
             u64::from(block) * LOGICAL_BLOCK_LEN

@@ -206,6 +206,9 @@ pub(super) async fn connect(
         source_path: settings.place.source_bytes().to_vec(),
         index_dir: settings.state.dir().join("index"),
     };
+    if base.is_none() {
+        local.journal.forget_doubt()?;
+    }
     let scan = reconcile::Parts {
         source: local.source.clone(),
         epochs: local.epochs.clone(),

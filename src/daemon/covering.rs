@@ -19,7 +19,6 @@ use crate::clock::{Clock, Stamp, SystemClock, Timespec};
 use crate::fuse::mountinfo::{self, Entry};
 use crate::fuse::session;
 use crate::id::SessionId;
-use crate::journal::LastStop;
 use crate::reconcile::Trust;
 use crate::repo::commits::Found;
 use crate::sys::since_boot;
@@ -109,7 +108,7 @@ impl Uncovered {
 /// How far marks can be believed when the source is compared with `base`.
 pub(super) fn trust(local: &Local, base: Option<&Found>) -> Trust {
     let Some(base) = base else {
-        return after_stop(local);
+        return Trust::after(&local.last_stop);
     };
     // What was published during a scan that never ended says little of what it had not come to yet.
     if base.commit.incomplete {
@@ -117,14 +116,7 @@ pub(super) fn trust(local: &Local, base: Option<&Found>) -> Trust {
     }
     match was_covered(local, base) {
         true => Trust::after_dead_mount(&local.last_stop, local.uncovered.until()),
-        false => after_stop(local),
-    }
-}
-
-fn after_stop(local: &Local) -> Trust {
-    match &local.last_stop {
-        LastStop::Rebooted if !local.keeps_order => Trust::Nothing,
-        stop => Trust::after(stop),
+        false => Trust::after(&local.last_stop),
     }
 }
 

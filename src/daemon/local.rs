@@ -142,8 +142,6 @@ pub(super) struct Local {
     pub(super) journal: Arc<Journal>,
     /// How the journal's last life ended.
     pub(super) last_stop: LastStop,
-    /// Whether size and times can be believed of the source after a power cut.
-    pub(super) keeps_order: bool,
     /// What the place of the mount was like before.
     pub(super) uncovered: Uncovered,
     /// What this mount is known by.
@@ -162,7 +160,9 @@ impl Local {
         next_id: FileId,
     ) -> anyhow::Result<Self> {
         let state = &settings.state;
-        let (journal, last_stop) = Journal::open(&state.journal())
+        let keeps_order = ordering::is_kept_at(&settings.place.source);
+        let is_doubtful = |stop: &LastStop| ordering::is_doubtful(stop, keeps_order);
+        let (journal, last_stop) = Journal::open_doubting(&state.journal(), is_doubtful)
             .with_context(|| format!("open the journal {}", state.journal().display()))?;
         let journal = Arc::new(journal);
         let source = Source::open(&settings.place.source, &state.identity(), next_id)?;
@@ -176,12 +176,6 @@ impl Local {
                 changes_bytes: CHANGES_BYTES,
             },
         );
-        let keeps_order = ordering::is_kept_at(&settings.place.source);
-        if last_stop == LastStop::Rebooted && !keeps_order {
-            tracing::warn!(
-                "the machine went down, and this file system may have mixed up what was in its files then: all contents are compared"
-            );
-        }
         tracing::info!(?last_stop, left = left.manifests.lock().len(), "opened");
         Ok(Self {
             settings,
@@ -189,7 +183,6 @@ impl Local {
             source,
             journal,
             last_stop,
-            keeps_order,
             uncovered,
             mark: Mark::random(),
             epochs,

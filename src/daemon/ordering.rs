@@ -9,6 +9,21 @@ use std::io;
 use std::path::Path;
 
 use crate::fuse::mountinfo::{self, Entry};
+use crate::journal::LastStop;
+
+/// Whether after such an end of the last life contents have to be compared, whatever size and times say.
+pub(super) fn is_doubtful(stop: &LastStop, keeps_order: bool) -> bool {
+    match stop {
+        LastStop::New | LastStop::SetAside(_) => true,
+        LastStop::Rebooted if !keeps_order => {
+            tracing::warn!(
+                "the machine went down, and this file system may have mixed up what was in its files then: all contents are compared"
+            );
+            true
+        }
+        LastStop::Rebooted | LastStop::Clean | LastStop::Crashed => false,
+    }
+}
 
 /// File systems that are known to keep that order, whatever they are told.
 const ORDERED: [&str; 5] = ["xfs", "btrfs", "zfs", "bcachefs", "f2fs"];
@@ -49,5 +64,7 @@ mod tests {
         assert!(!is_kept_by("rw\ndata=writeback\n"));
         assert!(!is_kept_by("rw\n"), "without a journal");
         assert!(!is_kept_at(Path::new("/proc")));
+        assert!(is_doubtful(&LastStop::Rebooted, false) && !is_doubtful(&LastStop::Rebooted, true));
+        assert!(is_doubtful(&LastStop::New, true) && !is_doubtful(&LastStop::Crashed, false));
     }
 }

@@ -108,7 +108,15 @@ impl Journal {
     /// Opens it; never fails because of damage: an unusable database is set aside. Fails if the directory cannot be written, or
     /// (with [`io::ErrorKind::WouldBlock`]) if another process has it open.
     pub fn open(dir: &Path) -> io::Result<(Self, LastStop)> {
-        let opened = recovery::open(dir)?;
+        Self::open_doubting(dir, |_| false)
+    }
+
+    /// The same; where `is_doubtful` says so of the last life's end, a record says that any file may have been touched.
+    pub fn open_doubting(
+        dir: &Path,
+        is_doubtful: impl Fn(&LastStop) -> bool,
+    ) -> io::Result<(Self, LastStop)> {
+        let opened = recovery::open(dir, is_doubtful)?;
         let mut cover = Kept::open(dir)?;
         if opened.stop != LastStop::Crashed {
             cover.before = None;
@@ -297,6 +305,12 @@ impl Journal {
         self.forget_records(epoch, usize::MAX, |_| true)
     }
 
+    /// There is no commit that anything could differ from unnoticed.
+    pub fn forget_doubt(&self) -> io::Result<()> {
+        self.refuse_if_latched()?;
+        self.forget_records(EpochNo(0), usize::MAX, |key| key == ANY)
+    }
+
     fn forget_records(
         &self,
         epoch: EpochNo,
@@ -364,6 +378,10 @@ impl Journal {
         self.cover.take_back()?;
         self.sync()?;
         let mut marker = self.marker.lock();
+        // Not after somebody has removed it to say the opposite.
+        if let Some(why) = self.latch.get() {
+            return Err(io::Error::other(why.clone()));
+        }
         marker.clean = true;
         marker.epoch = self.noted.lock().highest();
         marker.records = self.database.len() as u64;
@@ -408,6 +426,7 @@ impl Journal {
 
     /// From now on changes go unrecorded. A life that finds no marker believes nothing, and removing it takes no room on the disk.
     fn tell_next_life(&self) {
+        let _marker = self.marker.lock();
         let told = self
             .cover
             .take_back()

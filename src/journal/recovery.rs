@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::id::{EpochNo, SessionId};
 use crate::journal::LastStop;
-use crate::journal::record::{Key, Noted, Value};
+use crate::journal::record::{ANY, Key, Noted, Value};
 use crate::sys;
 
 /// The longest that opening may take: ten million records take under a second.
@@ -66,8 +66,9 @@ pub(super) struct Marker {
     pub(super) records: u64,
 }
 
-/// Opens the journal in `dir`, making it if it is not there.
-pub(super) fn open(dir: &Path) -> io::Result<Opened> {
+/// Opens the journal in `dir`, making it if it is not there. What `is_doubtful` says of the last life's end is remembered until all has
+/// been compared, also if this life is killed before: the marker, which the next one goes by, is written after it.
+pub(super) fn open(dir: &Path, is_doubtful: impl Fn(&LastStop) -> bool) -> io::Result<Opened> {
     fs::create_dir_all(dir)?;
     let lock = take_lock(dir)?;
     let marker_path = dir.join(MARKER);
@@ -81,7 +82,7 @@ pub(super) fn open(dir: &Path) -> io::Result<Opened> {
         .and_then(Option::as_ref)
         .map_or(1, |marker| marker.life + 1);
 
-    let (database, noted, stop) = match reopen(dir, before) {
+    let (database, mut noted, stop) = match reopen(dir, before) {
         Ok(Some((database, marker))) => {
             let stop = match marker.clean {
                 true => LastStop::Clean,
@@ -101,6 +102,9 @@ pub(super) fn open(dir: &Path) -> io::Result<Opened> {
     })?;
 
     let identity = identity(&database).map_err(io::Error::other)?;
+    if is_doubtful(&stop) && doubt_all(&database).map_err(io::Error::other)? {
+        noted.adopt(ANY);
+    }
     let marker = Marker {
         database: identity,
         boot,
@@ -198,6 +202,19 @@ fn start(dir: &Path) -> Result<sled::Db, String> {
     let synced = File::open(dir.join(DATABASE)).and_then(|made| made.sync_all());
     synced.map_err(|error| format!("sync {DATABASE}: {error}"))?;
     Ok(database)
+}
+
+/// Records that any file may have been touched before this life; whether there was no such record.
+fn doubt_all(database: &sled::Db) -> Result<bool, String> {
+    let before = Value {
+        life: 0,
+        epoch: EpochNo(0),
+    };
+    guarded(|| {
+        let doubted = database.insert(ANY.bytes(), &before.bytes());
+        let written = doubted.and_then(|doubted| database.flush().map(|_| doubted.is_none()));
+        written.map_err(|error| format!("doubt: {error}"))
+    })
 }
 
 fn identity(database: &sled::Db) -> Result<SessionId, String> {

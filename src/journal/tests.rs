@@ -405,3 +405,32 @@ fn what_any_file_says_survives_a_crash() {
         "an earlier life covers nothing of this one"
     );
 }
+
+/// A comparison of everything that was broken off was forgotten: the next life had seen neither the power cut nor the lost journal.
+#[test]
+fn what_is_doubtful_stays_so_until_all_has_been_compared() {
+    let dir = dir();
+    let doubting = || Journal::open_doubting(dir.path(), |stop| *stop == LastStop::New).unwrap();
+    let any = (ANY_FILE, WHOLE_FILE, EpochNo(0));
+    let (journal, stop) = doubting();
+    assert_eq!(stop, LastStop::New);
+    assert_eq!(journal.records().unwrap(), vec![any]);
+    drop(journal);
+    let (journal, stop) = doubting();
+    assert_eq!(stop, LastStop::Crashed);
+    let own = (FileId(1), 0, EpochNo(1));
+    assert!(is_new(journal.record(own.0, own.1, own.2)));
+    assert_eq!(journal.records().unwrap(), vec![own, any]);
+    journal.forget(EpochNo(0)).unwrap();
+    assert_eq!(journal.records().unwrap(), vec![own]);
+}
+
+#[test]
+fn where_nothing_can_differ_nothing_is_doubted() {
+    let dir = dir();
+    let (journal, _) = Journal::open_doubting(dir.path(), |_| true).unwrap();
+    journal.record(FileId(1), 0, EpochNo(1)).unwrap();
+    journal.forget_doubt().unwrap();
+    let own = (FileId(1), 0, EpochNo(1));
+    assert_eq!(journal.records().unwrap(), vec![own]);
+}
