@@ -417,7 +417,7 @@ fn fsync_waits_for_the_journal_and_the_hook_and_tells() {
     std::fs::write(scene.dir.join("file"), b"old").expect("written");
     let id = scene.ops.lookup(FileId::ROOT, b"file").expect("found").id;
     let open = scene.ops.open(id, RW, &DAEMON).expect("opened");
-    scene.write(open.handle, 0, b"new").expect("written");
+    scene.write(open.handle, 3, b"new").expect("written");
     assert!(scene.journal.owes(id), "an existing file was changed");
     let refused = scene.ops.sync(open.handle, false);
     assert_eq!(
