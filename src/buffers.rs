@@ -18,7 +18,7 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// None yet, and never more than `kept_max` that wait.
+    /// None yet, and never more than `kept_max` (at least one) that wait.
     pub fn new(kept_max: usize) -> Self {
         Self {
             kept: Mutex::default(),
@@ -40,9 +40,11 @@ impl Buffers {
     pub fn give(&self, mut buffer: Vec<u8>) {
         buffer.clear();
         let mut kept = self.kept.lock();
-        if kept.len() < self.kept_max {
-            kept.push(buffer);
+        // The one that fitted nobody for the longest time makes room.
+        if kept.len() == self.kept_max {
+            kept.remove(0);
         }
+        kept.push(buffer);
     }
 
     /// Gives one back that nobody else holds.
@@ -124,9 +126,11 @@ mod tests {
     #[test]
     fn no_more_are_kept_than_are_used() {
         let buffers = Buffers::new(KEPT_MAX);
-        for _ in 0..3 * KEPT_MAX {
-            buffers.give(vec![7; 1000]);
+        for len in 0..3 * KEPT_MAX {
+            buffers.give(Vec::with_capacity(1000 + len));
         }
         assert_eq!(buffers.kept.lock().len(), KEPT_MAX);
+        let latest = 1000 + 3 * KEPT_MAX - 1;
+        assert_eq!(buffers.take(latest).capacity(), latest);
     }
 }

@@ -207,7 +207,8 @@ pub(super) async fn connect(
         index_dir: settings.state.dir().join("index"),
     };
     if base.is_none() {
-        local.journal.forget_doubt()?;
+        // One that has failed has other means to say so.
+        let _latched = local.journal.forget_doubt();
     }
     let scan = reconcile::Parts {
         source: local.source.clone(),

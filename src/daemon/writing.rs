@@ -21,8 +21,8 @@ use super::waiting::Awaited;
 use crate::clock::{Clock, Stamp, SystemClock};
 use crate::config::policy::Mode;
 use crate::flusher;
-use crate::id::{FileId, SessionId};
-use crate::journal::{Cover, Journal};
+use crate::id::{EpochNo, FileId, SessionId};
+use crate::journal::{ANY_FILE, Cover, Journal};
 use crate::mount;
 use crate::reconcile::{self, Trust, Waiting};
 use crate::repo::Volume;
@@ -436,7 +436,12 @@ fn renew(
             source: source.clone(),
             epochs: epochs.clone(),
             tree: newest.map(|found| volume.tree(&found.commit)),
-            intents: journal.records()?.into_iter().collect(),
+            intents: journal
+                .records()?
+                .into_iter()
+                // What was doubted at the start has been compared for that moment.
+                .filter(|&(id, _, epoch)| !(exact && id == ANY_FILE && epoch == EpochNo(0)))
+                .collect(),
             trust: if exact { Trust::Stat } else { trust },
             runtime: runtime.clone(),
         })

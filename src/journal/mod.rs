@@ -317,6 +317,7 @@ impl Journal {
         count_max: usize,
         wanted: impl Fn(Key) -> bool,
     ) -> io::Result<()> {
+        let doubted = self.noted.lock().any().is_some();
         let mut old = Vec::with_capacity(FORGET_BATCH);
         for entry in self.database.iter().take(count_max) {
             let (key, value) = self.sled("read", || entry)?;
@@ -329,7 +330,18 @@ impl Journal {
                 self.forget_batch(&mut old, epoch)?;
             }
         }
-        self.forget_batch(&mut old, epoch)
+        self.forget_batch(&mut old, epoch)?;
+        // Coming back, it would have everything compared again.
+        match doubted && self.noted.lock().any().is_none() {
+            true => self.settle(),
+            false => Ok(()),
+        }
+    }
+
+    /// Makes durable what was forgotten, of which [`Self::sync`] knows nothing.
+    fn settle(&self) -> io::Result<()> {
+        self.sled("flush", || self.database.flush())?;
+        self.latching("fdatasync", self.log.sync_data())
     }
 
     fn forget_batch(&self, old: &mut Vec<(Key, Value)>, epoch: EpochNo) -> io::Result<()> {
@@ -377,6 +389,8 @@ impl Journal {
         self.noted.lock().close();
         self.cover.take_back()?;
         self.sync()?;
+        // The marker says how many there are.
+        self.settle()?;
         let mut marker = self.marker.lock();
         // Not after somebody has removed it to say the opposite.
         if let Some(why) = self.latch.get() {

@@ -434,3 +434,22 @@ fn where_nothing_can_differ_nothing_is_doubted() {
     let own = (FileId(1), 0, EpochNo(1));
     assert_eq!(journal.records().unwrap(), vec![own]);
 }
+
+/// The record that said so came back with every kill, and everything was compared each time.
+#[test]
+fn a_doubt_that_was_forgotten_does_not_come_back() {
+    let dir = dir();
+    let doubting = || Journal::open_doubting(dir.path(), |stop| *stop == LastStop::New).unwrap();
+    let (journal, _) = doubting();
+    journal.forget(EpochNo(1)).unwrap();
+    let killed = tempfile::tempdir().unwrap();
+    let copied = std::process::Command::new("cp")
+        .arg("-r")
+        .args([dir.path(), killed.path()])
+        .status();
+    assert!(copied.unwrap().success());
+    let left = killed.path().join(dir.path().file_name().unwrap());
+    let (left, stop) = Journal::open(&left).unwrap();
+    assert_eq!(stop, LastStop::Crashed);
+    assert_eq!(left.records().unwrap(), []);
+}

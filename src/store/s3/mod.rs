@@ -40,6 +40,8 @@ use crate::store::{
 
 /// Answers from this length in bytes on are worth a buffer that is used again.
 const LARGE_LEN: usize = 256 << 10;
+/// The most room in bytes that is made for an answer because of the length that it states: a server may lie.
+const ROOM_MAX: usize = 8 << 20;
 /// Such buffers that are kept, a few MiB each: what a reader far away has on its way at once.
 const BUFFERS_MAX: usize = 8;
 
@@ -192,10 +194,10 @@ impl S3 {
         len_max: u64,
         doing: &str,
     ) -> Result<Bytes, Error> {
-        let is_large = len >= LARGE_LEN;
+        let is_large = (LARGE_LEN..=ROOM_MAX).contains(&len);
         let mut bytes = match is_large {
             true => self.buffers.take(len),
-            false => Vec::with_capacity(len),
+            false => Vec::with_capacity(len.min(ROOM_MAX)),
         };
         while let Some(part) = body.next().await {
             let part = part.map_err(|cut| {
@@ -208,7 +210,7 @@ impl S3 {
             }
             bytes.extend_from_slice(&part);
         }
-        Ok(match is_large {
+        Ok(match is_large && bytes.len() == len {
             true => self.buffers.lend(bytes),
             false => bytes.into(),
         })
