@@ -76,7 +76,7 @@ fn after_a_power_cut_the_next_commit_is_the_source() {
             let what = cuts.at(instant.events, &state, &mut random);
             let what = format!("seed {seed}, {options}, instant {number}: {what}");
             eprintln!("{what}");
-            recover(&world, instant, &state, &what);
+            recover(&world, instant, &state, options, &what);
         }
     }
 }
@@ -180,14 +180,15 @@ impl WrittenOver {
     }
 }
 
-/// The machine comes up again with `image` for a disk.
-fn recover(world: &World, instant: &Instant, image: &Path, what: &str) {
+/// The machine comes up again with `image` for a disk, mounted as before: what can be believed of its files goes by that.
+fn recover(world: &World, instant: &Instant, image: &Path, options: &str, what: &str) {
     let repository = world.path("repository");
     fs::remove_dir_all(&repository).unwrap();
     link_tree(&instant.repository, &repository);
     fs::remove_dir_all(world.path("cache")).ok();
     let place = world.path("disk");
-    let arguments = ["-o", "loop"].map(std::ffi::OsStr::new);
+    let options = format!("loop,{options}");
+    let arguments = ["-o", &options].map(std::ffi::OsStr::new);
     let paths = [image.as_os_str(), place.as_os_str()];
     must("mount", &[&arguments[..], &paths].concat());
     let _mounted = Mounted(&place);
