@@ -1,5 +1,5 @@
-//! The journal made durable once a second, so that a kill or a power cut forgets no more than that of what was written
-//! without an fsync. Costs nothing while nothing is owed.
+//! The journal made durable once a second, so that a kill or a power cut forgets no more than that of its records. Those that something
+//! depends on do not wait for this (`epoch/intent.rs`, fsync). Costs nothing while nothing is owed.
 //!
 //! On a thread of its own, since the disk may take its time. Started and stopped by `writing.rs`, before the journal is closed.
 

@@ -4,7 +4,7 @@ use std::ops::{Range, RangeInclusive};
 
 use crate::epoch::Epochs;
 use crate::id::EpochNo;
-use crate::journal::{LOGICAL_BLOCK_LEN, LogicalBlock, Standing, WHOLE_FILE};
+use crate::journal::{Durability, LOGICAL_BLOCK_LEN, LogicalBlock, WHOLE_FILE};
 use crate::source::Node;
 
 /// A change that spans more logical blocks than this is noted as one of the whole file.
@@ -30,16 +30,17 @@ impl Epochs {
         written: &Range<u64>,
         epoch: EpochNo,
     ) {
-        let Some(standing) = self.note(node, range, epoch) else {
+        let Some(durability) = self.note(node, range, epoch) else {
             return;
         };
-        let _latched = if standing < Standing::Disk && self.must_be_on_disk(node, written, epoch) {
-            self.journal.sync()
-        } else if standing < Standing::Kernel && self.is_in_large(node, range) {
-            self.journal.write_out()
-        } else {
-            Ok(())
-        };
+        let _latched =
+            if durability < Durability::Disk && self.must_be_on_disk(node, written, epoch) {
+                self.journal.sync()
+            } else if durability < Durability::Kernel && self.is_in_large(node, range) {
+                self.journal.write_out()
+            } else {
+                Ok(())
+            };
     }
 
     /// `written` is about to be written over: what [`Self::intend`] would have to wait for is done now, while nothing is locked. It
@@ -47,7 +48,7 @@ impl Epochs {
     pub fn forewarn(&self, node: &Node, written: &Range<u64>) {
         let epoch = self.current();
         if self.must_be_on_disk(node, written, epoch)
-            && self.note(node, written, epoch) < Some(Standing::Disk)
+            && self.note(node, written, epoch) < Some(Durability::Disk)
         {
             let _latched = self.journal.sync();
         }
@@ -55,11 +56,16 @@ impl Epochs {
 
     /// Notes what is about to change, or what a scan doubts. Where the notes stand, at least; `None` if nothing was to be noted, or the
     /// journal refuses.
-    pub(super) fn note(&self, node: &Node, range: &Range<u64>, epoch: EpochNo) -> Option<Standing> {
+    pub(super) fn note(
+        &self,
+        node: &Node,
+        range: &Range<u64>,
+        epoch: EpochNo,
+    ) -> Option<Durability> {
         if range.is_empty() {
             return None;
         }
-        let mut least = Standing::Disk;
+        let mut least = Durability::Disk;
         for block in blocks_of(range) {
             least = least.min(self.journal.record(node.id, block, epoch).ok()?);
         }

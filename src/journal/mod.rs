@@ -1,7 +1,7 @@
 //! The journal: which file and which logical block has been touched since its last commit, made durable in sled.
 //!
 //! A hint that widens the comparison after a crash. It never decides alone that something is unchanged. The epochs write it,
-//! fsync waits for it, reconcile reads it, and the flusher makes it forget.
+//! fsync and writes over existing bytes wait for it, reconcile reads it, and the flusher makes it forget.
 //!
 //! sled 0.34's own flush hands data to the kernel but does not make it durable, and damage makes it panic. So a durable point is
 //! its flush followed by our own fdatasync; every call into it catches panics; and a failed durable write is latched: from then on
@@ -51,7 +51,7 @@ const FORGET_BATCH: usize = 256;
 
 /// What a record would survive now.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Standing {
+pub enum Durability {
     /// Nothing: sled's memory alone has it.
     Memory,
     /// The death of this process.
@@ -184,7 +184,12 @@ impl Journal {
 
     /// Notes that `block` of `id` is about to change in `epoch`. Where the note stands now, whoever has made it: [`Self::write_out`]
     /// and [`Self::sync`] bring it further. Cheap when it was noted before.
-    pub fn record(&self, id: FileId, block: LogicalBlock, epoch: EpochNo) -> io::Result<Standing> {
+    pub fn record(
+        &self,
+        id: FileId,
+        block: LogicalBlock,
+        epoch: EpochNo,
+    ) -> io::Result<Durability> {
         self.refuse_if_latched()?;
         let key = Key { id, block };
         let mut noted = self.noted.lock();
@@ -192,10 +197,10 @@ impl Journal {
             return Err(io::Error::other("the journal is closed"));
         }
         if noted.is_covered(epoch) {
-            return Ok(noted.standing(ANY));
+            return Ok(noted.durability(ANY));
         }
         if noted.touch(key, epoch) {
-            return Ok(noted.standing(key));
+            return Ok(noted.durability(key));
         }
         if noted.is_crowded() {
             return self.cover(&mut noted, epoch);
@@ -213,11 +218,11 @@ impl Journal {
         let stored = before.as_deref().and_then(Value::parse);
         let newest = stored.map_or(epoch, |stored| noted.newest(key, stored).max(epoch));
         noted.insert(key, newest, before.is_none());
-        Ok(noted.standing(key))
+        Ok(noted.durability(key))
     }
 
     /// Too many records: one that says "any file" takes their place. It is with the kernel before anybody relies on it.
-    fn cover(&self, noted: &mut Noted, epoch: EpochNo) -> io::Result<Standing> {
+    fn cover(&self, noted: &mut Noted, epoch: EpochNo) -> io::Result<Durability> {
         tracing::warn!(
             "too many files have been changed to note each; after a crash all are compared"
         );
@@ -225,7 +230,7 @@ impl Journal {
         let before = self.sled("record", || self.database.insert(ANY.bytes(), &value))?;
         self.sled("flush", || self.database.flush())?;
         noted.cover(epoch, before.is_none());
-        Ok(noted.standing(ANY))
+        Ok(noted.durability(ANY))
     }
 
     /// Takes away some records that a record of everything has made needless.
@@ -243,7 +248,7 @@ impl Journal {
             true => ANY,
             false => Key { id, block },
         };
-        noted.knows(key) && noted.standing(key) == Standing::Disk
+        noted.knows(key) && noted.durability(key) == Durability::Disk
     }
 
     /// Whether `id` has records that are not durable yet, or may lack some that nobody will miss.

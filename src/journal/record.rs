@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::id::{EpochNo, FileId};
-use crate::journal::{ANY_FILE, LogicalBlock, Standing, WHOLE_FILE};
+use crate::journal::{ANY_FILE, Durability, LogicalBlock, WHOLE_FILE};
 
 /// Records remembered in memory, about 30 bytes each. Beyond that all are written back and looked up in sled again.
 const NOTED_MAX: usize = 512 * 1024;
@@ -184,11 +184,11 @@ impl Noted {
 
     /// What a record of this life would survive now. Whoever relies on more must see to it himself, also where somebody else has
     /// made the record: that one's flush may be still under way.
-    pub(super) fn standing(&self, key: Key) -> Standing {
+    pub(super) fn durability(&self, key: Key) -> Durability {
         match (self.unwritten.contains_key(&key), self.owes(key.id)) {
-            (true, _) => Standing::Memory,
-            (false, true) => Standing::Kernel,
-            (false, false) => Standing::Disk,
+            (true, _) => Durability::Memory,
+            (false, true) => Durability::Kernel,
+            (false, false) => Durability::Disk,
         }
     }
 

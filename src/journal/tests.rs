@@ -30,8 +30,8 @@ fn crashed(records: u64) -> TempDir {
 }
 
 /// Whether the kernel has no record yet.
-fn is_new(noted: io::Result<Standing>) -> bool {
-    noted.unwrap() == Standing::Memory
+fn is_new(noted: io::Result<Durability>) -> bool {
+    noted.unwrap() == Durability::Memory
 }
 
 fn edit_marker(dir: &TempDir, edit: impl FnOnce(String) -> String) {
@@ -141,12 +141,12 @@ fn a_record_goes_from_memory_by_the_kernel_to_the_disk() {
         !journal.is_on_disk(FileId(1), 0, EpochNo(1)),
         "there is none"
     );
-    assert_eq!(record(0), Standing::Memory);
+    assert_eq!(record(0), Durability::Memory);
     journal.write_out().unwrap();
-    assert_eq!(record(0), Standing::Kernel);
+    assert_eq!(record(0), Durability::Kernel);
     assert!(!journal.is_on_disk(FileId(1), 0, EpochNo(1)));
     journal.sync().unwrap();
-    assert_eq!(record(0), Standing::Disk);
+    assert_eq!(record(0), Durability::Disk);
     assert!(
         journal.is_on_disk(FileId(1), 0, EpochNo(1))
             && !journal.is_on_disk(FileId(1), 1, EpochNo(1))
