@@ -93,7 +93,8 @@ impl Claims {
         Ok(self.store.put_if(&object, body, condition).await?)
     }
 
-    /// Writes the lease whatever stands there: for the proven writer alone, where what stands there is damaged.
+    /// Writes the lease whatever stands there: for the proven writer and for the next one of the same owner, where what stands there is
+    /// damaged.
     pub(super) async fn replace_lease(&self, lease: &Lease) -> Result<(), Error> {
         let object = layout::lease(self.volume());
         let body = self.encrypt(FrameKind::Lease, &object, &lease.encode());

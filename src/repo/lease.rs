@@ -225,7 +225,7 @@ impl Writership {
 impl Volume {
     /// Takes the lease and claims the volume from `base` on (its head, or none). [`Error::Busy`] names the holder if
     /// another's lease is still running or the volume has moved on from `base`; a lease of the same `owner` (machine and state
-    /// directory) is taken over at once.
+    /// directory) is taken over at once, also a damaged one: [`Error::Damaged`] if that may be another's.
     /// `base` may be a commit that lies only in the spool yet. Then the store's head must be one of `heads`: the head from which
     /// the spooled ones go on, and those of them that have been uploaded since that was looked up. A session claims once: [`Error::Invalid`] for a second time.
     pub async fn claim(
@@ -239,7 +239,12 @@ impl Volume {
     ) -> Result<Writership, Error> {
         let claims = self.claims.clone();
         let (owner, now) = (owner_text(owner), clock.now());
-        let (lineage, held) = futures::try_join!(claims.lineage(), claims.read_lease())?;
+        let (lineage, held) = futures::join!(claims.lineage(), claims.read_lease());
+        let lineage = lineage?;
+        let held = match held {
+            Err(error) if error.is_damage() => self.mend_lease(&lineage, session, owner).await?,
+            held => held?,
+        };
         if lineage.knows(session) {
             return Err(Error::Invalid(format!(
                 "session {session} has claimed this volume before"
@@ -297,6 +302,40 @@ impl Volume {
         }
         failpoint::reach(Point::Claim);
         Ok(writership)
+    }
+
+    /// Makes a damaged lease whole, given back, where the volume was `owner`'s before or nobody's: no other can hold it. Else it is for
+    /// its holder to mend, who writes it anew when it is to be renewed.
+    async fn mend_lease(
+        &self,
+        lineage: &Lineage,
+        session: SessionId,
+        owner: &str,
+    ) -> Result<Option<(Lease, Version)>, Error> {
+        let claims = &self.claims;
+        let latest = match lineage.latest() {
+            None => None,
+            Some(latest) => Some(claims.read(latest).await?),
+        };
+        if let Some(other) = latest.as_ref().filter(|latest| latest.owner != owner) {
+            return Err(Error::damaged(
+                &layout::lease(self.info.id),
+                format!(
+                    "who writes the volume cannot be seen from it. {} has claimed the volume last, and writes this object anew within \
+                     minutes if it is still mounted there. If it is not, delete this object",
+                    other.owner
+                ),
+            ));
+        }
+        let given_back = Lease {
+            generation: latest.map_or(Generation(0), |latest| latest.name.generation),
+            session,
+            owner: owner.to_owned(),
+            since: Stamp(0),
+            expires: Stamp(0),
+        };
+        claims.replace_lease(&given_back).await?;
+        claims.read_lease().await
     }
 
     /// Who other than `owner` (or a writer of `session`) has claimed the volume last, as it gave its name; `None` if nobody has. One LIST,

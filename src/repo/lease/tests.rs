@@ -569,6 +569,36 @@ async fn no_flipped_bit_of_a_lease_or_claim_goes_unnoticed() {
     assert!(claims.read_lease().await.unwrap().is_some());
 }
 
+/// A damaged lease kept also the machine out that had written the volume all the time.
+#[tokio::test]
+async fn a_damaged_lease_keeps_nobody_out_but_another_machine() {
+    let store = memory();
+    let first = Writer::new(&store).await;
+    let (volume, claims) = (&first.volume, &first.volume.claims);
+    let lease = layout::lease(volume.info().id);
+    let spoil = || async {
+        let spoilt = Body::Bytes("spoilt".into());
+        store.put(&lease, spoilt).await.unwrap();
+    };
+    spoil().await;
+    let other = claim_from_nothing(volume, "there", &clock(99)).await;
+    let told = other.unwrap_err().to_string();
+    assert!(
+        told.contains("here has claimed") && told.contains("delete this"),
+        "{told}"
+    );
+    let ours = claim_from_nothing(volume, "here", &clock(1)).await.unwrap();
+    assert_eq!(ours.generation(), Generation(2));
+    let (held, _) = claims.read_lease().await.unwrap().unwrap();
+    assert_eq!(held.session, ours.session());
+    // As the message says.
+    spoil().await;
+    store.delete(&lease).await.unwrap();
+    claim_from_nothing(volume, "there", &clock(99))
+        .await
+        .unwrap();
+}
+
 #[tokio::test]
 async fn while_the_lease_is_ours_a_commit_is_confirmed_by_one_get() {
     let (store, meter) = metered(&memory());
