@@ -240,10 +240,11 @@ impl Sealed {
         self.unfolded(next)
     }
 
-    /// Whether the inode can be opened for reading at all, now.
-    pub fn can_open(&self, id: FileId) -> bool {
+    /// Opens the inode for reading and closes it again: says why that cannot be, now.
+    pub fn try_open(&self, id: FileId) -> io::Result<()> {
         let node = self.set().with(id, |record| record.node.clone());
-        node.is_some_and(|node| self.epochs.origin.open(&node).is_ok())
+        let node = node.ok_or(io::ErrorKind::NotFound)?;
+        self.epochs.origin.open(&node).map(drop)
     }
 
     /// Adds clean ranges to what is captured, for consolidation; false if the inode has already been changed again, or is

@@ -42,15 +42,27 @@ pub(crate) struct Captured {
     pub(crate) postponed: BTreeSet<FileId>,
 }
 
-/// Resolves attributes of everything that the epoch touched. What is already known to be refused is tried again as a whole, but
-/// for the `hopeless`. `inexact`: a scan is under way or owed, or there is more to be copied ahead; then what has not been looked at is left
-/// out, and what would take more than [`INEXACT_BYTES`] to read.
+/// What is known of files that cannot be read.
+#[derive(Debug)]
+pub(crate) struct Refusals<'a> {
+    /// They are tried again as a whole...
+    pub(crate) known: &'a BTreeSet<FileId>,
+    /// ... but for these.
+    pub(crate) hopeless: &'a BTreeSet<FileId>,
+    /// One was found only now, while it was being read, and the epoch was lost to it: there may be more, which are to be found before.
+    pub(crate) suspected: bool,
+}
+
+/// Resolves attributes of everything that the epoch touched. `inexact`: a scan is under way or owed, or there is more to be copied ahead;
+/// then what has not been looked at is left out, and what would take more than [`INEXACT_BYTES`] to read.
 pub(crate) fn capture(
     sealed: &Sealed,
-    known: &BTreeSet<FileId>,
-    hopeless: &BTreeSet<FileId>,
+    refusals: &Refusals<'_>,
     inexact: bool,
 ) -> Result<Captured, Error> {
+    let Refusals {
+        known, hopeless, ..
+    } = refusals;
     let ids = sealed.ids();
     // Collected into a map at once, whose nodes are then full: one that grows in order leaves them half empty.
     let mut inodes = Vec::with_capacity(ids.len());
@@ -92,6 +104,11 @@ pub(crate) fn capture(
                 None
             }
             Err(CaptureError::Io { source, .. }) if is_refusal(&source) => {
+                refused.push(id);
+                left_out = true;
+                None
+            }
+            Ok(Some(_)) if refusals.suspected && !dirty.is_empty() && refuses(sealed, id) => {
                 refused.push(id);
                 left_out = true;
                 None
@@ -158,8 +175,13 @@ fn needs_whole(sealed: &Sealed, id: FileId, found: Option<&Attributes>) -> bool 
     };
     let all = 0..stat.size;
     stat.kind != Kind::File
-        || sealed.can_open(id)
+        || sealed.try_open(id).is_ok()
             && (all.is_empty() || sealed.also_needs(id, std::slice::from_ref(&all)))
+}
+
+/// Whether a file of which something is to be read may not be opened.
+fn refuses(sealed: &Sealed, id: FileId) -> bool {
+    sealed.try_open(id).is_err_and(|error| is_refusal(&error))
 }
 
 /// Whether the source says no rather than being broken: trying again will not help.

@@ -14,7 +14,7 @@ use crate::chunk::Gear;
 use crate::clock::{Clock, Stamp};
 use crate::epoch::{ChangeSize, Epochs};
 use crate::flusher::ahead::Ahead;
-use crate::flusher::capture::is_to_be_left_out;
+use crate::flusher::capture::{is_refusal, is_to_be_left_out};
 use crate::flusher::commit::RESERVE_FIRST;
 use crate::flusher::copied::{Copied, CopiedBlock};
 use crate::flusher::cut::Recent;
@@ -197,6 +197,8 @@ pub(super) struct Flow {
     pub(super) struck: Option<FileId>,
     /// Refused files that were tried in vain since the last commit: not again before the next.
     pub(super) hopeless: BTreeSet<FileId>,
+    /// The last seal failed at a file that may not be read.
+    pub(super) suspecting: bool,
     /// Names of refused files, which no commit has: for when these can be read.
     pub(super) withheld: Withheld,
 }
@@ -270,6 +272,7 @@ impl Flow {
             pause: None,
             struck: None,
             hopeless: BTreeSet::new(),
+            suspecting: false,
             withheld: Withheld::default(),
         })
     }
@@ -443,6 +446,7 @@ impl Flow {
     /// A file could not be read. One file must not keep all others from being backed up. Says whether it is left out from now on, so
     /// that the next attempt will not meet with it.
     fn strike(&mut self, id: FileId, error: &std::io::Error) -> bool {
+        self.suspecting |= is_refusal(error);
         if self.progress.refused().contains(&id) {
             self.hopeless.insert(id);
         } else if is_to_be_left_out(error, self.struck == Some(id)) {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::clock::Stamp;
 use crate::epoch::{Attributes, Sealed};
 use crate::failpoint::{self, Point};
-use crate::flusher::capture::{Captured, ContentPlan, SealedReader, capture, plan};
+use crate::flusher::capture::{Captured, ContentPlan, Refusals, SealedReader, capture, plan};
 use crate::flusher::changes::{Changes, history_entry};
 use crate::flusher::commit::{CommitWriter, Draft, Written};
 use crate::flusher::consolidate;
@@ -96,8 +96,12 @@ impl Flow {
     ) -> Result<(), Error> {
         let mut captured = match &sealed {
             Some(sealed) => {
-                let refused = self.progress.refused();
-                capture(sealed, &refused, &self.hopeless, self.inexact)?
+                let refusals = Refusals {
+                    known: &self.progress.refused(),
+                    hopeless: &self.hopeless,
+                    suspected: self.suspecting,
+                };
+                capture(sealed, &refusals, self.inexact)?
             }
             None => Captured::default(),
         };
@@ -110,6 +114,7 @@ impl Flow {
         }
         if let Some(sealed) = &sealed {
             self.owe_created(&captured, sealed.epoch());
+            self.owe_refused(sealed.epoch());
         }
         // Beside all that follows.
         let noted = self.forgetting.make_durable();
@@ -138,6 +143,7 @@ impl Flow {
         let readable = captured.readable.iter();
         readable.for_each(|&id| self.progress.forgive(id));
         self.struck = None;
+        self.suspecting = false;
         self.hopeless.clear();
         self.withheld
             .committed(captured.names, &self.progress.refused());
@@ -175,6 +181,14 @@ impl Flow {
         // What no commit could hold so far may have been made in an earlier one.
         let readable = captured.readable.iter();
         readable.for_each(|&id| self.forgetting.owe(id, epoch));
+    }
+
+    /// What is left out stays owed beyond `epoch`, also for the next life, which begins without knowing that it was: its times may be those
+    /// of the commit and its bytes others, where they are what was doubted.
+    fn owe_refused(&self, epoch: EpochNo) {
+        let next = EpochNo(epoch.0 + 1);
+        let refused = self.progress.refused().into_iter();
+        refused.for_each(|id| self.forgetting.owe(id, next));
     }
 
     /// The newest captured commit's tree; an empty one for a new volume.

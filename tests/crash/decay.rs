@@ -3,9 +3,11 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::Duration;
+
+use rewindfs::failpoint::Point;
 
 use crate::disk::{Disk, must};
 use crate::kill::seed;
@@ -30,11 +32,37 @@ fn noise(number: u64) -> Vec<u8> {
 
 /// A page in the middle of a file decays, and nobody has it in memory.
 fn decay(disk: &Disk, path: &Path) {
+    disk.decay(&middle(path));
+    drop_from_memory(path);
+    let read = fs::read(path).unwrap_err();
+    assert_eq!(read.raw_os_error(), Some(libc::EIO));
+}
+
+/// A page in the middle of a file is another, which nothing tells of. What the file holds now.
+fn exchange(disk: &Disk, path: &Path) -> Vec<u8> {
+    let page = middle(path);
+    let other: Vec<u8> = page.iter().map(|byte| !byte).collect();
+    let look = || fs::metadata(path).unwrap();
+    let before = look();
+    disk.exchange(&page, &other);
+    drop_from_memory(path);
+    let after = look();
+    let times = |meta: &fs::Metadata| (meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec());
+    assert_eq!(times(&before), times(&after));
+    assert!(middle(path) == other);
+    fs::read(path).unwrap()
+}
+
+/// The page in the middle of a file, which the disk has.
+fn middle(path: &Path) -> Vec<u8> {
     let file = fs::File::open(path).unwrap();
     file.sync_all().unwrap();
     let mut page = vec![0; PAGE];
     file.read_exact_at(&mut page, (LEN / 2) as u64).unwrap();
-    disk.decay(&page);
+    page
+}
+
+fn drop_from_memory(path: &Path) {
     let of = format!("of={}", path.display());
     let options = [
         "oflag=nocache",
@@ -44,8 +72,6 @@ fn decay(disk: &Disk, path: &Path) {
     ];
     let arguments = [&of[..]].into_iter().chain(options).map(OsStr::new);
     must("dd", &arguments.collect::<Vec<_>>());
-    let read = fs::read(path).unwrap_err();
-    assert_eq!(read.raw_os_error(), Some(libc::EIO));
 }
 
 fn last_error(world: &World) -> Option<String> {
@@ -144,4 +170,58 @@ fn a_file_that_has_decayed_keeps_no_other_from_being_backed_up() {
     assert!(checked.starts_with("no damage found"), "{checked}");
     life.kill();
     world.unmount(&source);
+}
+
+/// The journal was lost, so that all contents are compared, whatever their times say. Where that was broken off, or did not come to a file
+/// that could not be read then, the next life knew nothing of it and believed the times again.
+#[test]
+fn what_nothing_tells_of_is_found_also_by_a_comparison_that_was_broken_off() {
+    let test = "what_nothing_tells_of_is_found_also_by_a_comparison_that_was_broken_off";
+    if !can_mount(test) || !Disk::is_possible(test) {
+        return;
+    }
+    let world = World::with_disk("disk");
+    world.init();
+    let (image, work, place) = (world.path("image"), world.dir("work"), world.path("disk"));
+    let disk = Disk::mount(&image, &work, &place, "defaults");
+    let source = world.source();
+    fs::create_dir_all(&source).unwrap();
+    let at = |name: &str| source.join(name);
+    for (number, name) in (0..).zip(["exchanged", "unreadable"]) {
+        fs::write(at(name), noise(number)).unwrap();
+    }
+    let mut life = Life::begin(&world, OFTEN, None);
+    assert_newest(&world, "as they were", &[]);
+    let end = |life: &mut Life| {
+        world.unmount(&source);
+        assert!(life.ends_within(TOLD_MAX).is_some());
+    };
+    end(&mut life);
+
+    let was = fs::read(at("unreadable")).unwrap();
+    let is = exchange(&disk, &at("exchanged"));
+    exchange(&disk, &at("unreadable"));
+    decay(&disk, &at("unreadable"));
+    let volume = fs::read_dir(world.state().join("volumes")).unwrap().next();
+    fs::remove_dir_all(volume.unwrap().unwrap().path().join("journal/db")).unwrap();
+
+    let mut life = Life::begin(&world, OFTEN, Some(Point::Scan.name()));
+    assert!(life.ends_within(TOLD_MAX).is_some());
+    let mut life = Life::begin(&world, OFTEN, None);
+    assert_newest(&world, "unreadable", &[("unreadable", Some(&was[..]))]);
+    assert!(fs::read(at("exchanged")).unwrap() == is);
+    end(&mut life);
+
+    // Twice, since the one in between has nothing else to do.
+    let mut life = Life::begin(&world, OFTEN, None);
+    assert_newest(
+        &world,
+        "still unreadable",
+        &[("unreadable", Some(&was[..]))],
+    );
+    end(&mut life);
+    disk.mend();
+    let mut life = Life::begin(&world, OFTEN, None);
+    assert_newest(&world, "readable", &[]);
+    end(&mut life);
 }

@@ -119,15 +119,26 @@ impl Disk {
 
     /// From now on the place where these bytes lie cannot be read: a page of a file, which nothing else is like.
     pub(crate) fn decay(&self, page: &[u8]) {
+        let at = self.place_of(page);
+        self.decayed.lock().push(at..at + page.len() as u64);
+    }
+
+    /// The place where these bytes lie holds others from now on, as many, and no file system has been told.
+    pub(crate) fn exchange(&self, page: &[u8], other: &[u8]) {
+        let image = File::options().write(true).open(&self.live).unwrap();
+        image.write_all_at(other, self.place_of(page)).unwrap();
+    }
+
+    fn place_of(&self, page: &[u8]) -> u64 {
         let image = File::open(&self.live).unwrap();
         let mut found = vec![0; page.len()];
         let places = (0..LEN).step_by(page.len()).filter(|&at| {
             image.read_exact_at(&mut found, at).unwrap();
             found == page
         });
-        let places: Vec<Range<u64>> = places.map(|at| at..at + page.len() as u64).collect();
+        let places: Vec<u64> = places.collect();
         assert_eq!(places.len(), 1, "it lies in one place");
-        self.decayed.lock().extend(places);
+        places[0]
     }
 
     /// It can be read everywhere again.

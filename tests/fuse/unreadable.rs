@@ -138,3 +138,28 @@ fn a_file_that_cannot_be_read_stays_as_it_was_under_the_names_that_it_has() {
     child.wait().unwrap();
     assert_whole(&world);
 }
+
+/// Each file that could not be read cost a seal, which failed because of it.
+#[test]
+fn many_files_that_cannot_be_read_cost_one_seal() {
+    let test = "many_files_that_cannot_be_read_cost_one_seal";
+    if !is_possible(test) {
+        return;
+    }
+    let world = World::new();
+    world.init();
+    let source = world.source();
+    for number in 0..100 {
+        let file = source.join(format!("hidden-{number}"));
+        fs::write(&file, "before").unwrap();
+        hide(&file);
+    }
+    fs::write(source.join("seen"), "before").unwrap();
+    let mut child = in_front(&world, &WITHOUT_RIGHTS);
+    world.snapshot("begin");
+    assert_newest(&world, "begin", &[("seen", "before")]);
+    let told = status(&world);
+    assert!(told["folds"].as_u64().unwrap() <= 2, "{told}");
+    world.unmount(&source);
+    child.wait().unwrap();
+}
