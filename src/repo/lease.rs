@@ -241,9 +241,10 @@ impl Volume {
         let (owner, now) = (owner_text(owner), clock.now());
         let (lineage, held) = futures::join!(claims.lineage(), claims.read_lease());
         let lineage = lineage?;
-        let held = match held {
-            Err(error) if error.is_damage() => self.mend_lease(&lineage, session, owner).await?,
-            held => held?,
+        let is_damaged = held.as_ref().is_err_and(Error::is_damage);
+        let held = match is_damaged {
+            true => self.mend_lease(&lineage, session, owner).await?,
+            false => held?,
         };
         if lineage.knows(session) {
             return Err(Error::Invalid(format!(
@@ -277,7 +278,7 @@ impl Volume {
             since: now,
             lease,
             conditions: None,
-            contested: AtomicBool::new(false),
+            contested: AtomicBool::new(is_damaged),
             again: Mutex::default(),
         };
         writership.take_lease(version).await?;
@@ -304,8 +305,8 @@ impl Volume {
         Ok(writership)
     }
 
-    /// Makes a damaged lease whole, given back, where the volume was `owner`'s before or nobody's: no other can hold it. Else it is for
-    /// its holder to mend, who writes it anew when it is to be renewed.
+    /// Makes a damaged lease whole, given back, where the volume was `owner`'s before or nobody's. Else it is for its holder to mend, who
+    /// writes it anew when it is to be renewed. Another may have written it and not put its claim yet: the generation is left to it.
     async fn mend_lease(
         &self,
         lineage: &Lineage,
@@ -328,7 +329,7 @@ impl Volume {
             ));
         }
         let given_back = Lease {
-            generation: latest.map_or(Generation(0), |latest| latest.name.generation),
+            generation: next_generation(lineage, None)?,
             session,
             owner: owner.to_owned(),
             since: Stamp(0),
@@ -370,25 +371,40 @@ impl Volume {
         if claims.put(claim).await? == PutOutcome::Refused {
             return Err(claims.busy("a writer of the same session"));
         }
-        let (listed, held) = futures::try_join!(self.list_commits(), claims.read_lease())?;
-        let later = listed.lineage.later_than(claims.volume(), &claim.name);
-        // The other put its claim first, or wins by its name.
-        let refused = later.map(|_| match held {
-            Some((lease, _)) if lease.session != claim.name.session => claims.busy(&holder(&lease)),
-            _ => claims.busy("another writer that has just started"),
-        });
-        let refused = match refused {
-            Some(refused) => Err(refused),
-            None => {
-                let unclaimed = listed.with(before);
-                let newest = self.newest_from(&unclaimed, None, Stamp(u64::MAX)).await?;
-                self.check_head(newest.found, base, heads)
-            }
-        };
-        if refused.is_err() {
+        let judged = self.judge(claim, before, base, heads).await;
+        if judged.is_err() {
             self.withdraw_best_effort(claim).await;
         }
-        refused
+        judged
+    }
+
+    /// Whether a claim that has been put may stand.
+    async fn judge(
+        &self,
+        claim: &Claim,
+        before: Lineage,
+        base: Option<&Found>,
+        heads: &[Tag],
+    ) -> Result<(), Error> {
+        let claims = &self.claims;
+        let (listed, held) = futures::join!(self.list_commits(), claims.read_lease());
+        let listed = listed?;
+        // The other put its claim first, or wins by its name.
+        if listed
+            .lineage
+            .later_than(claims.volume(), &claim.name)
+            .is_some()
+        {
+            return Err(match held {
+                Ok(Some((lease, _))) if lease.session != claim.name.session => {
+                    claims.busy(&holder(&lease))
+                }
+                _ => claims.busy("another writer that has just started"),
+            });
+        }
+        let unclaimed = listed.with(before);
+        let newest = self.newest_from(&unclaimed, None, Stamp(u64::MAX)).await?;
+        self.check_head(newest.found, base, heads)
     }
 
     /// Takes away a claim that must not stand: what was published before it was put may be forgotten where it came from. Where that is
