@@ -439,8 +439,11 @@ fn renew(
             intents: journal
                 .records()?
                 .into_iter()
-                // What was doubted at the start has been compared for that moment.
-                .filter(|&(id, _, epoch)| !(exact && id == ANY_FILE && epoch == EpochNo(0)))
+                // What was doubted at the start has been compared for that moment, unless it could not be looked at.
+                .filter(|&(id, _, epoch)| {
+                    let at_start = id == ANY_FILE && epoch == EpochNo(0);
+                    !(exact && at_start) || journal.spares_earlier()
+                })
                 .collect(),
             trust: if exact { Trust::Stat } else { trust },
             runtime: runtime.clone(),

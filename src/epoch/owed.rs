@@ -168,6 +168,11 @@ impl Epochs {
         self.owed.owing.load(Ordering::SeqCst)
     }
 
+    /// A scan could not look at all that the last commit has: what was in doubt when this life began is so for the next one, too.
+    pub fn spare_earlier_doubts(&self) {
+        self.journal.spare_earlier();
+    }
+
     /// Why, for `status`; `None` if nothing is owed.
     pub fn why_owing(&self) -> Option<String> {
         self.is_owing().then(|| self.owed.state.lock().why.clone())

@@ -94,6 +94,8 @@ pub struct Journal {
     telling: Mutex<()>,
     /// It is latched, and the next life does not know.
     untold: AtomicBool,
+    /// What earlier lives have left is kept for the next one.
+    sparing: AtomicBool,
 }
 
 /// Callers of [`Journal::sync`] by number: one works for all who came before it began.
@@ -145,6 +147,7 @@ impl Journal {
             latch: OnceLock::new(),
             telling: Mutex::new(()),
             untold: AtomicBool::new(false),
+            sparing: AtomicBool::new(false),
         };
         Ok((journal, stop))
     }
@@ -316,6 +319,17 @@ impl Journal {
         self.forget_records(EpochNo(0), usize::MAX, |key| key == ANY)
     }
 
+    /// Not all that earlier lives have left could be looked at in this one: none of it is forgotten any more, whatever [`Self::forget`] is
+    /// told, so that the next life looks again.
+    pub fn spare_earlier(&self) {
+        self.sparing.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether that has been said.
+    pub fn spares_earlier(&self) -> bool {
+        self.sparing.load(Ordering::SeqCst)
+    }
+
     fn forget_records(
         &self,
         epoch: EpochNo,
@@ -366,7 +380,12 @@ impl Journal {
                     stored.as_deref().and_then(Value::parse)
                 }
             };
-            if value.is_some_and(|value| noted.newest(key, value) <= epoch) {
+            let newest = value.map(|value| noted.newest(key, value));
+            let is_spared = || {
+                let is_earlier = key == ANY || newest == Some(EpochNo(0));
+                is_earlier && self.spares_earlier()
+            };
+            if newest.is_some_and(|newest| newest <= epoch) && !is_spared() {
                 noted.remove(key);
                 batch.remove(&key.bytes()[..]);
             }

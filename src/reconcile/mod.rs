@@ -143,6 +143,8 @@ pub struct Summary {
     pub marked: u64,
     /// What could not be looked at, and why: it stays in snapshots as it last was. At most [`UNREADABLE_MAX`].
     pub unreadable: Vec<(RepoPath, String)>,
+    /// Whether the commit knows anything of that, so that there is something to be compared as soon as it can be looked at.
+    pub missed: bool,
 }
 
 impl Summary {
@@ -150,6 +152,7 @@ impl Summary {
     fn add(&mut self, other: Self) {
         self.scanned += other.scanned;
         self.marked += other.marked;
+        self.missed |= other.missed;
         self.unreadable.extend(other.unreadable);
         self.unreadable.truncate(UNREADABLE_MAX);
     }

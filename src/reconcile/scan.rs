@@ -82,9 +82,9 @@ impl<'a, P: Pages + Clone> Scan<'a, P> {
             Ok(stat) => stat,
             Err(error) if self.parts.source.may_be_elsewhere(&node) => {
                 let error = io::Error::other(format!("not found where it was last seen: {error}"));
-                return self.pass_over(&RepoPath::root(), &error);
+                return self.pass_over(&RepoPath::root(), &error, true);
             }
-            Err(error) => return self.pass_over(&RepoPath::root(), &error),
+            Err(error) => return self.pass_over(&RepoPath::root(), &error, true),
         };
         self.inode(&node, &stat)?;
         if stat.kind == Kind::Dir {
@@ -96,16 +96,19 @@ impl<'a, P: Pages + Clone> Scan<'a, P> {
     /// Compares a directory's names with the tree's, both in byte order.
     pub(super) fn directory(&mut self, dir: &Node, path: &RepoPath) -> Result<(), Error> {
         failpoint::reach(Point::Scan);
+        let parts = self.parts;
+        let mut known = KnownNames::of(parts.tree.as_ref(), self.waiting(), dir.id);
         let mut names = match self.parts.source.read_dir(dir) {
             Ok(names) => names,
             // What is mounted inside the source is not part of it.
             Err(error) if error.raw_os_error() == Some(libc::EXDEV) => return Ok(()),
-            Err(error) => return self.pass_over(path, &error),
+            Err(error) => {
+                let known = known.take_next()?.is_some();
+                return self.pass_over(path, &error, known);
+            }
         };
         names.sort_unstable();
-        let parts = self.parts;
         let parent = parts.epochs.inode(dir);
-        let mut known = KnownNames::of(parts.tree.as_ref(), self.waiting(), dir.id);
         for name in names {
             self.stop_if_asked()?;
             while let Some(missing) = known.take_before(&name)? {
@@ -142,7 +145,7 @@ impl<'a, P: Pages + Clone> Scan<'a, P> {
                 }
                 Ok(_) => {}
                 Err(error) if is_gone(&error) => {}
-                Err(error) => return self.pass_over(&path.join(name), &error),
+                Err(error) => return self.pass_over(&path.join(name), &error, true),
             }
         }
         self.different(parent, path, name, known.is_some())
@@ -182,7 +185,7 @@ impl<'a, P: Pages + Clone> Scan<'a, P> {
                     }
                     return Ok(());
                 }
-                Err(error) => return self.pass_over(&path.join(name), &error),
+                Err(error) => return self.pass_over(&path.join(name), &error, known),
             };
             let old = match ready.take().filter(|(id, _)| *id == node.id) {
                 Some((_, old)) => old,
@@ -315,13 +318,15 @@ impl<'a, P: Pages + Clone> Scan<'a, P> {
         self.progress.marked.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What cannot be read is named, and stays as it last was; it must not keep everything else from being backed up.
-    fn pass_over(&mut self, path: &RepoPath, error: &io::Error) -> Result<(), Error> {
+    /// What cannot be read is named, and stays as it last was; it must not keep everything else from being backed up. `known`: the commit has
+    /// it, or something below it.
+    fn pass_over(&mut self, path: &RepoPath, error: &io::Error, known: bool) -> Result<(), Error> {
         if is_gone(error) {
             // Removed meanwhile, by a request that has said so itself.
             return Ok(());
         }
         tracing::warn!(%path, %error, "cannot be read, so it is not backed up");
+        self.summary.missed |= known;
         if self.summary.unreadable.len() < UNREADABLE_MAX {
             let unreadable = (path.clone(), error.to_string());
             self.summary.unreadable.push(unreadable);

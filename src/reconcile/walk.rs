@@ -45,6 +45,9 @@ pub fn run<P: Pages + Clone>(
     others
         .into_iter()
         .for_each(|other| summary.add(other.into_summary()));
+    if summary.missed {
+        parts.epochs.spare_earlier_doubts();
+    }
     Ok(summary)
 }
 
