@@ -79,10 +79,10 @@ impl Scratch {
     }
 }
 
-/// Decompresses to exactly `plain_len` bytes, which is all that is allocated; `None` if the payload is anything else.
-pub(crate) fn decompress(payload: &[u8], plain_len: usize) -> Option<Vec<u8>> {
+/// Decompresses to exactly `plain_len` bytes into `plain`, which is empty and has room for them; `None` if the payload is anything else.
+/// Nothing is allocated.
+pub(crate) fn decompress(payload: &[u8], plain_len: usize, mut plain: Vec<u8>) -> Option<Vec<u8>> {
     DECOMPRESSOR.with_borrow_mut(|slot| {
-        let mut plain = Vec::with_capacity(plain_len);
         if slot.is_none() {
             *slot = Some(Decompressor::new().ok()?);
         }

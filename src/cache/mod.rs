@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::buffers::{self, Buffers};
 use crate::format::page::Page;
 use crate::id::{BlockId, FrameNo, VolumeId};
 
@@ -85,10 +86,10 @@ impl Cache {
         self.0.plain.lock().get(key).cloned()
     }
 
-    /// Keeps a frame's plaintext in memory.
+    /// Keeps a frame's plaintext in memory; it may lie in a filled buffer.
     pub fn put_plain(&self, key: FrameKey, plaintext: Bytes) {
-        let len = plaintext.len();
-        self.0.plain.lock().put(key, plaintext, len);
+        let room = buffers::room_of(plaintext.len());
+        self.0.plain.lock().put(key, plaintext, room);
     }
 
     /// A decoded page, if it is in memory.
@@ -106,13 +107,19 @@ impl Cache {
         self.0.disk.is_some()
     }
 
-    /// A frame as it lies in the store, if it is on disk and `len` bytes long. Unproven: the caller verifies it. Blocks on the disk.
-    pub fn encrypted(&self, key: &FrameKey, len: u32) -> Option<Bytes> {
-        self.0.disk.as_ref()?.get(key, len)
+    /// A frame as it lies in the store, if it is on disk and `len` bytes long, in one of `buffers`. Unproven: the caller verifies it. Blocks
+    /// on the disk.
+    pub fn encrypted(&self, key: &FrameKey, len: u32, buffers: &Buffers) -> Option<Vec<u8>> {
+        self.0.disk.as_ref()?.get(key, len, buffers)
     }
 
     /// Bytes `range` of what [`Self::encrypted`] would give.
-    pub fn part_of_encrypted(&self, key: &FrameKey, len: u32, range: Range<u64>) -> Option<Bytes> {
+    pub fn part_of_encrypted(
+        &self,
+        key: &FrameKey,
+        len: u32,
+        range: Range<u64>,
+    ) -> Option<Vec<u8>> {
         self.0.disk.as_ref()?.get_part(key, len, range)
     }
 

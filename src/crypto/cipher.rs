@@ -56,13 +56,18 @@ impl Cbc {
         }
     }
 
-    /// Decrypts and takes off the PKCS#7 padding; `None` if there is none or no whole number of blocks. Call it only
-    /// after the tag was verified: what it tells about the padding is then no secret.
-    pub fn decrypt(&self, iv: &[u8; AES_BLOCK_LEN], ciphertext: &[u8]) -> Option<Vec<u8>> {
+    /// Decrypts into `plain`, whatever that holds, and takes off the PKCS#7 padding; `None` if there is none or no whole number of blocks.
+    /// Call it only after the tag was verified: what it tells about the padding is then no secret.
+    pub fn decrypt(
+        &self,
+        iv: &[u8; AES_BLOCK_LEN],
+        ciphertext: &[u8],
+        plain: Vec<u8>,
+    ) -> Option<Vec<u8>> {
         match self {
-            Self::Aes128(aes) => decrypt_chain(aes, iv, ciphertext),
-            Self::Aes192(aes) => decrypt_chain(aes, iv, ciphertext),
-            Self::Aes256(aes) => decrypt_chain(aes, iv, ciphertext),
+            Self::Aes128(aes) => decrypt_chain(aes, iv, ciphertext, plain),
+            Self::Aes192(aes) => decrypt_chain(aes, iv, ciphertext, plain),
+            Self::Aes256(aes) => decrypt_chain(aes, iv, ciphertext, plain),
         }
     }
 }
@@ -95,11 +100,16 @@ where
     Some(plain)
 }
 
-fn decrypt_chain<C>(aes: &C, iv: &[u8; AES_BLOCK_LEN], ciphertext: &[u8]) -> Option<Vec<u8>>
+fn decrypt_chain<C>(
+    aes: &C,
+    iv: &[u8; AES_BLOCK_LEN],
+    ciphertext: &[u8],
+    mut plain: Vec<u8>,
+) -> Option<Vec<u8>>
 where
     C: BlockCipherDecrypt + BlockSizeUser<BlockSize = U16>,
 {
-    let mut plain = vec![0; ciphertext.len()];
+    plain.resize(ciphertext.len(), 0);
     let len = cbc::Decryptor::inner_iv_init(aes, iv.into())
         .decrypt_padded_b2b::<Pkcs7>(ciphertext, &mut plain)
         .ok()?

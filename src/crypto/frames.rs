@@ -2,8 +2,11 @@
 //!
 //! Both directions side by side. Used for the frames of blocks ([`BlockCipher`]), for objects that are one frame, and for wrapped keys.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
+use crate::buffers::Buffers;
 use crate::crypto::cipher::{AES_BLOCK_LEN, Cbc};
 use crate::crypto::kdf;
 use crate::crypto::mac::{FrameContext, FrameMac};
@@ -54,29 +57,31 @@ impl BlockCipher {
         object: Option<&ObjectKey>,
         bytes: &[u8],
     ) -> Result<Vec<u8>, Error> {
-        let opened = self.open(frame, kind, object, bytes)?;
-        Ok(opened.plain)
+        self.cipher()?.decrypt(frame, kind, object, bytes)
     }
 
-    /// The same, and whether the plaintext lies in the frame as it is.
+    /// The same in one of `buffers`, and whether the plaintext lies in the frame as it is.
     pub fn open(
         &self,
         frame: FrameNo,
         kind: FrameKind,
         object: Option<&ObjectKey>,
         bytes: &[u8],
+        buffers: &Arc<Buffers>,
     ) -> Result<Opened, Error> {
+        self.cipher()?.open(frame, kind, object, bytes, buffers)
+    }
+
+    fn cipher(&self) -> Result<&FrameCipher, Error> {
         let cipher = self.frames.as_ref();
-        cipher
-            .ok_or(Error::NoKey(self.id.key_epoch))?
-            .open(frame, kind, object, bytes)
+        cipher.ok_or(Error::NoKey(self.id.key_epoch))
     }
 }
 
 /// A frame that has been proven and decrypted.
 pub struct Opened {
     /// Its plaintext.
-    pub plain: Vec<u8>,
+    pub plain: Bytes,
     /// Whether that is what was encrypted, and not compressed before.
     pub is_uncompressed: bool,
 }
@@ -175,8 +180,9 @@ impl FrameCipher {
         object: Option<&ObjectKey>,
         bytes: &[u8],
     ) -> Result<Vec<u8>, Error> {
-        let opened = self.open(frame, kind, object, bytes)?;
-        Ok(opened.plain)
+        let context = self.context(frame, kind, object);
+        let inner = self.envelope(&context, bytes, |_| Vec::new())?;
+        Envelope::unpack(inner).map_err(Error::Malformed)
     }
 
     fn open(
@@ -185,28 +191,38 @@ impl FrameCipher {
         kind: FrameKind,
         object: Option<&ObjectKey>,
         bytes: &[u8],
+        buffers: &Arc<Buffers>,
     ) -> Result<Opened, Error> {
+        let context = self.context(frame, kind, object);
+        let inner = self.envelope(&context, bytes, |len| buffers.take_filled(len))?;
+        let is_uncompressed = Envelope::is_uncompressed(&inner);
+        let plain = Envelope::unpack_in(inner, buffers).map_err(Error::Malformed)?;
+        Ok(Opened {
+            plain,
+            is_uncompressed,
+        })
+    }
+
+    /// Proves a frame, then decrypts it into the buffer that it is given, whatever that holds.
+    fn envelope(
+        &self,
+        context: &FrameContext<'_>,
+        bytes: &[u8],
+        buffer: impl FnOnce(usize) -> Vec<u8>,
+    ) -> Result<Vec<u8>, Error> {
         if !(ENCRYPTED_LEN_MIN..=ENCRYPTED_LEN_MAX).contains(&bytes.len()) {
             return Err(Error::Unauthentic);
         }
         let (iv_and_ciphertext, tag) = bytes.split_at(bytes.len() - TAG_LEN);
-        let context = self.context(frame, kind, object);
-        if !self.mac.fits(&context, iv_and_ciphertext, tag) {
+        if !self.mac.fits(context, iv_and_ciphertext, tag) {
             return Err(Error::Unauthentic);
         }
         let (iv, ciphertext) = iv_and_ciphertext
             .split_first_chunk()
             .ok_or(Error::Unauthentic)?;
-        let inner = self
-            .cbc
-            .decrypt(iv, ciphertext)
-            .ok_or(Error::Malformed("padding"))?;
-        let is_uncompressed = Envelope::is_uncompressed(&inner);
-        let plain = Envelope::unpack(inner).map_err(Error::Malformed)?;
-        Ok(Opened {
-            plain,
-            is_uncompressed,
-        })
+        self.cbc
+            .decrypt(iv, ciphertext, buffer(ciphertext.len()))
+            .ok_or(Error::Malformed("padding"))
     }
 }
 

@@ -33,12 +33,13 @@ pub fn cut_len(frame_len: u32) -> u32 {
     frame_len.saturating_add((pieces * HEAD_LEN) as u32)
 }
 
-/// Puts a frame together again that was cut; `None` if it cannot have been one of `frame_len` bytes. Proves nothing.
-pub fn put_together(cut: &[u8], frame_len: u32) -> Option<Vec<u8>> {
+/// Puts a frame together again that was cut, in `frame`, which is empty; `None` if it cannot have been one of `frame_len` bytes. Proves
+/// nothing.
+pub fn put_together(cut: &[u8], frame_len: u32, frame: &mut Vec<u8>) -> Option<()> {
     if cut.len() != cut_len(frame_len) as usize {
         return None;
     }
-    let mut frame = Vec::with_capacity(frame_len as usize);
+    frame.reserve(frame_len as usize);
     let (iv, rest) = cut.split_at_checked(IV_LEN)?;
     let (pieces, tag) = rest.split_at_checked(rest.len().checked_sub(TAG_LEN)?)?;
     frame.extend_from_slice(iv);
@@ -46,7 +47,7 @@ pub fn put_together(cut: &[u8], frame_len: u32) -> Option<Vec<u8>> {
         frame.extend_from_slice(piece.get(HEAD_LEN..)?);
     }
     frame.extend_from_slice(tag);
-    Some(frame)
+    Some(())
 }
 
 /// Which pieces hold a stretch of plaintext, and where they lie in a frame that was cut.

@@ -3,6 +3,12 @@
 //! Packing makes the very buffer that is then encrypted in place; unpacking trusts nothing that it has not checked, though it is
 //! only ever given authentic bytes. Called by the flusher and the tree (pack) and by [`crate::crypto`] (unpack).
 
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::buffers::Buffers;
 use crate::compress::{self, Compression};
 
 /// What a frame holds; authenticated with it.
@@ -201,35 +207,75 @@ impl Envelope {
     /// The plaintext of a decrypted envelope. Never allocates more than [`FRAME_PLAIN_MAX`] bytes, whatever it claims;
     /// says what is wrong if anything is.
     pub(crate) fn unpack(mut inner: Vec<u8>) -> Result<Vec<u8>, &'static str> {
+        let payload = Payload::of(&inner)?;
+        if payload.is_compressed {
+            return payload.decompress(&inner, Vec::with_capacity(payload.plain_len));
+        }
+        inner.truncate(payload.range.end);
+        inner.drain(..FIELDS_LEN);
+        Ok(inner)
+    }
+
+    /// The same for an envelope in one of `buffers`, where also what comes out of it lies.
+    pub(crate) fn unpack_in(inner: Vec<u8>, buffers: &Arc<Buffers>) -> Result<Bytes, &'static str> {
+        let payload = Payload::of(&inner)?;
+        if payload.is_compressed {
+            let mut plain = buffers.take_filled(payload.plain_len);
+            plain.clear();
+            let plain = payload.decompress(&inner, plain)?;
+            buffers.give(inner);
+            return Ok(buffers.lend(plain));
+        }
+        Ok(buffers.lend(inner).slice(payload.range))
+    }
+}
+
+/// What the fields of a decrypted envelope say of the rest, which agrees.
+struct Payload {
+    range: Range<usize>,
+    is_compressed: bool,
+    plain_len: usize,
+}
+
+impl Payload {
+    fn of(inner: &[u8]) -> Result<Self, &'static str> {
         let (fields, rest) = inner
             .split_first_chunk::<FIELDS_LEN>()
             .ok_or("envelope is too short")?;
         let [codec, z0, z1, z2, s0, s1, s2, s3, p0, p1, p2, p3] = *fields;
         let stored = u32::from_le_bytes([s0, s1, s2, s3]) as usize;
-        let plain = u32::from_le_bytes([p0, p1, p2, p3]) as usize;
+        let plain_len = u32::from_le_bytes([p0, p1, p2, p3]) as usize;
         if [z0, z1, z2] != [0; 3] {
             return Err("reserved bytes of the envelope are set");
         }
-        if plain > FRAME_PLAIN_MAX {
+        if plain_len > FRAME_PLAIN_MAX {
             return Err("plaintext is longer than a frame may hold");
         }
-        let (payload, zeros) = rest
+        let (_, zeros) = rest
             .split_at_checked(stored)
             .ok_or("payload is longer than its envelope")?;
         if zeros.iter().any(|&byte| byte != 0) {
             return Err("bytes after the payload are not zero");
         }
-        match codec {
-            CODEC_PLAIN if stored != plain => Err("lengths of an uncompressed payload differ"),
-            CODEC_PLAIN => {
-                inner.truncate(FIELDS_LEN + stored);
-                inner.drain(..FIELDS_LEN);
-                Ok(inner)
+        let is_compressed = match codec {
+            CODEC_PLAIN if stored != plain_len => {
+                return Err("lengths of an uncompressed payload differ");
             }
-            CODEC_ZSTD => compress::decompress(payload, plain)
-                .ok_or("payload does not decompress to its stated length"),
-            _ => Err("codec is not known"),
-        }
+            CODEC_PLAIN => false,
+            CODEC_ZSTD => true,
+            _ => return Err("codec is not known"),
+        };
+        Ok(Self {
+            range: FIELDS_LEN..FIELDS_LEN + stored,
+            is_compressed,
+            plain_len,
+        })
+    }
+
+    /// Decompresses it into `plain`, which is empty and has the room.
+    fn decompress(&self, inner: &[u8], plain: Vec<u8>) -> Result<Vec<u8>, &'static str> {
+        compress::decompress(&inner[self.range.clone()], self.plain_len, plain)
+            .ok_or("payload does not decompress to its stated length")
     }
 }
 

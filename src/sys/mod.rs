@@ -33,14 +33,14 @@ pub use self::attributes::{
     truncate,
 };
 pub use self::caller::{as_owner, set_thread_umask};
-pub use self::contents::{allocate, copy_range, sync, sync_filesystem};
+pub use self::contents::{allocate, copy_range, expect_random_reads, sync, sync_filesystem};
 pub use self::look::{Statvfs, Statx, read_entries, read_link, seek, stat, stat_at, statvfs};
 pub use self::names::{
     make_dir, make_link, make_node, make_symlink, remove_dir, remove_file, rename,
 };
 pub use self::open::{FileHandle, handle_at, open, open_at, open_handle, reopen};
 pub use self::process::{
-    back_by_huge_pages_best_effort, boot_id, die, effective_uid, give_large_buffers_back,
+    back_by_huge_pages_best_effort, boot_id, die, effective_uid, give_large_buffers_back, give_way,
     groups_of, open_files_max, raise_open_files_max, since_boot, unmount,
 };
 

@@ -53,6 +53,18 @@ impl Clock for SystemClock {
     }
 }
 
+/// This thread gives way to others from now on (setpriority(2)): for work in the background that holds no lock which somebody waits for. It
+/// needs no right; a failure changes nothing.
+pub fn give_way() {
+    /// One part in ten of what a thread gets that does not give way, where both want all of a core.
+    const NICE: libc::c_int = 10;
+    // SAFETY: takes plain numbers; 0 is the calling thread.
+    if unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) } < NICE {
+        // SAFETY: as above.
+        let _as_before = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
+    }
+}
+
 /// Asks the allocator to give large buffers back to the system as soon as they are freed. glibc stops doing so by itself after a few of
 /// them, and then holds on to some 40 MiB in the pools of its threads. Nothing happens where there is another allocator.
 pub fn give_large_buffers_back() {

@@ -88,3 +88,20 @@ fn the_limit_of_open_files_is_raised_to_what_is_allowed_and_no_further() {
     assert_eq!(open_files_max().expect("there is a limit"), raised);
     assert_eq!(raise_open_files_max().expect("nothing to raise"), raised);
 }
+
+#[test]
+fn a_thread_that_gives_way_does_so_alone() {
+    let nice = || {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let nice = fields.split(' ').nth(16).unwrap();
+        nice.parse::<i32>().unwrap()
+    };
+    let before = nice();
+    let other = std::thread::spawn(move || {
+        give_way();
+        nice()
+    });
+    assert_eq!(other.join().unwrap(), before.max(10));
+    assert_eq!(nice(), before);
+}

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use crate::blocking;
 use crate::buffers::Buffers;
 use crate::cache::{Cache, FrameKey};
-use crate::crypto::VolumeKeys;
 use crate::crypto::pieces::{self, Stretch};
+use crate::crypto::{Opened, VolumeKeys};
 use crate::format::block::{FramePlace, TRAILER_LEN, Trailer};
 use crate::format::directory::Directory;
 use crate::format::entry::Place;
@@ -28,8 +28,10 @@ const PIECE_READ_MAX: usize = 64 << 10;
 /// The shortest frame that is cut into pieces.
 const CUT_LEN_MIN: u32 = 64 << 10;
 
-/// Frames that are being cut at once, most often.
-const CUT_AT_ONCE: usize = 4;
+/// Frames that are being cut, or put together, at once, most often.
+const AT_HAND_AT_ONCE: usize = 4;
+/// Where the memory cache is full, each frame that comes sends one away: so few wait in between.
+const PLAIN_KEPT_MAX: usize = 8;
 
 /// What it takes to fetch and prove frames of one volume.
 pub(super) struct Fetch {
@@ -37,8 +39,10 @@ pub(super) struct Fetch {
     cache: Cache,
     keys: VolumeKeys,
     windows: Windows,
-    /// In which frames are cut.
-    buffers: Buffers,
+    /// In which frames are read from the disk cache, put together and cut.
+    encrypted: Buffers,
+    /// In which frames are decrypted, and stay for as long as anybody holds what was in them.
+    plain: Arc<Buffers>,
 }
 
 impl Fetch {
@@ -48,7 +52,8 @@ impl Fetch {
             cache,
             keys,
             windows: Windows::default(),
-            buffers: Buffers::new(CUT_AT_ONCE),
+            encrypted: Buffers::new(AT_HAND_AT_ONCE),
+            plain: Arc::new(Buffers::new(PLAIN_KEPT_MAX)),
         }
     }
 
@@ -107,16 +112,25 @@ impl Fetch {
         kind: FrameKind,
         bytes: Bytes,
     ) -> Result<Proven, crate::crypto::Error> {
-        // Only a commit's body is bound to its object's name. Data beside it keeps its address when it is moved elsewhere.
-        let cipher = self.keys.block(place.at.block);
-        let opened = cipher.open(place.at.frame, kind, None, &bytes)?;
+        let opened = self.open(place, kind, &bytes)?;
         Ok(Proven {
             place: place.clone(),
             kind,
-            plain: opened.plain.into(),
+            plain: opened.plain,
             encrypted: bytes,
             is_uncompressed: opened.is_uncompressed,
         })
+    }
+
+    fn open(
+        &self,
+        place: &Place,
+        kind: FrameKind,
+        bytes: &[u8],
+    ) -> Result<Opened, crate::crypto::Error> {
+        // Only a commit's body is bound to its object's name. Data beside it keeps its address when it is moved elsewhere.
+        let cipher = self.keys.block(place.at.block);
+        cipher.open(place.at.frame, kind, None, bytes, &self.plain)
     }
 
     /// `len` bytes from `place` on out of the disk cache, without the rest of the frame: for whoever reads a little here and there.
@@ -185,17 +199,20 @@ impl Fetch {
     /// The same on this thread.
     pub(super) fn look_on_disk(&self, place: &Place, kind: FrameKind) -> Option<Bytes> {
         let (key, len) = (self.key(place), place.hint.len);
-        let bytes = self.cache.encrypted(&key, len).or_else(|| {
-            let cut = self.cache.encrypted(&key, pieces::cut_len(len))?;
-            pieces::put_together(&cut, len).map(Bytes::from)
+        let read = |len| self.cache.encrypted(&key, len, &self.encrypted);
+        let bytes = read(len).or_else(|| {
+            let cut = read(pieces::cut_len(len))?;
+            let mut whole = self.encrypted.take(len as usize);
+            let is_whole = pieces::put_together(&cut, len, &mut whole);
+            self.encrypted.give(cut);
+            is_whole.map(|()| whole)
         })?;
-        match self.decrypt(place, kind, bytes) {
-            Ok(proven) => Some(proven.plain),
-            Err(_) => {
-                self.cache.drop_encrypted(&key);
-                None
-            }
+        let opened = self.open(place, kind, &bytes);
+        self.encrypted.give(bytes);
+        if opened.is_err() {
+            self.cache.drop_encrypted(&key);
         }
+        Some(opened.ok()?.plain)
     }
 
     /// Whether the disk cache seems to have the frame. Blocks on the disk.
@@ -334,7 +351,9 @@ impl Fetch {
         if !frame.is_uncompressed || !is_cut(place, frame.kind) {
             return self.cache.put_encrypted(&key, &frame.encrypted);
         }
-        let mut buffer = self.buffers.take(pieces::cut_len(place.hint.len) as usize);
+        let mut buffer = self
+            .encrypted
+            .take(pieces::cut_len(place.hint.len) as usize);
         let mut cut = || {
             let cipher = self.keys.pieces(place.at.block)?;
             let plain_len = frame.plain.len();
@@ -345,7 +364,7 @@ impl Fetch {
             Some(()) => self.cache.put_encrypted(&key, &buffer),
             None => self.cache.put_encrypted(&key, &frame.encrypted),
         }
-        self.buffers.give(buffer);
+        self.encrypted.give(buffer);
     }
 
     /// Pages are kept decoded, by `blocks`.

@@ -1,6 +1,7 @@
 //! Reading frames: once for all who ask, from the nearest place, and never wrong bytes whatever the store gives back.
 
 use super::*;
+use crate::buffers::Buffers;
 use crate::cache::{Cache, FrameKey, Options};
 use crate::format::entry::{Address, CommitName, Hint};
 use crate::id::FrameNo;
@@ -320,7 +321,9 @@ async fn the_disk_cache_saves_requests_and_its_damage_is_never_seen() {
             frame: place.at.frame,
         };
         let cache = Cache::open(&options).unwrap();
-        let mut entry = cache.encrypted(&key, place.hint.len).unwrap().to_vec();
+        let mut entry = cache
+            .encrypted(&key, place.hint.len, &Buffers::new(1))
+            .unwrap();
         entry[40] ^= 4;
         cache.put_encrypted(&key, &entry);
     }
@@ -388,7 +391,7 @@ async fn a_little_of_a_large_frame_comes_from_the_disk_without_the_rest() {
     // In a piece, and in the tag of one alone, which the frame itself does not have.
     for (damaged, at) in [(501_000, 500_000), (40, 0)] {
         let cache = Cache::open(&options).unwrap();
-        let mut entry = cache.encrypted(&key, cut_len).unwrap().to_vec();
+        let mut entry = cache.encrypted(&key, cut_len, &Buffers::new(1)).unwrap();
         entry[damaged] ^= 4;
         cache.put_encrypted(&key, &entry);
         drop(cache);
