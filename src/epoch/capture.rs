@@ -240,11 +240,15 @@ impl Sealed {
         self.unfolded(next)
     }
 
-    /// Opens the inode for reading and closes it again: says why that cannot be, now.
-    pub fn try_open(&self, id: FileId) -> io::Result<()> {
-        let node = self.set().with(id, |record| record.node.clone());
-        let node = node.ok_or(io::ErrorKind::NotFound)?;
-        self.epochs.origin.open(&node).map(drop)
+    /// Opens the inode for reading, if it is not open already: says why that cannot be, now.
+    pub fn open_to_read(&self, id: FileId) -> io::Result<()> {
+        let found = self
+            .set()
+            .with(id, |record| (record.node.clone(), record.kept()));
+        match found.ok_or(io::ErrorKind::NotFound)? {
+            (_, Some(_open)) => Ok(()),
+            (node, None) => self.epochs.origin.open(&node).map(drop),
+        }
     }
 
     /// Adds clean ranges to what is captured, for consolidation; false if the inode has already been changed again, or is

@@ -20,6 +20,7 @@ use crate::flusher::error::Error;
 use crate::flusher::flow::Flow;
 use crate::flusher::manifest::SpooledObject;
 use crate::flusher::pack::{Packed, Packer};
+use crate::flusher::pipeline::PipelineParts;
 use crate::flusher::progress::Phase;
 use crate::flusher::spool::FrameBytes;
 use crate::flusher::upload::Job;
@@ -213,7 +214,11 @@ impl Flow {
         let runtime = &self.runtime;
         let mut laid = Vec::new();
         let block_len = self.volume.config().block_len;
-        let mut packer = Packer::for_epoch(&self.session, self.pipeline.clone(), block_len);
+        let parts = PipelineParts {
+            gives_way: true,
+            ..self.pipeline.clone()
+        };
+        let mut packer = Packer::for_epoch(&self.session, parts, block_len);
         let mut batch = Vec::new().into_iter();
         let (mut taken, mut files) = (0, 0);
         let mut seen = HashSet::new();

@@ -80,6 +80,10 @@ pub(crate) fn capture(
         let mut left_out = false;
         let attributes = match attributes {
             Err(CaptureError::Folded) => return Err(Error::Folded),
+            Ok(None) if known.contains(&id) => {
+                readable.push(id);
+                None
+            }
             _ if hopeless.contains(&id) => {
                 left_out = true;
                 None
@@ -108,7 +112,12 @@ pub(crate) fn capture(
                 left_out = true;
                 None
             }
-            Ok(Some(_)) if refusals.suspected && !dirty.is_empty() && refuses(sealed, id) => {
+            Ok(found)
+                if refusals.suspected
+                    && let Some(size) = file_size(found.as_ref())
+                    && !clip(&dirty, 0..size).is_empty()
+                    && refuses(sealed, id) =>
+            {
                 refused.push(id);
                 left_out = true;
                 None
@@ -175,13 +184,15 @@ fn needs_whole(sealed: &Sealed, id: FileId, found: Option<&Attributes>) -> bool 
     };
     let all = 0..stat.size;
     stat.kind != Kind::File
-        || sealed.try_open(id).is_ok()
-            && (all.is_empty() || sealed.also_needs(id, std::slice::from_ref(&all)))
+        || all.is_empty()
+        || sealed.open_to_read(id).is_ok() && sealed.also_needs(id, std::slice::from_ref(&all))
 }
 
 /// Whether a file of which something is to be read may not be opened.
 fn refuses(sealed: &Sealed, id: FileId) -> bool {
-    sealed.try_open(id).is_err_and(|error| is_refusal(&error))
+    sealed
+        .open_to_read(id)
+        .is_err_and(|error| is_refusal(&error))
 }
 
 /// Whether the source says no rather than being broken: trying again will not help.

@@ -12,7 +12,8 @@ use crate::flusher::flow::{Flow, TICK, mark, reaches};
 use crate::flusher::handle::Stopped;
 use crate::flusher::progress::Who;
 
-/// Seals tried: with nobody writing any more the first succeeds; each of the others needs another fold.
+/// Seals tried: with nobody writing any more the first succeeds; each of the others needs another fold. Those that leave out another file
+/// are not counted.
 const LAST_SEALS: usize = 5;
 /// The longest that somebody who does not wait for the store waits until it has taken the lease back.
 const RELEASE_MAX: Duration = Duration::from_secs(5);
@@ -27,7 +28,8 @@ impl Flow {
     ) {
         let deadline = Instant::now() + patience;
         self.wait_for_room(deadline);
-        for _ in 0..LAST_SEALS {
+        let mut tries = LAST_SEALS;
+        while tries > 0 {
             let size = self.epochs.open_size();
             let open = size != ChangeSize::default();
             let owed = open || !self.waiters.is_empty();
@@ -41,7 +43,8 @@ impl Flow {
             let sealed = self.seal();
             let done = sealed.is_ok();
             let store_fails = matches!(sealed, Err(Error::Repository(_)));
-            self.settle(sealed);
+            let is_mended = self.settle(sealed);
+            tries -= usize::from(!is_mended);
             // What was left out stays open, however often it is tried; and a store that does not answer takes its time each time.
             if (done && self.inexact) || store_fails {
                 break;

@@ -197,8 +197,10 @@ pub(super) struct Flow {
     pub(super) struck: Option<FileId>,
     /// Refused files that were tried in vain since the last commit: not again before the next.
     pub(super) hopeless: BTreeSet<FileId>,
-    /// The last seal failed at a file that may not be read.
+    /// A seal failed since the last commit at a file that may not be read.
     pub(super) suspecting: bool,
+    /// A file was left out since the last commit, so that others which cannot be read are not tried twice.
+    pub(super) leaving_out: bool,
     /// Names of refused files, which no commit has: for when these can be read.
     pub(super) withheld: Withheld,
 }
@@ -238,6 +240,7 @@ impl Flow {
                 keys: keys.clone(),
                 compression: parts.volume.config().compression,
                 spool: Arc::clone(&parts.spool),
+                gives_way: false,
             },
             gear: Gear::new(keys.gear()),
             index: DedupIndex::open_best_effort(&options.index_dir),
@@ -273,6 +276,7 @@ impl Flow {
             struck: None,
             hopeless: BTreeSet::new(),
             suspecting: false,
+            leaving_out: false,
             withheld: Withheld::default(),
         })
     }
@@ -422,14 +426,16 @@ impl Flow {
             && self.progress.waiting() < SPOOL_COMMITS_MAX
     }
 
-    pub(super) fn settle(&mut self, done: Result<(), Error>) {
+    /// Takes note of how a seal ended. Says whether it failed at a file that is left out from now on.
+    pub(super) fn settle(&mut self, done: Result<(), Error>) -> bool {
         match done {
             Ok(()) => {
                 self.pause = None;
                 self.progress.succeeded(Who::Flow);
+                false
             }
             // Not a failure: the changes are in the open epoch again, and the epochs see to it that this ends.
-            Err(Error::Folded) => {}
+            Err(Error::Folded) => false,
             Err(error) => {
                 let mended = match &error {
                     Error::Source { id, source } => self.strike(*id, source),
@@ -439,6 +445,7 @@ impl Flow {
                 self.progress.failed(Who::Flow, error.to_string(), now);
                 let pause = pause_after(self.pause.map(|(_, last)| last), mended);
                 self.pause = Some((Instant::now() + pause, pause));
+                mended
             }
         }
     }
@@ -447,9 +454,11 @@ impl Flow {
     /// that the next attempt will not meet with it.
     fn strike(&mut self, id: FileId, error: &std::io::Error) -> bool {
         self.suspecting |= is_refusal(error);
+        let again = self.struck == Some(id) || self.leaving_out;
         if self.progress.refused().contains(&id) {
             self.hopeless.insert(id);
-        } else if is_to_be_left_out(error, self.struck == Some(id)) {
+        } else if is_to_be_left_out(error, again) {
+            self.leaving_out = true;
             self.progress.refuse(id);
             self.forgetting.left_out();
             self.hopeless.insert(id);

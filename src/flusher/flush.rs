@@ -20,6 +20,7 @@ use crate::flusher::error::Error;
 use crate::flusher::flow::{Flow, mark};
 use crate::flusher::manifest::{Manifest, SpooledName, SpooledObject};
 use crate::flusher::pack::{Packed, Packer};
+use crate::flusher::pipeline::PipelineParts;
 use crate::flusher::progress::{Phase, Who};
 use crate::flusher::spool::{Spool, SpooledBlock};
 use crate::flusher::upload::Job;
@@ -114,7 +115,7 @@ impl Flow {
         }
         if let Some(sealed) = &sealed {
             self.owe_created(&captured, sealed.epoch());
-            self.owe_refused(sealed.epoch());
+            self.owe_refused(&captured.readable, sealed.epoch());
         }
         // Beside all that follows.
         let noted = self.forgetting.make_durable();
@@ -144,6 +145,7 @@ impl Flow {
         readable.for_each(|&id| self.progress.forgive(id));
         self.struck = None;
         self.suspecting = false;
+        self.leaving_out = false;
         self.hopeless.clear();
         self.withheld
             .committed(captured.names, &self.progress.refused());
@@ -185,10 +187,12 @@ impl Flow {
 
     /// What is left out stays owed beyond `epoch`, also for the next life, which begins without knowing that it was: its times may be those
     /// of the commit and its bytes others, where they are what was doubted.
-    fn owe_refused(&self, epoch: EpochNo) {
+    /// It is owed no more once it is `readable`.
+    fn owe_refused(&self, readable: &[FileId], epoch: EpochNo) {
         let next = EpochNo(epoch.0 + 1);
         let refused = self.progress.refused().into_iter();
-        refused.for_each(|id| self.forgetting.owe(id, next));
+        let left_out = refused.filter(|id| !readable.contains(id));
+        left_out.for_each(|id| self.forgetting.owe(id, next));
     }
 
     /// The newest captured commit's tree; an empty one for a new volume.
@@ -284,7 +288,12 @@ impl Flow {
         let runtime = &self.runtime;
         let mut laid = Vec::new();
         let block_len = self.volume.config().block_len;
-        let mut packer = Packer::for_epoch(&self.session, self.pipeline.clone(), block_len);
+        let parts = PipelineParts {
+            // An exact moment may be waited for.
+            gives_way: self.inexact,
+            ..self.pipeline.clone()
+        };
+        let mut packer = Packer::for_epoch(&self.session, parts, block_len);
         for plan in plans {
             let Some(sealed) = sealed else { break };
             let reader = SealedReader {

@@ -28,6 +28,7 @@ use crate::format::block::{FRAMES_MAX, FramePlace};
 use crate::format::frame::{FrameKind, Plaintext};
 use crate::id::{BlockId, FrameNo};
 use crate::repo::layout;
+use crate::sys;
 
 /// More workers than this outrun any disk, and each costs up to 16 MiB.
 const WORKERS_MAX: usize = 4;
@@ -50,6 +51,8 @@ pub(crate) struct PipelineParts {
     pub(crate) compression: Compression,
     /// Where blocks go.
     pub(crate) spool: Arc<Spool>,
+    /// Whether nobody waits for it, so that the programs that use the mount come first.
+    pub(crate) gives_way: bool,
 }
 
 /// The running stages, seen from the flow.
@@ -287,6 +290,9 @@ fn work(
     turns: &Turns,
 ) {
     let _end = EndOfTurns(turns);
+    if parts.gives_way {
+        sys::give_way();
+    }
     loop {
         let next = queued.lock().recv();
         let Ok(batch) = next else { return };
@@ -307,6 +313,9 @@ fn write(
     turns: &Turns,
 ) -> Result<(), Error> {
     let _end = EndOfTurns(turns);
+    if parts.gives_way {
+        sys::give_way();
+    }
     let mut early = BTreeMap::new();
     let mut next = 0;
     let mut file: Option<BlockFile> = None;

@@ -163,3 +163,42 @@ fn many_files_that_cannot_be_read_cost_one_seal() {
     world.unmount(&source);
     child.wait().unwrap();
 }
+
+/// The journal was lost, so that all contents were compared; what lay in a directory that could not be read then never was.
+#[test]
+fn what_could_not_be_looked_at_stays_in_doubt() {
+    let test = "what_could_not_be_looked_at_stays_in_doubt";
+    if !is_possible(test) {
+        return;
+    }
+    let world = World::new();
+    world.init();
+    let source = world.source();
+    let dir = source.join("dir");
+    fs::create_dir(&dir).unwrap();
+    for file in [source.join("seen"), dir.join("file")] {
+        fs::write(file, "before").unwrap();
+    }
+    let live = |before: &[&str]| {
+        let mut child = in_front(&world, before);
+        must_exit(&run(&world, "sync", &source, &[]), 0);
+        world.unmount(&source);
+        child.wait().unwrap();
+        let journal = ["debug".as_ref(), "journal".as_ref(), source.as_os_str()];
+        world.run(journal).contains("any inode")
+    };
+    assert!(!live(&[]));
+    let volume = fs::read_dir(world.state().join("volumes")).unwrap().next();
+    let journal = volume.unwrap().unwrap().path().join("journal/db");
+    fs::remove_dir_all(&journal).unwrap();
+    chown(&dir, Some(STRANGER), None).unwrap();
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(live(&WITHOUT_RIGHTS));
+    assert!(live(&WITHOUT_RIGHTS));
+    assert!(!live(&[]));
+    // Where no snapshot has anything of it there is nothing to be compared.
+    fs::remove_file(dir.join("file")).unwrap();
+    assert!(!live(&[]));
+    fs::remove_dir_all(&journal).unwrap();
+    assert!(!live(&WITHOUT_RIGHTS));
+}

@@ -34,6 +34,7 @@ fn workers_do_not_run_far_ahead_of_the_writer() {
         keys: VolumeKeys::for_tests(),
         compression: Compression::Off,
         spool: Spool::open(dir.path()).unwrap().0,
+        gives_way: false,
     };
     let (batches, queued) = sync_channel(10);
     let (encrypted, arriving) = sync_channel(10);
