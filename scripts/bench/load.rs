@@ -39,7 +39,11 @@ fn main() -> io::Result<()> {
             read(&large)?
         }
         "read-once" => read(&large)?,
-        "random" => random(&large)?,
+        "random" => {
+            // From the cache, in a mount that is new as well.
+            read(&large)?;
+            random(&large)?
+        }
         "create" => each_file(dir, |path| File::create_new(path)?.write_all(b"x"))?,
         "stat" => each_file(dir, |path| fs::metadata(path).map(drop))?,
         "unlink" => each_file(dir, |path| fs::remove_file(path))?,

@@ -55,6 +55,8 @@ mod owed;
 
 mod relief;
 
+mod activity;
+
 mod ahead;
 
 mod alarm;
@@ -66,6 +68,7 @@ mod origin;
 #[cfg(test)]
 mod tests;
 
+pub use activity::Activity;
 pub use ahead::CopyAhead;
 pub use capture::{CaptureError, Folded, Sealed, SealedInode};
 pub use guard::Guard;
@@ -111,6 +114,7 @@ pub struct Epochs {
     readers: Readers,
     alarm: Alarm,
     tally: Tally,
+    activity: Activity,
     /// Held while the epoch number is about to change, or must not.
     sealing: Mutex<()>,
     /// Copies ahead under way; no seal while there are any.
@@ -211,6 +215,7 @@ impl Epochs {
             readers: Readers::default(),
             alarm: Alarm::new(),
             tally: Tally::default(),
+            activity: Activity::default(),
             sealing: Mutex::new(()),
             copies: AtomicU64::new(0),
             scan: Mutex::new(None),
@@ -228,6 +233,11 @@ impl Epochs {
     /// not depend on anybody holding it.
     pub fn inode(&self, node: &Node) -> Arc<LiveInode> {
         self.inodes.get(node)
+    }
+
+    /// What programs are doing, and whether anybody waits.
+    pub fn activity(&self) -> &Activity {
+        &self.activity
     }
 
     /// The epoch that is open now.

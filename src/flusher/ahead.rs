@@ -8,6 +8,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::chunk::CHUNK_LEN_AVERAGE;
 use crate::epoch::{ChangeSize, CopyAhead, Drops};
@@ -22,6 +23,7 @@ use crate::flusher::manifest::SpooledObject;
 use crate::flusher::pack::{Packed, Packer};
 use crate::flusher::pipeline::PipelineParts;
 use crate::flusher::progress::Phase;
+use crate::flusher::rest::Rest;
 use crate::flusher::spool::FrameBytes;
 use crate::flusher::upload::Job;
 use crate::format::entry::Inode;
@@ -219,6 +221,9 @@ impl Flow {
             ..self.pipeline.clone()
         };
         let mut packer = Packer::for_epoch(&self.session, parts, block_len);
+        let epochs = Arc::clone(&self.epochs);
+        let is_first = self.base.as_ref().is_none_or(|base| base.commit.incomplete);
+        let rest = Rest::new(epochs.activity(), is_first);
         let mut batch = Vec::new().into_iter();
         let (mut taken, mut files) = (0, 0);
         let mut seen = HashSet::new();
@@ -269,9 +274,13 @@ impl Flow {
             let old = runtime.block_on(parent.inode(copy.inode.node.id));
             let id = copy.inode.node.id;
             let again = !seen.insert(id) || self.ahead.has(id);
-            let done = old
-                .map_err(Error::from)
-                .and_then(|old| copy_one(&copy, old.as_ref(), again, &mut cutter));
+            let done = old.map_err(Error::from).and_then(|old| {
+                let reader = AheadReader {
+                    copy: &copy,
+                    rest: &rest,
+                };
+                copy_one(&reader, old.as_ref(), again, &mut cutter)
+            });
             match done {
                 // One file that cannot be copied is no reason to copy nothing else, nor to put off a seal.
                 Err(Error::Source { source, .. }) => {
@@ -311,11 +320,12 @@ fn safe_blocks(packer: &Packer<'_>, laid: &[Laid]) -> Vec<CopiedBlock> {
 
 /// Reads and cuts one copy of a file that the parent commit knows as `old`; `again`: some of it has been copied before.
 fn copy_one(
-    copy: &CopyAhead,
+    reader: &AheadReader<'_>,
     old: Option<&Inode>,
     again: bool,
     cutter: &mut Cutter<'_, '_>,
 ) -> Result<(), Error> {
+    let copy = reader.copy;
     let id = copy.inode.node.id;
     let size = copy.size().map_err(|source| Error::Source { id, source })?;
     let ranges = clip(&union(copy.inode.dirty.clone()), 0..size);
@@ -331,7 +341,7 @@ fn copy_one(
         // Asking a large one for holes costs nothing beside copying it.
         sparse: size > SPARSE_SLACK,
     };
-    cutter.file(&plan, Vec::new(), &AheadReader { copy })?;
+    cutter.file(&plan, Vec::new(), reader)?;
     if let Some(tail) = cut_off_tail(&plan).filter(|_| old.is_some() || again) {
         cutter.lay(id, tail, Piece::Hole);
     }

@@ -13,6 +13,7 @@ use crate::failpoint::{self, Point};
 use crate::flusher::consolidate::{clip, union};
 use crate::flusher::entries::{NameChange, Touched};
 use crate::flusher::error::Error;
+use crate::flusher::rest::Rest;
 use crate::format::entry::{Inode, Kind};
 use crate::id::FileId;
 
@@ -271,10 +272,13 @@ pub(crate) struct SealedReader<'a> {
     pub(crate) sealed: &'a Sealed,
     /// The file.
     pub(crate) id: FileId,
+    /// Between two pieces.
+    pub(crate) rest: &'a Rest<'a>,
 }
 
 impl Reader for SealedReader<'_> {
     fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Error> {
+        self.rest.take();
         failpoint::reach(Point::Capture);
         let range = offset..offset + buffer.len() as u64;
         let bytes = self.sealed.take(self.id, range)?;
@@ -291,6 +295,8 @@ impl Reader for SealedReader<'_> {
 pub(crate) struct AheadReader<'a> {
     /// What may be copied.
     pub(crate) copy: &'a CopyAhead,
+    /// Between two pieces.
+    pub(crate) rest: &'a Rest<'a>,
 }
 
 impl AheadReader<'_> {
@@ -302,6 +308,7 @@ impl AheadReader<'_> {
 
 impl Reader for AheadReader<'_> {
     fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Error> {
+        self.rest.take();
         let read = self.copy.read(buffer, offset);
         read.map_err(|source| self.failed(source))
     }

@@ -318,6 +318,7 @@ impl Flow {
                 }
                 Ok(Some(Message::Publish { label, reply })) => {
                     self.waiters.push(Waiter { label, reply });
+                    self.epochs.activity().hurry();
                     self.pause = None;
                     self.queue.hurry();
                 }
@@ -332,6 +333,9 @@ impl Flow {
     }
 
     fn tick(&mut self) {
+        if self.waiters.is_empty() {
+            self.epochs.activity().take_time();
+        }
         let open = self.epochs.open_size();
         self.progress.open(open, self.clock.now());
         self.tell_owed();

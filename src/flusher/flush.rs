@@ -22,6 +22,7 @@ use crate::flusher::manifest::{Manifest, SpooledName, SpooledObject};
 use crate::flusher::pack::{Packed, Packer};
 use crate::flusher::pipeline::PipelineParts;
 use crate::flusher::progress::{Phase, Who};
+use crate::flusher::rest::Rest;
 use crate::flusher::spool::{Spool, SpooledBlock};
 use crate::flusher::upload::Job;
 use crate::format::commit::TreeRoot;
@@ -294,11 +295,14 @@ impl Flow {
             ..self.pipeline.clone()
         };
         let mut packer = Packer::for_epoch(&self.session, parts, block_len);
+        let epochs = Arc::clone(&self.epochs);
+        let rest = Rest::new(epochs.activity(), self.inexact);
         for plan in plans {
             let Some(sealed) = sealed else { break };
             let reader = SealedReader {
                 sealed,
                 id: plan.id,
+                rest: &rest,
             };
             let mut cutter = Cutter {
                 keys: &self.pipeline.keys,

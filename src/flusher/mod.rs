@@ -22,6 +22,8 @@ mod session;
 
 mod policy;
 
+mod rest;
+
 mod capture;
 mod changes;
 

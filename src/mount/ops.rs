@@ -146,9 +146,16 @@ impl Ops {
 
     /// The inode of a number that the kernel has been given; `ESTALE` if it has not.
     fn inode(&self, id: FileId) -> io::Result<Arc<Inode>> {
+        self.epochs.activity().note();
         self.inodes
             .get(id)
             .ok_or_else(|| io::Error::from_raw_os_error(libc::ESTALE))
+    }
+
+    /// What a program has open under a number; `EBADF` if it has nothing.
+    fn file(&self, handle: u64) -> io::Result<Arc<OpenFile>> {
+        self.epochs.activity().note();
+        self.files.get(handle)
     }
 
     /// Counts a lookup: the kernel is about to be told of this inode.

@@ -113,7 +113,7 @@ impl Ops {
 
     /// Reads into `buffer`; fewer bytes than it holds only at the end of the file.
     pub fn read(&self, handle: u64, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let open = self.files.get(handle)?;
+        let open = self.file(handle)?;
         let mut done = 0;
         while done < buffer.len() {
             match open.file.read_at(&mut buffer[done..], offset + done as u64) {
@@ -129,7 +129,7 @@ impl Ops {
 
     /// Writes; how many bytes got there, fewer than asked only if an error came in between.
     pub fn write(&self, write: Write<'_>) -> io::Result<usize> {
-        let open = self.files.get(write.handle)?;
+        let open = self.file(write.handle)?;
         let len = write.data.len() as u64;
         let end = write.offset.checked_add(len).ok_or(os_error(libc::EFBIG))?;
         if let Some(asker) = &write.clears_set_id
@@ -164,7 +164,7 @@ impl Ops {
     /// Returns when the file's contents (and attributes, unless `data_only`) and what the journal owes for it are durable,
     /// and in hot mode when the hook says so.
     pub fn sync(&self, handle: u64, data_only: bool) -> io::Result<()> {
-        let open = self.files.get(handle)?;
+        let open = self.file(handle)?;
         let durable = if data_only {
             Durable::Data
         } else {
@@ -205,7 +205,7 @@ impl Ops {
         len: u64,
         asker: &Asker,
     ) -> io::Result<()> {
-        let open = self.files.get(handle)?;
+        let open = self.file(handle)?;
         let end = start.checked_add(len).ok_or(os_error(libc::EFBIG))?;
         let live = open.inode.live();
         let writes = mode & (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_ZERO_RANGE) != 0;
@@ -230,12 +230,12 @@ impl Ops {
         if whence != libc::SEEK_DATA && whence != libc::SEEK_HOLE {
             return Err(os_error(libc::EINVAL));
         }
-        sys::seek(&self.files.get(handle)?.file, offset, whence)
+        sys::seek(&self.file(handle)?.file, offset, whence)
     }
 
     /// copy_file_range(2); how many bytes were copied, at most 16 MiB.
     pub fn copy_range(&self, copy: Copy) -> io::Result<usize> {
-        let (from, to) = (self.files.get(copy.from.0)?, self.files.get(copy.to.0)?);
+        let (from, to) = (self.file(copy.from.0)?, self.file(copy.to.0)?);
         if let Some(end) = copy.to.1.checked_add(copy.len.min(COPY_LEN_MAX)) {
             self.epochs.forewarn(to.inode.node(), &(copy.to.1..end));
         }
