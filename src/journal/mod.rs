@@ -241,7 +241,8 @@ impl Journal {
         let Some(upto) = self.noted.lock().any().filter(|upto| *upto > EpochNo(0)) else {
             return Ok(());
         };
-        self.forget_records(upto, SWEEP_MAX, |key| key != ANY)
+        // What it covers is not spared: it is spared itself.
+        self.forget_records(upto, SWEEP_MAX, false, |key| key != ANY)
     }
 
     /// Whether a record of that is on the disk for certain.
@@ -310,13 +311,13 @@ impl Journal {
     /// that holds all that reconcile found, never after an incomplete one.
     pub fn forget(&self, epoch: EpochNo) -> io::Result<()> {
         self.refuse_if_latched()?;
-        self.forget_records(epoch, usize::MAX, |_| true)
+        self.forget_records(epoch, usize::MAX, self.spares_earlier(), |_| true)
     }
 
     /// There is no commit that anything could differ from unnoticed.
     pub fn forget_doubt(&self) -> io::Result<()> {
         self.refuse_if_latched()?;
-        self.forget_records(EpochNo(0), usize::MAX, |key| key == ANY)
+        self.forget_records(EpochNo(0), usize::MAX, false, |key| key == ANY)
     }
 
     /// Not all that earlier lives have left could be looked at in this one: none of it is forgotten any more, whatever [`Self::forget`] is
@@ -334,6 +335,7 @@ impl Journal {
         &self,
         epoch: EpochNo,
         count_max: usize,
+        spares_earlier: bool,
         wanted: impl Fn(Key) -> bool,
     ) -> io::Result<()> {
         let doubted = self.noted.lock().any().is_some();
@@ -346,10 +348,10 @@ impl Journal {
             };
             old.push((key, value));
             if old.len() == FORGET_BATCH {
-                self.forget_batch(&mut old, epoch)?;
+                self.forget_batch(&mut old, epoch, spares_earlier)?;
             }
         }
-        self.forget_batch(&mut old, epoch)?;
+        self.forget_batch(&mut old, epoch, spares_earlier)?;
         // Coming back, it would have everything compared again.
         match doubted && self.noted.lock().any().is_none() {
             true => self.settle(),
@@ -363,7 +365,12 @@ impl Journal {
         self.latching("fdatasync", self.log.sync_data())
     }
 
-    fn forget_batch(&self, old: &mut Vec<(Key, Value)>, epoch: EpochNo) -> io::Result<()> {
+    fn forget_batch(
+        &self,
+        old: &mut Vec<(Key, Value)>,
+        epoch: EpochNo,
+        spares_earlier: bool,
+    ) -> io::Result<()> {
         // Held throughout, so that a record made now is either seen as newer or inserted again afterwards.
         let mut noted = self.noted.lock();
         if noted.is_closed() {
@@ -380,12 +387,10 @@ impl Journal {
                     stored.as_deref().and_then(Value::parse)
                 }
             };
-            let newest = value.map(|value| noted.newest(key, value));
-            let is_spared = || {
-                let is_earlier = key == ANY || newest == Some(EpochNo(0));
-                is_earlier && self.spares_earlier()
-            };
-            if newest.is_some_and(|newest| newest <= epoch) && !is_spared() {
+            let is_spared =
+                |value| spares_earlier && (key == ANY || noted.is_of_earlier_life(value));
+            let is_old = |value| noted.newest(key, value) <= epoch && !is_spared(value);
+            if value.is_some_and(is_old) {
                 noted.remove(key);
                 batch.remove(&key.bytes()[..]);
             }

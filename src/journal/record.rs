@@ -119,6 +119,11 @@ impl Noted {
         }
     }
 
+    /// Whether a record was made by an earlier life, whatever has been noted of the same since.
+    pub(super) fn is_of_earlier_life(&self, value: Value) -> bool {
+        value.life != self.life
+    }
+
     /// Raises a known record to `epoch`; false if it is not known here.
     pub(super) fn touch(&mut self, key: Key, epoch: EpochNo) -> bool {
         self.highest = self.highest.max(epoch);

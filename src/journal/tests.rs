@@ -335,8 +335,31 @@ fn forgetting_spares_what_was_touched_and_written_back_while_it_read() {
     journal.record(FileId(1), 0, EpochNo(9)).unwrap();
     let batch = journal.noted.lock().write_back();
     journal.database.apply_batch(batch).unwrap();
-    journal.forget_batch(&mut old, EpochNo(5)).unwrap();
+    journal.forget_batch(&mut old, EpochNo(5), false).unwrap();
     assert_eq!(journal.records().unwrap(), vec![(FileId(1), 0, EpochNo(9))]);
+}
+
+/// Also what has been noted again since: more of the block may be in doubt than what was written to it.
+#[test]
+fn what_an_earlier_life_has_left_is_spared_where_it_could_not_be_looked_at() {
+    let dir = dir();
+    let (journal, _) = open(&dir);
+    journal.record(FileId(1), 0, EpochNo(1)).unwrap();
+    journal.sync().unwrap();
+    drop(journal);
+    let (journal, _) = open(&dir);
+    journal.record(FileId(1), 0, EpochNo(4)).unwrap();
+    journal.record(FileId(2), 0, EpochNo(4)).unwrap();
+    journal.spare_earlier();
+    journal.forget(EpochNo(9)).unwrap();
+    let left = journal.records().unwrap().into_iter();
+    assert_eq!(left.map(|(id, ..)| id).collect::<Vec<_>>(), [FileId(1)]);
+    journal.close_clean().unwrap();
+    drop(journal);
+    let (journal, stop) = open(&dir);
+    assert_eq!(stop, LastStop::Clean);
+    journal.forget(EpochNo(9)).unwrap();
+    assert!(journal.records().unwrap().is_empty());
 }
 
 #[test]

@@ -78,13 +78,14 @@ impl<'a, P: Pages + Clone> Scan<'a, P> {
 
     /// An inode that a user moved or linked meanwhile.
     pub(super) fn moved(&mut self, node: Node) -> Result<(), Error> {
+        let known = self.parts.tree.is_some();
         let stat = match self.parts.source.stat(&node) {
             Ok(stat) => stat,
             Err(error) if self.parts.source.may_be_elsewhere(&node) => {
                 let error = io::Error::other(format!("not found where it was last seen: {error}"));
-                return self.pass_over(&RepoPath::root(), &error, true);
+                return self.pass_over(&RepoPath::root(), &error, known);
             }
-            Err(error) => return self.pass_over(&RepoPath::root(), &error, true),
+            Err(error) => return self.pass_over(&RepoPath::root(), &error, known),
         };
         self.inode(&node, &stat)?;
         if stat.kind == Kind::Dir {
