@@ -368,10 +368,14 @@ impl Volume {
         heads: &[Tag],
     ) -> Result<(), Error> {
         let claims = &self.claims;
-        if claims.put(claim).await? == PutOutcome::Refused {
-            return Err(claims.busy("a writer of the same session"));
-        }
-        let judged = self.judge(claim, before, base, heads).await;
+        let judged = match claims.put(claim).await {
+            Ok(PutOutcome::Refused) => {
+                return Err(claims.busy("a writer of the same session"));
+            }
+            Ok(PutOutcome::Done) => self.judge(claim, before, base, heads).await,
+            // It may be there all the same.
+            Err(error) => Err(error),
+        };
         if judged.is_err() {
             self.withdraw_best_effort(claim).await;
         }
