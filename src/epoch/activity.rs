@@ -1,13 +1,17 @@
 //! Whether programs use the mount at this moment, and whether anybody waits for what is done in the background: what that goes by.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Told by the mount and by who waits; looked at by the flusher.
 #[derive(Debug, Default)]
 pub struct Activity {
     requests: AtomicU64,
-    hurried: AtomicBool,
+    waiting: AtomicU64,
 }
+
+/// Somebody waits, for as long as this is held.
+#[derive(Debug)]
+pub struct Hurry<'a>(&'a Activity);
 
 impl Activity {
     /// A request is being answered. Costs it one addition.
@@ -20,18 +24,20 @@ impl Activity {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Somebody waits.
-    pub fn hurry(&self) {
-        self.hurried.store(true, Ordering::Relaxed);
+    /// Somebody waits from now on.
+    pub fn hurry(&self) -> Hurry<'_> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Hurry(self)
     }
 
-    /// Nobody waits any more.
-    pub fn take_time(&self) {
-        self.hurried.store(false, Ordering::Relaxed);
-    }
-
-    /// Whether somebody waits.
+    /// Whether anybody waits.
     pub fn is_hurried(&self) -> bool {
-        self.hurried.load(Ordering::Relaxed)
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+impl Drop for Hurry<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -68,7 +68,7 @@ mod origin;
 #[cfg(test)]
 mod tests;
 
-pub use activity::Activity;
+pub use activity::{Activity, Hurry};
 pub use ahead::CopyAhead;
 pub use capture::{CaptureError, Folded, Sealed, SealedInode};
 pub use guard::Guard;

@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::chunk::CHUNK_LEN_AVERAGE;
 use crate::epoch::{ChangeSize, CopyAhead, Drops};
@@ -41,6 +42,10 @@ const BATCH_FILES: usize = 64;
 /// A stretch of at least this many bytes of a file that is not one written in place is cut by content: eight chunks of average length, so
 /// that those that its ends cut off do not weigh much.
 const LONG_STRETCH: u64 = 8 * CHUNK_LEN_AVERAGE as u64;
+/// A round with rests is not longer than this and one batch: nobody is answered and nothing sealed before its end.
+const RESTED_ROUND_MAX: Duration = Duration::from_secs(5);
+/// Copying goes on with rests where what is to be copied has become less by at least this part of what a round has taken of it.
+const RESTED_GAIN_PART: u64 = 2;
 /// What is dirty is known by pages of this many bytes.
 const PAGE_LEN: u64 = 4096;
 /// While a scan runs, copying ahead begins here, so that it goes on beside the scan. Small trees are left to the seal, which packs
@@ -180,25 +185,29 @@ impl Flow {
             return Ok(());
         }
         self.progress.phase(Phase::CopyingAhead);
-        self.copy_round(limit)?;
+        let rested = !self.has_moment && self.resting;
+        let taken = self.copy_round(limit, rested)?;
         let left = self.epochs.open_size().bytes;
-        // Where writers dirty faster than we copy, the seal takes what is left.
-        self.copying = left > limit && left < open.bytes;
+        let gained = open.bytes.saturating_sub(left);
+        // Where writers dirty faster than we copy, the seal takes what is left; but first it is tried without a rest.
+        self.copying = left > limit && (gained > 0 || rested);
+        self.resting = gained >= taken / RESTED_GAIN_PART;
         Ok(())
     }
 
-    fn copy_round(&mut self, limit: u64) -> Result<(), Error> {
+    /// Says how many bytes it has taken.
+    fn copy_round(&mut self, limit: u64, rests: bool) -> Result<u64, Error> {
         let mut copies = Vec::new();
-        let result = self.copy_into_blocks(&mut copies, limit);
+        let result = self.copy_into_blocks(&mut copies, limit, rests);
         self.recent.end_run();
         match result {
-            Ok((packed, laid)) => {
+            Ok((packed, laid, taken)) => {
                 for block in self.ahead.add(packed, laid, &mut self.recent) {
                     self.spool.note_copied_best_effort(&block);
                     self.queue.push(Job::Block(block.object));
                 }
                 failpoint::reach(Point::CopyAhead);
-                Ok(())
+                Ok(taken)
             }
             Err(error) => {
                 copies.into_iter().for_each(CopyAhead::give_back);
@@ -211,19 +220,20 @@ impl Flow {
         &mut self,
         copies: &mut Vec<CopyAhead>,
         limit: u64,
-    ) -> Result<(Packed, Vec<Laid>), Error> {
+        rests: bool,
+    ) -> Result<(Packed, Vec<Laid>, u64), Error> {
         let parent = self.parent();
         let runtime = &self.runtime;
         let mut laid = Vec::new();
         let block_len = self.volume.config().block_len;
         let parts = PipelineParts {
-            gives_way: true,
+            gives_way: !self.epochs.activity().is_hurried(),
             ..self.pipeline.clone()
         };
         let mut packer = Packer::for_epoch(&self.session, parts, block_len);
         let epochs = Arc::clone(&self.epochs);
-        let is_first = self.base.as_ref().is_none_or(|base| base.commit.incomplete);
-        let rest = Rest::new(epochs.activity(), is_first);
+        let rest = Rest::new(epochs.activity(), rests);
+        let begun = Instant::now();
         let mut batch = Vec::new().into_iter();
         let (mut taken, mut files) = (0, 0);
         let mut seen = HashSet::new();
@@ -237,7 +247,9 @@ impl Flow {
                 let remembered = self.ahead.count + laid.len();
                 let full = taken >= self.options.round_bytes
                     || files >= ROUND_FILES
-                    || remembered >= EXTENTS_MAX;
+                    || remembered >= EXTENTS_MAX
+                    || self.epochs.is_crowded()
+                    || (rest.is_wanted() && begun.elapsed() >= RESTED_ROUND_MAX);
                 // Behind a program that writes on, it would cut its file into as many pieces as there are looks, and chunks with them.
                 let little = taken > 0 && self.epochs.open_size().bytes <= limit;
                 if full || little || !self.has_room() {
@@ -298,7 +310,7 @@ impl Flow {
                 }
             }
         }
-        Ok((packer.finish_in_blocks()?, laid))
+        Ok((packer.finish_in_blocks()?, laid, taken))
     }
 }
 

@@ -272,13 +272,10 @@ pub(crate) struct SealedReader<'a> {
     pub(crate) sealed: &'a Sealed,
     /// The file.
     pub(crate) id: FileId,
-    /// Between two pieces.
-    pub(crate) rest: &'a Rest<'a>,
 }
 
 impl Reader for SealedReader<'_> {
     fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Error> {
-        self.rest.take();
         failpoint::reach(Point::Capture);
         let range = offset..offset + buffer.len() as u64;
         let bytes = self.sealed.take(self.id, range)?;

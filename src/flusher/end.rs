@@ -13,8 +13,10 @@ use crate::flusher::handle::Stopped;
 use crate::flusher::progress::Who;
 
 /// Seals tried: with nobody writing any more the first succeeds; each of the others needs another fold. Those that leave out another file
-/// are not counted.
+/// are not counted for [`LEAVE_OUT_MAX`].
 const LAST_SEALS: usize = 5;
+/// A disk that cannot be read may take long to say so for each file.
+const LEAVE_OUT_MAX: Duration = Duration::from_secs(30);
 /// The longest that somebody who does not wait for the store waits until it has taken the lease back.
 const RELEASE_MAX: Duration = Duration::from_secs(5);
 
@@ -29,6 +31,7 @@ impl Flow {
         let deadline = Instant::now() + patience;
         self.wait_for_room(deadline);
         let mut tries = LAST_SEALS;
+        let leave_out_until = deadline.max(Instant::now() + LEAVE_OUT_MAX);
         while tries > 0 {
             let size = self.epochs.open_size();
             let open = size != ChangeSize::default();
@@ -44,7 +47,7 @@ impl Flow {
             let done = sealed.is_ok();
             let store_fails = matches!(sealed, Err(Error::Repository(_)));
             let is_mended = self.settle(sealed);
-            tries -= usize::from(!is_mended);
+            tries -= usize::from(!is_mended || Instant::now() >= leave_out_until);
             // What was left out stays open, however often it is tried; and a store that does not answer takes its time each time.
             if (done && self.inexact) || store_fails {
                 break;

@@ -199,8 +199,10 @@ pub(super) struct Flow {
     pub(super) hopeless: BTreeSet<FileId>,
     /// A seal failed since the last commit at a file that may not be read.
     pub(super) suspecting: bool,
-    /// A file was left out since the last commit, so that others which cannot be read are not tried twice.
-    pub(super) leaving_out: bool,
+    /// There has been an exact moment.
+    pub(super) has_moment: bool,
+    /// Where a first backup copies ahead it rests while programs are at work.
+    pub(super) resting: bool,
     /// Names of refused files, which no commit has: for when these can be read.
     pub(super) withheld: Withheld,
 }
@@ -276,7 +278,8 @@ impl Flow {
             struck: None,
             hopeless: BTreeSet::new(),
             suspecting: false,
-            leaving_out: false,
+            has_moment: false,
+            resting: true,
             withheld: Withheld::default(),
         })
     }
@@ -318,7 +321,6 @@ impl Flow {
                 }
                 Ok(Some(Message::Publish { label, reply })) => {
                     self.waiters.push(Waiter { label, reply });
-                    self.epochs.activity().hurry();
                     self.pause = None;
                     self.queue.hurry();
                 }
@@ -333,9 +335,10 @@ impl Flow {
     }
 
     fn tick(&mut self) {
-        if self.waiters.is_empty() {
-            self.epochs.activity().take_time();
-        }
+        self.has_moment |= self
+            .base
+            .as_ref()
+            .is_some_and(|base| !base.commit.incomplete);
         let open = self.epochs.open_size();
         self.progress.open(open, self.clock.now());
         self.tell_owed();
@@ -458,11 +461,10 @@ impl Flow {
     /// that the next attempt will not meet with it.
     fn strike(&mut self, id: FileId, error: &std::io::Error) -> bool {
         self.suspecting |= is_refusal(error);
-        let again = self.struck == Some(id) || self.leaving_out;
         if self.progress.refused().contains(&id) {
-            self.hopeless.insert(id);
-        } else if is_to_be_left_out(error, again) {
-            self.leaving_out = true;
+            return self.hopeless.insert(id);
+        }
+        if is_to_be_left_out(error, self.struck == Some(id)) {
             self.progress.refuse(id);
             self.forgetting.left_out();
             self.hopeless.insert(id);

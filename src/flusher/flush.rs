@@ -22,7 +22,6 @@ use crate::flusher::manifest::{Manifest, SpooledName, SpooledObject};
 use crate::flusher::pack::{Packed, Packer};
 use crate::flusher::pipeline::PipelineParts;
 use crate::flusher::progress::{Phase, Who};
-use crate::flusher::rest::Rest;
 use crate::flusher::spool::{Spool, SpooledBlock};
 use crate::flusher::upload::Job;
 use crate::format::commit::TreeRoot;
@@ -146,7 +145,6 @@ impl Flow {
         readable.for_each(|&id| self.progress.forgive(id));
         self.struck = None;
         self.suspecting = false;
-        self.leaving_out = false;
         self.hopeless.clear();
         self.withheld
             .committed(captured.names, &self.progress.refused());
@@ -291,18 +289,15 @@ impl Flow {
         let block_len = self.volume.config().block_len;
         let parts = PipelineParts {
             // An exact moment may be waited for.
-            gives_way: self.inexact,
+            gives_way: self.inexact && !self.epochs.activity().is_hurried(),
             ..self.pipeline.clone()
         };
         let mut packer = Packer::for_epoch(&self.session, parts, block_len);
-        let epochs = Arc::clone(&self.epochs);
-        let rest = Rest::new(epochs.activity(), self.inexact);
         for plan in plans {
             let Some(sealed) = sealed else { break };
             let reader = SealedReader {
                 sealed,
                 id: plan.id,
-                rest: &rest,
             };
             let mut cutter = Cutter {
                 keys: &self.pipeline.keys,

@@ -110,7 +110,7 @@ impl Handle {
     /// Seals, uploads for at most `patience`, and stops. What is not uploaded by then stays in the spool.
     pub async fn stop(&self, patience: Duration) -> Result<Stopped, Error> {
         let (reply, answer) = oneshot::channel();
-        self.epochs.activity().hurry();
+        let _hurry = self.epochs.activity().hurry();
         self.send(Message::Stop { patience, reply }).await?;
         answer.await.map_err(|_| gone())
     }
@@ -125,7 +125,7 @@ impl Handle {
 
     async fn publish(&self, label: String) -> Result<Option<CommitMark>, Error> {
         let (reply, answer) = oneshot::channel();
-        self.epochs.activity().hurry();
+        let _hurry = self.epochs.activity().hurry();
         self.send(Message::Publish { label, reply }).await?;
         answer.await.map_err(|_| gone())?
     }

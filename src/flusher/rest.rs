@@ -2,7 +2,9 @@
 //! piece of work during which the mount had requests to answer, four times as long as that took, so that a fifth of the machine and of its disk
 //! is left to it at most. Nobody rests while somebody waits for the end.
 //!
-//! Only before there is an exact moment: later on what programs write is captured as fast as they write it, or moments would grow coarser.
+//! Only where it copies ahead, so that no request waits for what rests here; only before there is an exact moment, since later on what
+//! programs write is captured as fast as they write it, or moments would grow coarser; and not where programs write faster than this
+//! copies.
 
 use std::cell::Cell;
 use std::thread;
@@ -33,6 +35,11 @@ impl<'a> Rest<'a> {
             begun: Cell::new(Instant::now()),
             requests: Cell::new(activity.requests()),
         }
+    }
+
+    /// Whether there are any.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.activity.is_some()
     }
 
     /// Rests, if it is time to.
@@ -72,9 +79,9 @@ mod tests {
         assert!(rests(&activity, true, 1));
         assert!(!rests(&activity, true, 0));
         assert!(!rests(&activity, false, 1));
-        activity.hurry();
+        let hurry = activity.hurry();
         assert!(!rests(&activity, true, 1));
-        activity.take_time();
+        drop(hurry);
         assert!(rests(&activity, true, 1));
     }
 }
