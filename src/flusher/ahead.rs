@@ -191,7 +191,7 @@ impl Flow {
         let gained = open.bytes.saturating_sub(left);
         // Where writers dirty faster than we copy, the seal takes what is left; but first it is tried without a rest.
         self.copying = left > limit && (gained > 0 || rested);
-        self.resting = gained >= taken / RESTED_GAIN_PART;
+        self.resting = gained > 0 && gained >= taken / RESTED_GAIN_PART;
         Ok(())
     }
 
@@ -245,11 +245,14 @@ impl Flow {
                 }
                 // Only between batches: what was taken and not tried would be left to the seal.
                 let remembered = self.ahead.count + laid.len();
+                let takes_long = || {
+                    let is_long = begun.elapsed() >= RESTED_ROUND_MAX || self.epochs.is_crowded();
+                    rest.is_wanted() && taken > 0 && is_long
+                };
                 let full = taken >= self.options.round_bytes
                     || files >= ROUND_FILES
                     || remembered >= EXTENTS_MAX
-                    || self.epochs.is_crowded()
-                    || (rest.is_wanted() && begun.elapsed() >= RESTED_ROUND_MAX);
+                    || takes_long();
                 // Behind a program that writes on, it would cut its file into as many pieces as there are looks, and chunks with them.
                 let little = taken > 0 && self.epochs.open_size().bytes <= limit;
                 if full || little || !self.has_room() {
