@@ -2,6 +2,7 @@
 //! spool than it has room for.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::*;
@@ -196,5 +197,45 @@ async fn what_has_not_changed_in_a_file_that_is_written_again_is_not_stored_agai
         assert!(put < 4 * MIB, "{put} bytes");
         assert!(world.snapshot(&mark).await == writer.now());
     }
+    writer.stop().await;
+}
+
+/// A first backup rests while programs are at work. It comes to its end also beside those that never stop, and with nobody waiting for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_backup_that_rests_comes_to_an_exact_moment() {
+    let world = World::new().await;
+    let policy = Policy {
+        interval: Duration::from_millis(10),
+        ..Policy::default()
+    };
+    let resting = Options {
+        policy,
+        ..in_small_rounds(&world)
+    };
+    let writer = world.start_with(resting, Arc::new(SystemClock)).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let programs = {
+        let (epochs, stop) = (Arc::clone(&writer.epochs), Arc::clone(&stop));
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                epochs.activity().note();
+                std::thread::yield_now();
+            }
+        })
+    };
+    writer.create("large", &noise(1, FILE_LEN));
+    let volume = world.volume(false).await;
+    loop {
+        let head = volume.head().await.unwrap();
+        let is_exact = head.as_ref().is_some_and(|head| !head.commit.incomplete);
+        // What is captured last may not be published yet.
+        let is_over = is_exact && writer.epochs.open_size().is_empty();
+        if is_over && contents(&volume, &head.unwrap()).await == writer.now() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    programs.join().unwrap();
     writer.stop().await;
 }
