@@ -12,6 +12,9 @@ pub mod clock;
 #[path = "../../src/sys/mod.rs"]
 pub mod sys;
 
+#[path = "../../src/buffers.rs"]
+pub mod buffers;
+
 #[path = "../../src/compress.rs"]
 pub mod compress;
 
