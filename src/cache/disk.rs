@@ -22,7 +22,6 @@ use parking_lot::Mutex;
 use crate::buffers::Buffers;
 use crate::cache::FrameKey;
 use crate::clock::{Clock, SystemClock};
-use crate::sys;
 
 /// Directories that entries are spread over. Each is kept within its share by a scan of itself alone, so no index of
 /// all entries is held in memory; 16 keep such a scan near 0.1 s with a million entries, and let even a cache of 16 MiB hold the
@@ -101,8 +100,6 @@ impl DiskCache {
         if meta.len() != u64::from(len) || range.end > meta.len() {
             return None;
         }
-        // Each read asks for all that is wanted. Else the system reads ahead: twice as much of the disk for a page (measured).
-        let _ = sys::expect_random_reads(&file);
         let mut bytes = buffer(usize::try_from(range.end.checked_sub(range.start)?).ok()?);
         file.read_exact_at(&mut bytes, range.start).ok()?;
         touch_best_effort(&file, meta.modified().ok());

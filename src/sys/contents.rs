@@ -34,17 +34,6 @@ pub fn copy_range(
     })
 }
 
-/// posix_fadvise(2): reads of `fd` will be at random places, so that nothing is read beside what they ask for.
-pub fn expect_random_reads(fd: &impl AsFd) -> io::Result<()> {
-    // SAFETY: takes plain numbers.
-    let error =
-        unsafe { libc::posix_fadvise(fd.as_fd().as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
-    match error {
-        0 => Ok(()),
-        error => Err(io::Error::from_raw_os_error(error)),
-    }
-}
-
 /// fsync(2), of a directory too.
 pub fn sync(fd: &impl AsFd) -> io::Result<()> {
     // SAFETY: takes a number.
