@@ -20,7 +20,7 @@ use crate::repo::claims::Claims;
 use crate::repo::commits::Found;
 use crate::repo::lineage::Lineage;
 use crate::repo::{Error, Volume, layout, show_time};
-use crate::store::{PutOutcome, Version};
+use crate::store::{Kind, PutOutcome, Version};
 
 /// The clock may be this far behind the last commit's stamp without beginning a new era: stamps then simply count on.
 const STEP_BACK_MAX: Duration = Duration::from_secs(60);
@@ -374,7 +374,8 @@ impl Volume {
             }
             Ok(PutOutcome::Done) => self.judge(claim, before, base, heads).await,
             // It may be there all the same.
-            Err(error) => Err(error),
+            Err(Error::Store(error)) if error.kind == Kind::Retry => Err(Error::Store(error)),
+            Err(error) => return Err(error),
         };
         if judged.is_err() {
             self.withdraw_best_effort(claim).await;
@@ -418,7 +419,7 @@ impl Volume {
             let object = layout::claim(self.info.id, &claim.name);
             tracing::error!(
                 %object, %error,
-                "a claim could not be taken back: it hides what others have published after @{} meanwhile; delete this object",
+                "a claim could not be taken back: if it is there, it hides what others have published after @{} meanwhile; delete this object then",
                 claim.name.base_seq
             );
         }
