@@ -14,12 +14,12 @@ pub struct Activity {
 pub struct Hurry<'a>(&'a Activity);
 
 impl Activity {
-    /// A request is being answered. Costs it one addition.
+    /// A request is being answered; may be said several times of one. Costs it one addition.
     pub fn note(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many there have been.
+    /// How often that has been said: where this moves, programs are at work.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }

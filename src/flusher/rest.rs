@@ -44,18 +44,26 @@ impl<'a> Rest<'a> {
 
     /// Rests, if it is time to.
     pub(crate) fn take(&self) {
-        let Some(activity) = self.activity else {
-            return;
-        };
         let worked = self.begun.get().elapsed();
-        if worked < WORK_MIN {
+        if self.activity.is_none() || worked < WORK_MIN {
             return;
         }
-        if activity.requests() != self.requests.get() && !activity.is_hurried() {
-            thread::sleep((worked * REST).min(REST_MAX));
+        if let Some(rest) = self.after(worked) {
+            thread::sleep(rest);
         }
-        self.requests.set(activity.requests());
+        self.requests.set(self.requests_so_far());
         self.begun.set(Instant::now());
+    }
+
+    /// How long to rest after work of that length; `None` if there is no reason to.
+    fn after(&self, worked: Duration) -> Option<Duration> {
+        let activity = self.activity?;
+        let are_at_work = self.requests_so_far() != self.requests.get();
+        (are_at_work && !activity.is_hurried()).then(|| (worked * REST).min(REST_MAX))
+    }
+
+    fn requests_so_far(&self) -> u64 {
+        self.activity.map_or(0, Activity::requests)
     }
 }
 
@@ -63,25 +71,26 @@ impl<'a> Rest<'a> {
 mod tests {
     use super::*;
 
-    fn rests(activity: &Activity, gives_way: bool, requests: u64) -> bool {
-        let rest = Rest::new(activity, gives_way);
-        let worked = WORK_MIN * 10;
-        let ago = Instant::now().checked_sub(worked).unwrap();
-        rest.begun.set(ago);
-        (0..requests).for_each(|_| activity.note());
-        rest.take();
-        ago.elapsed() >= worked * (1 + REST)
-    }
-
     #[test]
     fn it_rests_where_programs_are_at_work_and_nobody_waits() {
         let activity = Activity::default();
-        assert!(rests(&activity, true, 1));
-        assert!(!rests(&activity, true, 0));
-        assert!(!rests(&activity, false, 1));
+        let rests = |gives_way, requests| {
+            let rest = Rest::new(&activity, gives_way);
+            (0..requests).for_each(|_| activity.note());
+            rest.after(WORK_MIN)
+        };
+        assert_eq!(rests(true, 1), Some(WORK_MIN * REST));
+        assert_eq!(rests(true, 0), None);
+        assert_eq!(rests(false, 1), None);
         let hurry = activity.hurry();
-        assert!(!rests(&activity, true, 1));
+        assert_eq!(rests(true, 1), None);
         drop(hurry);
-        assert!(rests(&activity, true, 1));
+        assert_eq!(rests(true, 1), Some(WORK_MIN * REST));
+        let rest = Rest::new(&activity, true);
+        activity.note();
+        assert_eq!(rest.after(REST_MAX), Some(REST_MAX));
+        rest.begun.set(rest.begun.get() - WORK_MIN);
+        rest.take();
+        assert_eq!(rest.after(REST_MAX), None, "it has rested for that");
     }
 }
