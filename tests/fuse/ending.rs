@@ -163,7 +163,7 @@ fn mounted_snapshots_are_listed_with_their_time_and_unmounted_like_the_rest() {
     );
     let told = must_exit(&unknown, 1);
     assert!(
-        told.contains("history begins") && told.contains("yesterday 14:00"),
+        told.contains("the name or id \"relase-one\"") && told.contains("yesterday 14:00"),
         "{told}"
     );
     world.unmount(&source);
