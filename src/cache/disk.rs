@@ -1,4 +1,4 @@
-//! The disk cache: one file for each frame, as it lies in the store. Only [`super::Cache`] calls it.
+//! The disk cache: one file for each frame, as it lies in the store or cut into pieces. Only [`super::Cache`] calls it.
 //!
 //! Any number of processes share one directory without talking to each other: entries appear by rename, so a name holds
 //! a whole entry or none; whoever finds a shard over its share removes the entries not used the longest, and somebody else's

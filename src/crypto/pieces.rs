@@ -5,11 +5,11 @@
 //! and a tag of its own: BLAKE3 with a key of its own for each block, over everything that gives the piece its meaning.
 //!
 //! ```text
-//! IV | head 0 | ciphertext 0 | head 1 | ciphertext 1 | ... | the frame's own tag
-//! head: 4 bytes length of the frame's plaintext, 12 zeros, 16 bytes tag
+//! head 0 | ciphertext 0 | head 1 | ciphertext 1 | ... | the frame's own tag
+//! head: 16 bytes before this ciphertext (of the first: the IV), 4 bytes length of the frame's plaintext, 12 zeros, 16 bytes tag
 //! ```
 //!
-//! So a piece, what stands before it, and the block before that lie side by side, and are read at once.
+//! So a piece holds all that it takes to prove and decrypt it, and begins and ends where pages of a disk do.
 
 use std::ops::Range;
 
@@ -20,17 +20,20 @@ use crate::crypto::cipher::{AES_BLOCK_LEN, Cbc};
 use crate::format::frame::{ENCRYPTED_LEN_MAX, FIELDS_LEN, FrameKind, IV_LEN, TAG_LEN};
 use crate::id::FrameNo;
 
-/// Ciphertext of one piece, the last may be shorter. What is read for 4 KiB is then most often one piece, and a disk takes hardly longer
-/// for it than for a page.
-const PIECE_LEN: usize = 16 << 10;
+/// A piece with its head: what is read for 4 KiB is one piece or two, and a disk takes hardly longer for them than for a page.
+const PIECE_LEN: usize = 8 << 10;
 const LENGTH_LEN: usize = 16;
 const PIECE_TAG_LEN: usize = 16;
-const HEAD_LEN: usize = LENGTH_LEN + PIECE_TAG_LEN;
+const HEAD_LEN: usize = AES_BLOCK_LEN + LENGTH_LEN + PIECE_TAG_LEN;
+/// Ciphertext of one piece, the last may be shorter.
+const BODY_LEN: usize = PIECE_LEN - HEAD_LEN;
+const _: () = assert!(BODY_LEN.is_multiple_of(AES_BLOCK_LEN));
 
 /// How long a frame of `frame_len` bytes is once it is cut.
 pub fn cut_len(frame_len: u32) -> u32 {
-    let pieces = ciphertext_len(frame_len as usize).div_ceil(PIECE_LEN);
-    frame_len.saturating_add((pieces * HEAD_LEN) as u32)
+    let len = ciphertext_len(frame_len as usize);
+    let cut = len.div_ceil(BODY_LEN) * HEAD_LEN + len + TAG_LEN;
+    u32::try_from(cut).unwrap_or(u32::MAX)
 }
 
 /// Puts a frame together again that was cut, in `frame`, which is empty; `None` if it cannot have been one of `frame_len` bytes. Proves
@@ -40,10 +43,9 @@ pub fn put_together(cut: &[u8], frame_len: u32, frame: &mut Vec<u8>) -> Option<(
         return None;
     }
     frame.reserve(frame_len as usize);
-    let (iv, rest) = cut.split_at_checked(IV_LEN)?;
-    let (pieces, tag) = rest.split_at_checked(rest.len().checked_sub(TAG_LEN)?)?;
-    frame.extend_from_slice(iv);
-    for piece in pieces.chunks(HEAD_LEN + PIECE_LEN) {
+    let (pieces, tag) = cut.split_at_checked(cut.len().checked_sub(TAG_LEN)?)?;
+    frame.extend_from_slice(pieces.get(..IV_LEN)?);
+    for piece in pieces.chunks(PIECE_LEN) {
         frame.extend_from_slice(piece.get(HEAD_LEN..)?);
     }
     frame.extend_from_slice(tag);
@@ -69,9 +71,9 @@ impl Stretch {
         if frame_len > ENCRYPTED_LEN_MAX || wanted.is_empty() || end > len {
             return None;
         }
-        let pieces = (wanted.start + FIELDS_LEN) / PIECE_LEN..end.div_ceil(PIECE_LEN);
-        let begin = pieces.start * (HEAD_LEN + PIECE_LEN);
-        let end = IV_LEN + pieces.end * HEAD_LEN + (pieces.end * PIECE_LEN).min(len);
+        let pieces = (wanted.start + FIELDS_LEN) / BODY_LEN..end.div_ceil(BODY_LEN);
+        let begin = pieces.start * PIECE_LEN;
+        let end = pieces.end * HEAD_LEN + (pieces.end * BODY_LEN).min(len);
         Some(Self {
             bytes: begin as u64..end as u64,
             pieces,
@@ -109,11 +111,11 @@ impl PieceCipher {
     ) -> Option<()> {
         let frame_len = u32::try_from(bytes.len()).ok()?;
         let (body, tag) = bytes.split_at_checked(bytes.len().checked_sub(TAG_LEN)?)?;
-        let (iv, ciphertext) = body.split_at_checked(IV_LEN)?;
+        let (mut before, ciphertext) = body.split_at_checked(IV_LEN)?;
         cut.reserve(cut_len(frame_len) as usize);
-        cut.extend_from_slice(iv);
-        for (number, piece) in ciphertext.chunks(PIECE_LEN).enumerate() {
-            let before = cut.len() - AES_BLOCK_LEN;
+        for (number, piece) in ciphertext.chunks(BODY_LEN).enumerate() {
+            let head = cut.len();
+            cut.extend_from_slice(before);
             cut.extend_from_slice(&length(plain_len));
             let context = Context {
                 frame,
@@ -121,9 +123,10 @@ impl PieceCipher {
                 frame_len: bytes.len(),
                 number,
             };
-            let tag = context.tag(&self.key, &cut[before..], piece);
+            let tag = context.tag(&self.key, &cut[head..], piece);
             cut.extend_from_slice(&tag);
             cut.extend_from_slice(piece);
+            before = piece.last_chunk::<AES_BLOCK_LEN>()?;
         }
         cut.extend_from_slice(tag);
         Some(())
@@ -139,34 +142,35 @@ impl PieceCipher {
         bytes: &[u8],
     ) -> Option<Vec<u8>> {
         let mut ciphertext = Vec::with_capacity(bytes.len());
-        let mut at = 0;
+        let (mut rest, mut last) = (bytes, None);
         for number in stretch.pieces.clone() {
-            let before_and_length = bytes.get(at..at + AES_BLOCK_LEN + LENGTH_LEN)?;
+            let left = ciphertext_len(stretch.frame_len).checked_sub(number * BODY_LEN)?;
+            let (piece, others) = rest.split_at_checked(HEAD_LEN + left.min(BODY_LEN))?;
+            rest = others;
+            let (head, body) = piece.split_at(HEAD_LEN);
+            let (before_and_length, tag) = head.split_at(HEAD_LEN - PIECE_TAG_LEN);
             let (_, stated) = before_and_length.split_at(AES_BLOCK_LEN);
             let plain_len = u32::from_le_bytes(*stated.first_chunk()?) as usize;
-            if stated != length(plain_len) || stretch.wanted.end > plain_len {
+            let follows =
+                last.is_none_or(|last: &[u8; AES_BLOCK_LEN]| before_and_length.starts_with(last));
+            if stated != length(plain_len) || stretch.wanted.end > plain_len || !follows {
                 return None;
             }
-            let head_end = at + AES_BLOCK_LEN + HEAD_LEN;
-            let len =
-                PIECE_LEN.min(ciphertext_len(stretch.frame_len).checked_sub(number * PIECE_LEN)?);
-            let tag = bytes.get(head_end - PIECE_TAG_LEN..head_end)?;
-            let piece = bytes.get(head_end..head_end + len)?;
+            last = body.last_chunk::<AES_BLOCK_LEN>();
             let context = Context {
                 frame,
                 kind,
                 frame_len: stretch.frame_len,
                 number,
             };
-            let expected = context.tag(&self.key, before_and_length, piece);
+            let expected = context.tag(&self.key, before_and_length, body);
             if !bool::from(expected.ct_eq(tag)) {
                 return None;
             }
-            ciphertext.extend_from_slice(piece);
-            at = head_end + len - AES_BLOCK_LEN;
+            ciphertext.extend_from_slice(body);
         }
         let mut plain = self.cbc.decrypt_blocks(bytes.first_chunk()?, &ciphertext)?;
-        let first = stretch.pieces.start * PIECE_LEN;
+        let first = stretch.pieces.start * BODY_LEN;
         let end = (stretch.wanted.end + FIELDS_LEN).checked_sub(first)?;
         let begin = (stretch.wanted.start + FIELDS_LEN).checked_sub(first)?;
         plain.truncate(end);
@@ -197,6 +201,7 @@ impl Context {
         hasher.update(&[self.kind as u8]);
         hasher.update(&(self.frame_len as u64).to_le_bytes());
         hasher.update(&(self.number as u64).to_le_bytes());
+        hasher.update(&(PIECE_LEN as u64).to_le_bytes());
         hasher.update(before_and_length);
         hasher.update(piece);
         let mut tag = [0; PIECE_TAG_LEN];

@@ -54,10 +54,10 @@ fn what_was_cut_comes_back_whole_and_in_pieces() {
     for len in [
         1,
         4096,
-        PIECE_LEN - 13,
-        PIECE_LEN - 12,
-        PIECE_LEN,
-        3 * PIECE_LEN + 5,
+        BODY_LEN - 13,
+        BODY_LEN - 12,
+        BODY_LEN,
+        3 * BODY_LEN + 5,
         1 << 20,
     ] {
         for zeros in [0, 16, 4096] {
@@ -76,13 +76,13 @@ fn what_was_cut_comes_back_whole_and_in_pieces() {
                 0,
                 1,
                 len / 2,
-                PIECE_LEN - 13,
-                PIECE_LEN - 12,
-                PIECE_LEN,
+                BODY_LEN - 13,
+                BODY_LEN - 12,
+                BODY_LEN,
                 len - 1,
             ];
             for begin in places.into_iter().filter(|&begin| begin < len) {
-                for count in [1, 4096, PIECE_LEN, 40_000] {
+                for count in [1, 4096, BODY_LEN, 40_000] {
                     let wanted = begin..(begin + count).min(len);
                     assert_eq!(
                         open(&cut, frame_len, wanted.clone()).as_deref(),
@@ -100,15 +100,11 @@ fn what_was_cut_comes_back_whole_and_in_pieces() {
 
 #[test]
 fn no_flipped_bit_of_what_is_read_goes_unnoticed() {
-    let plain = noise(3 * PIECE_LEN);
+    let plain = noise(3 * BODY_LEN);
     let frame = frame(&plain, 0);
     let frame_len = frame.len() as u32;
     let whole = cut(&frame, plain.len());
-    for wanted in [
-        0..100,
-        PIECE_LEN + 50..PIECE_LEN + 60,
-        PIECE_LEN..2 * PIECE_LEN,
-    ] {
+    for wanted in [0..100, BODY_LEN + 50..BODY_LEN + 60, BODY_LEN..2 * BODY_LEN] {
         let read = Stretch::of(frame_len, wanted.clone()).unwrap().bytes;
         for at in (read.start as usize..read.end as usize).step_by(7) {
             let mut spoilt = whole.clone();
@@ -120,7 +116,7 @@ fn no_flipped_bit_of_what_is_read_goes_unnoticed() {
 
 #[test]
 fn a_piece_of_something_else_is_none() {
-    let plain = noise(4 * PIECE_LEN);
+    let plain = noise(4 * BODY_LEN);
     let bytes = frame(&plain, 0);
     let frame_len = bytes.len() as u32;
     let whole = cut(&bytes, plain.len());
@@ -136,8 +132,26 @@ fn a_piece_of_something_else_is_none() {
     assert_eq!(with(1, FrameNo(4), KIND), None);
     assert_eq!(with(1, FRAME, FrameKind::Page), None);
     // The next piece in its place, the same of another frame, and too little.
-    let step = PIECE_LEN + HEAD_LEN;
+    let step = PIECE_LEN;
     assert_eq!(open(&whole[step..], frame_len, 10..20), None);
+    // Two genuine ones where the second stands in the first one's place, or follows another.
+    let two = Stretch::of(frame_len, 10..BODY_LEN + 10).unwrap();
+    let read_two = &whole[..two.bytes.end as usize];
+    let opens = |bytes: &[u8]| {
+        let cipher = keys.pieces(block(1)).unwrap();
+        cipher.open(FRAME, KIND, &two, bytes).is_some()
+    };
+    assert!(opens(read_two));
+    let (first, second) = read_two.split_at(step);
+    assert!(!opens(&[second, first].concat()));
+    assert!(!opens(&[first, first].concat()));
+    assert!(!opens(&[first, &whole[2 * step..3 * step]].concat()));
+    let again = cut(&frame(&plain, 0), plain.len());
+    assert!(opens(&again[..read_two.len()]));
+    assert!(
+        !opens(&[first, &again[step..2 * step]].concat()),
+        "of the same frame, encrypted once more"
+    );
     let other = cut(&frame(&plain, 16), plain.len());
     assert_eq!(open(&other, frame_len, 10..20), None);
     let cipher = keys.pieces(block(1)).unwrap();

@@ -358,7 +358,7 @@ async fn a_little_of_a_large_frame_comes_from_the_disk_without_the_rest() {
     };
     let volume = open().await;
     let before = gets();
-    for at in [0, 4096, 16_384 - 12, 300_000, 399_999] {
+    for at in [0, 4096, 8_144 - 12, 300_000, 399_999] {
         check(&volume, at, 4096).await;
         check(&volume, at, 1).await;
     }
