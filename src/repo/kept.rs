@@ -12,7 +12,7 @@ use crate::format::slot::KEY_OBJECT_LEN_MAX;
 use crate::id::{ObjectKey, VolumeId};
 use crate::repo::layout::{self, KeyName};
 use crate::repo::{Error, Repository, keys, listing};
-use crate::store::{Body, Kind, Store};
+use crate::store::{Body, DELETE_TOGETHER_MAX, Kind, Store};
 
 /// Objects copied at once: there are a handful, and none is longer than a page.
 const COPIES_AT_ONCE: usize = 8;
@@ -50,10 +50,10 @@ impl Repository {
             .try_collect()
             .await?;
         self.keep(&layout::format(), to).await?;
-        for key in listing::all(to, layout::KEYS_PREFIX).await? {
-            if !wanted.contains(&key) {
-                to.delete(&key).await?;
-            }
+        let mut gone = listing::all(to, layout::KEYS_PREFIX).await?;
+        gone.retain(|key| !wanted.contains(key));
+        for some in gone.chunks(DELETE_TOGETHER_MAX) {
+            to.delete_together(some).await?;
         }
         Ok(())
     }

@@ -134,9 +134,7 @@ impl Repository {
             features: contents.features,
         };
         if !put_marker(&store, &marker).await? {
-            for slot in slots {
-                store.delete(&layout::slot(slot)).await?;
-            }
+            store.delete_together(&slots.map(layout::slot)).await?;
             return Err(Error::AlreadyThere(store.describe()));
         }
         Ok((

@@ -25,7 +25,7 @@ pub enum Operation {
     Get,
     /// [`ObjectStore::list`].
     List,
-    /// [`ObjectStore::delete`].
+    /// [`ObjectStore::delete`] and [`ObjectStore::delete_together`].
     Delete,
     /// [`ObjectStore::head`].
     Head,
@@ -197,6 +197,11 @@ impl ObjectStore for Metered {
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), Error> {
         let request = self.inner.delete(key);
+        self.meter.count(Operation::Delete, request, |()| 0).await
+    }
+
+    async fn delete_together(&self, keys: &[ObjectKey]) -> Result<(), Error> {
+        let request = self.inner.delete_together(keys);
         self.meter.count(Operation::Delete, request, |()| 0).await
     }
 

@@ -37,6 +37,9 @@ use crate::store::url::Location;
 /// The most keys that one listing returns: what S3 gives for one request.
 pub const LIST_LIMIT_MAX: usize = 1000;
 
+/// The most objects that are removed together: what S3 takes in one request, and as many as it lists.
+pub const DELETE_TOGETHER_MAX: usize = LIST_LIMIT_MAX;
+
 /// What an object is to be made of.
 #[derive(Clone, Debug)]
 pub enum Body {
@@ -112,8 +115,21 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     ) -> Result<Listing, Error>;
     /// Removes an object; success if there was none.
     async fn delete(&self, key: &ObjectKey) -> Result<(), Error>;
+    /// Removes at most [`DELETE_TOGETHER_MAX`] objects, with one request where the store has such; success if there were none. After an
+    /// error any of them may be gone.
+    async fn delete_together(&self, keys: &[ObjectKey]) -> Result<(), Error> {
+        one_by_one(self, keys).await
+    }
     /// Length in bytes; `None` if there is no such object.
     async fn head(&self, key: &ObjectKey) -> Result<Option<u64>, Error>;
+}
+
+/// Removes each with a request of its own.
+async fn one_by_one(store: &(impl ObjectStore + ?Sized), keys: &[ObjectKey]) -> Result<(), Error> {
+    for key in keys {
+        store.delete(key).await?;
+    }
+    Ok(())
 }
 
 /// A shared store.

@@ -176,6 +176,10 @@ impl ObjectStore for Retry {
         self.run(|| self.inner.delete(key)).await
     }
 
+    async fn delete_together(&self, keys: &[ObjectKey]) -> Result<(), Error> {
+        self.run(|| self.inner.delete_together(keys)).await
+    }
+
     async fn head(&self, key: &ObjectKey) -> Result<Option<u64>, Error> {
         self.run(|| self.inner.head(key)).await
     }

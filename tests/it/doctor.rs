@@ -1,6 +1,7 @@
 //! `rewindfs doctor` against servers that are good, that ignore conditions, that give wrong ranges, that forbid; and a folder.
 
 use std::process::Command;
+use std::time::Duration;
 
 use hyper::Method;
 use serde_json::Value;
@@ -129,11 +130,12 @@ fn wrong_ranges_are_bad_and_so_is_a_server_that_pretends() {
 #[test]
 fn the_least_rights_are_enough() {
     let server = S3Server::start("bucket");
-    let denied = || Rule::always(Fault::Status(403, "AccessDenied"));
-    server.inject(Rule {
-        method: Some(Method::DELETE),
-        ..denied()
-    });
+    for method in [Method::DELETE, Method::POST] {
+        server.inject(Rule {
+            method: Some(method),
+            ..Rule::always(Fault::Status(403, "AccessDenied"))
+        });
+    }
     for _ in 0..2 {
         let (findings, exit) = on(&server, "docs");
         assert_eq!(exit, 0, "{findings:#?}");
@@ -142,4 +144,26 @@ fn the_least_rights_are_enough() {
     }
     // The second trial wrote over what the first had left.
     assert_eq!(server.objects().len(), 8, "{:?}", server.objects());
+
+    // As AWS says it: the request is a success, and the removal of each is not.
+    let each = "<DeleteResult><Error><Key>docs/doctor/object</Key><Code>AccessDenied</Code></Error></DeleteResult>";
+    let refusing = |deleting: Fault| {
+        server.heal();
+        for (method, fault) in [
+            (Method::POST, Fault::Answer(200, &[], each)),
+            (Method::DELETE, deleting),
+        ] {
+            server.inject(Rule {
+                method: Some(method),
+                ..Rule::always(fault)
+            });
+        }
+        let (findings, exit) = on(&server, "docs");
+        assert_eq!(exit, 0, "{findings:#?}");
+        verdict(&findings, "removal").to_owned()
+    };
+    assert_eq!(refusing(Fault::Status(403, "AccessDenied")), "good");
+    // Only the one request is refused: the credentials may remove objects all the same.
+    assert_eq!(refusing(Fault::Late(Duration::ZERO)), "advice");
+    assert!(server.objects().is_empty());
 }

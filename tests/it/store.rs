@@ -301,6 +301,66 @@ async fn s3_trouble_on_the_wire_is_outlasted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn s3_removes_many_with_one_request_or_one_by_one_where_it_must() {
+    let server = S3Server::start("bucket");
+    let store = Retry::new(s3(&server).await, quick());
+    let names: Vec<_> = (0..5).map(|n| key(&format!("c/{n}"))).collect();
+    let fill = async || {
+        for name in &names {
+            store.put(name, body("x")).await.unwrap();
+        }
+    };
+
+    fill().await;
+    server.inject(Rule::next(Method::POST, Fault::LoseAnswer));
+    let before = server.requests();
+    store.delete_together(&names).await.unwrap();
+    assert_eq!(server.requests(), before + 2, "one, and one again");
+    assert!(server.objects().is_empty());
+
+    for (status, code) in [
+        (400, "MissingContentMD5"),
+        (404, "NoSuchKey"),
+        (405, "MethodNotAllowed"),
+        (501, "NotImplemented"),
+    ] {
+        fill().await;
+        server.inject(Rule::next(Method::POST, Fault::Status(status, code)));
+        let before = server.requests_of(&Method::DELETE);
+        store.delete_together(&names).await.unwrap();
+        assert_eq!(server.requests_of(&Method::DELETE), before + 5, "{code}");
+        assert!(server.objects().is_empty(), "{code}");
+    }
+    let before = server.requests();
+    store.delete_together(&[]).await.unwrap();
+    let wild = store.delete_together(&[key("a//b")]).await.unwrap_err();
+    assert_eq!((wild.kind, server.requests()), (Kind::Invalid, before));
+
+    // An answer that is a success on the whole, and none for one of them.
+    let one = "<DeleteResult><Error><Key>p/c/1</Key><Code>AccessDenied</Code><Message>no</Message></Error></DeleteResult>";
+    server.inject(Rule::next(Method::POST, Fault::Answer(200, &[], one)));
+    let error = store.delete_together(&names).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Denied, "{error}");
+    let told = error.to_string();
+    assert!(
+        told.contains("p/c/1") && told.contains("s3:DeleteObject"),
+        "{told}"
+    );
+    let strange =
+        "<DeleteResult><Error><Key>p/c/1</Key><Code>InvalidArgument</Code></Error></DeleteResult>";
+    server.inject(Rule::next(Method::POST, Fault::Answer(200, &[], strange)));
+    let before = server.requests();
+    let error = store.delete_together(&names).await.unwrap_err();
+    assert_eq!((error.kind, server.requests()), (Kind::Invalid, before + 1));
+    let busy =
+        "<DeleteResult><Error><Key>p/c/1</Key><Code>InternalError</Code></Error></DeleteResult>";
+    server.inject(Rule::next(Method::POST, Fault::Answer(200, &[], busy)));
+    fill().await;
+    store.delete_together(&names).await.unwrap();
+    assert!(server.objects().is_empty(), "the second attempt did it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn s3_conditional_write_survives_a_lost_answer() {
     let server = S3Server::start("bucket");
     let store = Retry::new(s3(&server).await, quick());

@@ -44,9 +44,15 @@ pub(crate) async fn check_with(store: Store, conditions: Conditions) {
     }
     listings_are_in_byte_order_and_paged(&store).await;
     let rest = store.list("", None, 1000).await.unwrap();
-    for (key, _) in rest.objects {
-        store.delete(&key).await.unwrap();
-    }
+    let mut names: Vec<_> = rest.objects.into_iter().map(|(name, _)| name).collect();
+    assert!(names.len() > 2, "there is something to remove");
+    // What is not there is no error, alone or among others.
+    names.insert(1, key("c/never-there"));
+    store.delete_together(&names[..2]).await.unwrap();
+    let left = store.list("", None, 1000).await.unwrap().objects.len();
+    assert_eq!(left, names.len() - 2);
+    store.delete_together(&names).await.unwrap();
+    store.delete_together(&names[1..2]).await.unwrap();
     assert!(store.list("", None, 1).await.unwrap().objects.is_empty());
 }
 

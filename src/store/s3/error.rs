@@ -35,6 +35,11 @@ pub(super) fn is_unsupported(failed: &PutError) -> bool {
     status(failed) == Some(501)
 }
 
+/// Whether the server may not know this kind of request at all.
+pub(super) fn is_strange_to_it<E>(failed: &SdkError<E, HttpResponse>) -> bool {
+    matches!(status(failed), Some(400 | 404 | 405 | 501))
+}
+
 /// Whether a read was refused only because the range begins behind the object's end.
 pub(super) fn is_beyond_end<E>(failed: &SdkError<E, HttpResponse>) -> bool {
     status(failed) == Some(416)
@@ -96,13 +101,33 @@ where
         Advice::Region => region_advice(asked.place, failed, words),
         advice => advice.words(asked),
     };
-    let said = match words {
-        "" => String::new(),
-        words => format!(" ({words})"),
-    };
     let name = match code {
         "" => format!("HTTP status {status}"),
         code => code.to_owned(),
+    };
+    (kind, tell(asked, kind, &name, words, &advice))
+}
+
+/// Judges what the server said of one of the objects that a request was about.
+pub(super) fn judge_one(asked: &Asked<'_>, said: &aws_sdk_s3::types::Error) -> Error {
+    let code = said.code().unwrap_or("an error without a code");
+    let (kind, advice) = match code {
+        "InternalError" | "ServiceUnavailable" | "SlowDown" | "OperationAborted" => {
+            (Kind::Retry, Advice::None)
+        }
+        code => kind_of_code(code).unwrap_or((Kind::Invalid, Advice::None)),
+    };
+    let words = said.message().unwrap_or_default();
+    let told = tell(asked, kind, code, words, &advice.words(asked));
+    let key = said.key().unwrap_or("one of them");
+    Error::new(kind, asked.doing, format!("{key}: {told}"))
+}
+
+/// The server's `name` for what went wrong, its words, what to do, and whether that may be the clock's fault.
+fn tell(asked: &Asked<'_>, kind: Kind, name: &str, words: &str, advice: &str) -> String {
+    let said = match words {
+        "" => String::new(),
+        words => format!(" ({words})"),
     };
     let clock = match kind {
         // Servers differ in what they call a signature from another time.
@@ -111,7 +136,7 @@ where
         }
         _ => String::new(),
     };
-    (kind, format!("{name}{said}{advice}{clock}"))
+    format!("{name}{said}{advice}{clock}")
 }
 
 /// What to tell a person beside the server's own words.

@@ -1,8 +1,8 @@
 //! A store in a bucket: AWS's S3 and the many servers that speak its language, through `aws-sdk-s3`.
 //!
 //! Requests are sent once: trying again is [`super::retry`]'s work. `connect` sets the client up, with what `credentials` and `trust`
-//! find, over the `line` that paces bodies and gives up on a silent server; `put` makes and sends objects; `error` turns what fails into
-//! what a person can act on, `page` reads listings.
+//! find, over the `line` that paces bodies and gives up on a silent server; `put` makes and sends objects, `remove` removes them; `error`
+//! turns what fails into what a person can act on, `page` reads listings.
 
 mod connect;
 mod credentials;
@@ -10,6 +10,7 @@ mod error;
 mod line;
 mod page;
 mod put;
+mod remove;
 mod silence;
 mod skew;
 mod trust;
@@ -97,8 +98,7 @@ impl S3 {
         }
     }
 
-    /// Judges what came of a request that was signed with this edition of the keys. A refusal is worth another attempt if there are new
-    /// ones by now.
+    /// Judges what came of a request that was signed with this edition of the keys.
     async fn judge<E>(
         &self,
         act: Act,
@@ -110,18 +110,29 @@ impl S3 {
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
         let refused = failed.raw_response().is_some();
-        let asked = Asked {
-            place: &self.place,
-            act,
-            doing,
-            skew: self.skew.words(),
-        };
-        let mut error = error::judge(&asked, failed);
-        if error.kind == Kind::Denied && refused && self.keys.are_others_than(edition).await {
+        let error = error::judge(&self.asked(act, doing), failed);
+        match refused {
+            true => self.with_other_keys(edition, error).await,
+            false => error,
+        }
+    }
+
+    /// What the server said, which is worth another attempt if it is a refusal and the keys are others by now.
+    async fn with_other_keys(&self, edition: u64, mut error: Error) -> Error {
+        if error.kind == Kind::Denied && self.keys.are_others_than(edition).await {
             tracing::info!(%error, "the credentials have changed; trying with the new ones");
             error.kind = Kind::Retry;
         }
         error
+    }
+
+    fn asked<'a>(&'a self, act: Act, doing: &'a str) -> Asked<'a> {
+        Asked {
+            place: &self.place,
+            act,
+            doing,
+            skew: self.skew.words(),
+        }
     }
 
     fn doing(&self, verb: &str, what: impl std::fmt::Display) -> String {
@@ -302,18 +313,11 @@ impl ObjectStore for S3 {
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), Error> {
-        let doing = self.doing("delete", key);
-        names::check(&doing, key)?;
-        let request = self.client.delete_object();
-        let request = request.bucket(&self.place.bucket).key(self.full_key(key));
-        let edition = self.keys.edition().await;
-        let Err(failed) = request.send().await else {
-            return Ok(());
-        };
-        match self.judge(Act::Delete, &doing, edition, failed).await {
-            error if error.kind == Kind::Missing => Ok(()),
-            error => Err(error),
-        }
+        self.remove(key).await
+    }
+
+    async fn delete_together(&self, keys: &[ObjectKey]) -> Result<(), Error> {
+        self.remove_together(keys).await
     }
 
     /// S3 answers a HEAD without words, so a bucket that does not exist looks like a missing object here.

@@ -2,7 +2,7 @@
 
 use super::{PLACE, Trial, is_denied};
 use crate::store::url::Location;
-use crate::store::{Kind, LIST_LIMIT_MAX, ObjectStore};
+use crate::store::{self, Kind, LIST_LIMIT_MAX, ObjectStore};
 
 impl Trial {
     pub(super) async fn rights(&mut self, location: &Location) {
@@ -48,20 +48,22 @@ impl Trial {
         let Ok(left) = self.store.list(PLACE, None, LIST_LIMIT_MAX).await else {
             return;
         };
-        for (name, _) in &left.objects {
-            let removed = self.store.delete(name).await;
-            if is_denied(&removed) {
-                let found = format!(
-                    "the credentials may not remove objects; {} small ones of this trial stay under {PLACE}",
-                    left.objects.len()
-                );
-                return self.good("removal", found);
-            }
-            if let Err(error) = removed {
-                let follows =
-                    "small objects of this trial stay there, and the next one writes over them";
-                return self.advise("removal", error, follows);
-            }
+        let names: Vec<_> = left.objects.into_iter().map(|(name, _)| name).collect();
+        let mut removed = self.store.delete_together(&names).await;
+        if is_denied(&removed) {
+            // What is refused may be the request, and not the removal.
+            removed = store::one_by_one(&*self.store, &names).await;
+        }
+        if is_denied(&removed) {
+            let found = format!(
+                "the credentials may not remove objects; small ones of this trial stay under {PLACE}"
+            );
+            return self.good("removal", found);
+        }
+        if let Err(error) = removed {
+            let follows =
+                "small objects of this trial stay there, and the next one writes over them";
+            return self.advise("removal", error, follows);
         }
         if self.s3.is_some() {
             let found = "the credentials may remove objects";
