@@ -3,6 +3,11 @@
 //! [`Blocks`] is what trees, snapshots, `restore` and `check` read through. It joins callers that want the same frame
 //! (`flights.rs`), fetches ahead (`prefetch.rs`) and leaves the way of one frame to `fetch.rs`. Nothing leaves here that has not been
 //! authenticated; nothing is written here but caches.
+//!
+//! 4 KiB read through a mount from the disk cache take 2.1 to 2.6 times as long as from a plain file, where neither's page is in memory: .23 to
+//! .28 ms beside .10 to .12 (`scripts/bench/reading`, on two virtual cores that halt when they have nothing to do). Of the difference, traced in the
+//! kernel, 75 us are for waking the thread that answers and the program that asked, 25 us for opening the frame's file, 20 us for proving
+//! and decrypting 8 KiB, 20 us for reading these instead of 4. A mount whose frame is in memory answers in 20 to 30 us.
 
 use std::ops::Range;
 use std::sync::Arc;
