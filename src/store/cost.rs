@@ -30,7 +30,7 @@ pub struct Requests {
     pub get: u64,
     /// Objects asked for without their bytes.
     pub head: u64,
-    /// Objects removed.
+    /// Requests to remove objects, however many at once.
     pub delete: u64,
     /// How many of them failed, as far as their senders know; objects that were not there included.
     pub failed: u64,

@@ -1,7 +1,6 @@
 //! `rewindfs doctor` against servers that are good, that ignore conditions, that give wrong ranges, that forbid; and a folder.
 
 use std::process::Command;
-use std::time::Duration;
 
 use hyper::Method;
 use serde_json::Value;
@@ -145,25 +144,25 @@ fn the_least_rights_are_enough() {
     // The second trial wrote over what the first had left.
     assert_eq!(server.objects().len(), 8, "{:?}", server.objects());
 
-    // As AWS says it: the request is a success, and the removal of each is not.
-    let each = "<DeleteResult><Error><Key>docs/doctor/object</Key><Code>AccessDenied</Code></Error></DeleteResult>";
-    let refusing = |deleting: Fault| {
+    let refusing = |together: Fault, alone: Option<Fault>| {
         server.heal();
-        for (method, fault) in [
-            (Method::POST, Fault::Answer(200, &[], each)),
-            (Method::DELETE, deleting),
-        ] {
-            server.inject(Rule {
+        for (method, fault) in [(Method::POST, Some(together)), (Method::DELETE, alone)] {
+            let rule = fault.map(|fault| Rule {
                 method: Some(method),
                 ..Rule::always(fault)
             });
+            rule.into_iter().for_each(|rule| server.inject(rule));
         }
         let (findings, exit) = on(&server, "docs");
         assert_eq!(exit, 0, "{findings:#?}");
         verdict(&findings, "removal").to_owned()
     };
-    assert_eq!(refusing(Fault::Status(403, "AccessDenied")), "good");
+    // As AWS says it: the request is a success, and the removal of each is not.
+    let each = "<DeleteResult><Error><Key>docs/doctor/object</Key><Code>AccessDenied</Code></Error></DeleteResult>";
+    assert_eq!(refusing(Fault::Answer(200, &[], each), None), "good");
+    assert!(!server.objects().is_empty());
     // Only the one request is refused: the credentials may remove objects all the same.
-    assert_eq!(refusing(Fault::Late(Duration::ZERO)), "advice");
+    let alone = Fault::Status(403, "AccessDenied");
+    assert_eq!(refusing(alone, None), "advice");
     assert!(server.objects().is_empty());
 }

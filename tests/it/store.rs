@@ -320,6 +320,7 @@ async fn s3_removes_many_with_one_request_or_one_by_one_where_it_must() {
 
     for (status, code) in [
         (400, "MissingContentMD5"),
+        (403, "AccessDenied"),
         (404, "NoSuchKey"),
         (405, "MethodNotAllowed"),
         (501, "NotImplemented"),

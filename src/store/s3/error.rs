@@ -35,9 +35,9 @@ pub(super) fn is_unsupported(failed: &PutError) -> bool {
     status(failed) == Some(501)
 }
 
-/// Whether the server may not know this kind of request at all.
+/// Whether the server may not know this kind of request at all, or something on the way there does not let it through.
 pub(super) fn is_strange_to_it<E>(failed: &SdkError<E, HttpResponse>) -> bool {
-    matches!(status(failed), Some(400 | 404 | 405 | 501))
+    matches!(status(failed), Some(200 | 400 | 403 | 404 | 405 | 501))
 }
 
 /// Whether a read was refused only because the range begins behind the object's end.
@@ -112,9 +112,10 @@ where
 pub(super) fn judge_one(asked: &Asked<'_>, said: &aws_sdk_s3::types::Error) -> Error {
     let code = said.code().unwrap_or("an error without a code");
     let (kind, advice) = match code {
-        "InternalError" | "ServiceUnavailable" | "SlowDown" | "OperationAborted" => {
+        "InternalError" | "ServiceUnavailable" | "OperationAborted" | "Busy" => {
             (Kind::Retry, Advice::None)
         }
+        code if code.starts_with("SlowDown") => (Kind::Retry, Advice::None),
         code => kind_of_code(code).unwrap_or((Kind::Invalid, Advice::None)),
     };
     let words = said.message().unwrap_or_default();

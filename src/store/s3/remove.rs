@@ -3,7 +3,7 @@
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 
 use super::S3;
-use super::error::{self, Act};
+use super::error::{self, Act, Asked};
 use crate::id::ObjectKey;
 use crate::store::{self, Error, Kind, names};
 
@@ -24,7 +24,7 @@ impl S3 {
         }
     }
 
-    /// Removes all of `keys` with one request, or one by one on a server that does not know such requests.
+    /// Removes all of `keys` with one request, or one by one where the server does not know such requests, or lets none through.
     pub(super) async fn remove_together(&self, keys: &[ObjectKey]) -> Result<(), Error> {
         let doing = self.doing("delete", format_args!("{} objects", keys.len()));
         if keys.is_empty() {
@@ -39,14 +39,19 @@ impl S3 {
             Err(failed) => {
                 let is_strange = error::is_strange_to_it(&failed);
                 let error = self.judge(Act::Delete, &doing, edition, failed).await;
-                if is_strange && matches!(error.kind, Kind::Invalid | Kind::Missing) {
+                if is_strange && matches!(error.kind, Kind::Invalid | Kind::Missing | Kind::Denied)
+                {
                     tracing::debug!(%error, "removing one by one");
                     return store::one_by_one(self, keys).await;
                 }
                 return Err(error);
             }
         };
-        let asked = self.asked(Act::Delete, &doing);
+        // The request was let in, so that no clock is to blame.
+        let asked = Asked {
+            skew: String::new(),
+            ..self.asked(Act::Delete, &doing)
+        };
         let mut failed = answer
             .errors()
             .iter()

@@ -2,7 +2,7 @@
 
 use super::{PLACE, Trial, is_denied};
 use crate::store::url::Location;
-use crate::store::{self, Kind, LIST_LIMIT_MAX, ObjectStore};
+use crate::store::{Kind, LIST_LIMIT_MAX, ObjectStore};
 
 impl Trial {
     pub(super) async fn rights(&mut self, location: &Location) {
@@ -49,11 +49,7 @@ impl Trial {
             return;
         };
         let names: Vec<_> = left.objects.into_iter().map(|(name, _)| name).collect();
-        let mut removed = self.store.delete_together(&names).await;
-        if is_denied(&removed) {
-            // What is refused may be the request, and not the removal.
-            removed = store::one_by_one(&*self.store, &names).await;
-        }
+        let removed = self.store.delete_together(&names).await;
         if is_denied(&removed) {
             let found = format!(
                 "the credentials may not remove objects; small ones of this trial stay under {PLACE}"
