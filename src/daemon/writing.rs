@@ -82,8 +82,11 @@ impl Writing {
             None => {
                 let (repository, id) = (&found.repository, found.volume.id);
                 let standing = async {
-                    away::keep_keys_best_effort(repository, id, &settings.state).await;
-                    Standing::find(repository, id, &settings, &left, After::Anybody).await
+                    // One does not need the other, and a store far away takes its time for each.
+                    let keeping = away::keep_keys_best_effort(repository, id, &settings.state);
+                    let finding = Standing::find(repository, id, &settings, &left, After::Anybody);
+                    let ((), standing) = futures::join!(keeping, finding);
+                    standing
                 };
                 in_time(can_wait, &location, standing).await?
             }
