@@ -295,6 +295,8 @@ impl ObjectStore for S3 {
     ) -> Result<Listing, Error> {
         let doing = self.doing("list", format_args!("{prefix}*"));
         let limit = limit.clamp(1, LIST_LIMIT_MAX);
+        // What lies before the prefix excludes nothing; Garage would stop there.
+        let after = after.filter(|after| after.as_str() >= prefix);
         let mut after = after.map(|after| self.full_key(after));
         let mut wanted = limit;
         loop {
