@@ -4,11 +4,11 @@
 //! (`flights.rs`), fetches ahead (`prefetch.rs`) and leaves the way of one frame to `fetch.rs`. Nothing leaves here that has not been
 //! authenticated; nothing is written here but caches.
 //!
-//! 4 KiB read through a mount from the disk cache take 2.1 to 2.6 times as long as from a plain file, where neither's page is in memory: .23 to
-//! .28 ms beside .10 to .12, and twice was the aim (`scripts/bench/reading`, on two virtual cores that halt when they have nothing to do). Of the
-//! difference, traced in the kernel, 75 us are for waking the thread that answers and the program that asked on cores that have halted while
-//! the disk was at work, 25 us for opening the frame's file, 20 us for proving and decrypting 8 KiB or 16, 20 us for reading these
-//! instead of 4. A mount whose frame is in memory answers in 20 to 30 us: no core has halted.
+//! 4 KiB read through a mount from the disk cache take 2.6 times as long as from a plain file, where neither's page is in memory: .26 ms beside
+//! .10, and twice was the aim (`scripts/bench/reading`, on two virtual cores that halt when they have nothing to do). Of one such read, traced in the
+//! kernel, 75 us were for waking the thread that answers and the program that asked on cores that had halted while the disk was at work, 25 us
+//! for opening the frame's file, 20 us for proving and decrypting 8 KiB, 20 us for reading these instead of 4. A mount whose frame is in
+//! memory answers in 20 to 30 us: no core has halted.
 
 use std::ops::Range;
 use std::sync::Arc;
