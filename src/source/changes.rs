@@ -153,6 +153,7 @@ impl Source {
         check_name(from)?;
         check_name(to)?;
         let (from_fd, to_fd) = (self.path_fd(from_dir)?, self.path_fd(to_dir)?);
+        let _renaming = self.descriptors.renaming();
         sys::rename(&*from_fd, from, &*to_fd, to, flags)
     }
 

@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use lru::LruCache;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use super::handle::Territory;
 use super::identity::{Identity, Place};
@@ -28,10 +28,8 @@ const KEPT_MIN: u64 = 64;
 const SHARE: u64 = 4;
 /// Levels walked from the root: a path of PATH_MAX bytes has at most half as many components.
 const DEPTH_MAX: usize = libc::PATH_MAX as usize / 2;
-/// Walks tried for one inode: each learns of one more name to avoid.
+/// Walks tried for one inode in a round: each learns of one more name to avoid.
 const WALKS_MAX: usize = 256;
-/// How often all names are tried anew, since a directory on the way may have been renamed meanwhile.
-const ROUNDS_MAX: usize = 4;
 /// Opening for reference only; a symlink is itself.
 const BY_REFERENCE: i32 = libc::O_PATH | libc::O_NOFOLLOW;
 
@@ -51,6 +49,8 @@ pub(super) struct Descriptors {
     kept: Mutex<LruCache<FileId, Arc<OwnedFd>>>,
     pinned: Mutex<HashMap<FileId, Arc<OwnedFd>>>,
     pinned_max: usize,
+    /// Shared by renames, exclusive for whoever must not be passed by one.
+    renames: RwLock<()>,
 }
 
 impl Descriptors {
@@ -64,6 +64,7 @@ impl Descriptors {
             kept: Mutex::new(LruCache::new(NonZeroUsize::new(kept).expect("at least 64"))),
             pinned: Mutex::new(HashMap::new()),
             pinned_max: kept,
+            renames: RwLock::new(()),
         })
     }
 
@@ -154,6 +155,12 @@ impl Descriptors {
         self.drop_kept(id);
     }
 
+    /// To be held while something gets another name, and not while descriptors are asked for. The new name is remembered before, the
+    /// old one forgotten after.
+    pub(super) fn renaming(&self) -> RwLockReadGuard<'_, ()> {
+        self.renames.read()
+    }
+
     fn at_hand(&self, id: FileId) -> Option<Arc<OwnedFd>> {
         if let Some(fd) = self.kept.lock().get(&id) {
             return Some(Arc::clone(fd));
@@ -181,9 +188,27 @@ impl Descriptors {
         territory: &Territory,
         identity: &Identity,
     ) -> io::Result<Arc<OwnedFd>> {
+        let beside_renames = self.walk_round(id, territory, identity);
+        match beside_renames {
+            // Something on the way may have been renamed to and fro while we went by. Now nothing is, so that this answer is final.
+            Err(Lost::Everywhere(_)) => {
+                let _nothing_moves = self.renames.write();
+                self.walk_round(id, territory, identity)
+            }
+            known => known,
+        }
+        .map_err(io::Error::from)
+    }
+
+    /// Tries every way there is, each once.
+    fn walk_round(
+        &self,
+        id: FileId,
+        territory: &Territory,
+        identity: &Identity,
+    ) -> Result<Arc<OwnedFd>, Lost> {
         let mut wrong = HashSet::new();
         let mut denied = None;
-        let mut rounds = 0;
         for _ in 0..WALKS_MAX {
             match self.trail(id, identity, &wrong) {
                 Ok((from, trail)) => match self.follow(from, trail, territory, identity) {
@@ -193,18 +218,17 @@ impl Descriptors {
                         wrong.insert(step);
                         denied = Some(error);
                     }
-                    Err(Astray::Failed(error)) => return Err(error),
+                    Err(Astray::Failed(error)) => return Err(Lost::Failed(error)),
                 },
                 Err(Some(step)) => drop(wrong.insert(step)),
-                // Renamed to and fro while we went by, perhaps: then a name that was wrong is right by now.
-                Err(None) if !wrong.is_empty() && rounds < ROUNDS_MAX => {
-                    rounds += 1;
-                    wrong.clear();
-                }
                 Err(None) => break,
             }
         }
-        Err(denied.unwrap_or_else(|| io::Error::from_raw_os_error(libc::ESTALE)))
+        let error = denied.unwrap_or_else(|| io::Error::from_raw_os_error(libc::ESTALE));
+        Err(match wrong.is_empty() {
+            true => Lost::Failed(error),
+            false => Lost::Everywhere(error),
+        })
     }
 
     /// The way up from `id` to a directory at hand: that, and the steps down from it, the last one first. Without a way: the step
@@ -268,6 +292,22 @@ impl Descriptors {
 
 /// A step down: to an inode, by a name in a directory.
 type Step = (FileId, Place);
+
+/// Why no way led to an inode.
+enum Lost {
+    /// It is under none of its names, as far as can be seen.
+    Everywhere(io::Error),
+    /// It has none, or nothing can be said of it.
+    Failed(io::Error),
+}
+
+impl From<Lost> for io::Error {
+    fn from(lost: Lost) -> Self {
+        match lost {
+            Lost::Everywhere(error) | Lost::Failed(error) => error,
+        }
+    }
+}
 
 /// Why a trail did not lead to its end.
 enum Astray {
