@@ -259,6 +259,11 @@ impl S3 for Backend {
         // The continuation token is the last key of the page before.
         let after = [&input.start_after, &input.continuation_token];
         let after = after.into_iter().flatten().max().cloned();
+        // As Garage has it; AWS takes no notice of one that lies before the prefix.
+        let none = input
+            .start_after
+            .as_ref()
+            .is_some_and(|start| *start < prefix);
         let wanted = input
             .max_keys
             .map_or(PAGE_MAX, |n| n.clamp(0, 1000) as usize);
@@ -266,7 +271,7 @@ impl S3 for Backend {
             let mut rest = objects
                 .range(prefix.clone()..)
                 .skip_while(|(key, _)| after.as_ref().is_some_and(|after| *key <= after))
-                .take_while(|(key, _)| key.starts_with(&prefix));
+                .take_while(|(key, _)| !none && key.starts_with(&prefix));
             let page: Vec<_> = rest.by_ref().take(wanted).map(describe).collect();
             Ok((page, rest.next().is_some()))
         })?;
