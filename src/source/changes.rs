@@ -132,7 +132,9 @@ impl Source {
     /// Removes a name of anything but a directory.
     pub fn remove_file(&self, dir: &Node, name: &[u8]) -> io::Result<()> {
         check_name(name)?;
-        sys::remove_file(&*self.path_fd(dir)?, name)
+        let dir = self.path_fd(dir)?;
+        let _renaming = self.descriptors.renaming();
+        sys::remove_file(&*dir, name)
     }
 
     /// Removes an empty directory.

@@ -49,7 +49,7 @@ pub(super) struct Descriptors {
     kept: Mutex<LruCache<FileId, Arc<OwnedFd>>>,
     pinned: Mutex<HashMap<FileId, Arc<OwnedFd>>>,
     pinned_max: usize,
-    /// Shared by renames, exclusive for whoever must not be passed by one.
+    /// Shared by what gives or takes names, exclusive for whoever must not be passed by any of that.
     renames: RwLock<()>,
 }
 
@@ -155,8 +155,8 @@ impl Descriptors {
         self.drop_kept(id);
     }
 
-    /// To be held while something gets another name, and not while descriptors are asked for. The new name is remembered before, the
-    /// old one forgotten after.
+    /// To be held while something gets another name or loses one, and not while descriptors are asked for. The new name is remembered
+    /// before, the old one forgotten after.
     pub(super) fn renaming(&self) -> RwLockReadGuard<'_, ()> {
         self.renames.read()
     }
@@ -190,7 +190,7 @@ impl Descriptors {
     ) -> io::Result<Arc<OwnedFd>> {
         let beside_renames = self.walk_round(id, territory, identity);
         match beside_renames {
-            // Something on the way may have been renamed to and fro while we went by. Now nothing is, so that this answer is final.
+            // Something on the way may have been renamed to and fro while we went by. Now nothing is, through the mount at least.
             Err(Lost::Everywhere(_)) => {
                 let _nothing_moves = self.renames.write();
                 self.walk_round(id, territory, identity)
@@ -208,12 +208,15 @@ impl Descriptors {
         identity: &Identity,
     ) -> Result<Arc<OwnedFd>, Lost> {
         let mut wrong = HashSet::new();
-        let mut denied = None;
+        let (mut denied, mut may_have_moved) = (None, false);
         for _ in 0..WALKS_MAX {
             match self.trail(id, identity, &wrong) {
                 Ok((from, trail)) => match self.follow(from, trail, territory, identity) {
                     Ok(found) => return Ok(found),
-                    Err(Astray::At(step)) => drop(wrong.insert(step)),
+                    Err(Astray::At(step)) => {
+                        wrong.insert(step);
+                        may_have_moved = true;
+                    }
                     Err(Astray::Denied(step, error)) => {
                         wrong.insert(step);
                         denied = Some(error);
@@ -225,9 +228,9 @@ impl Descriptors {
             }
         }
         let error = denied.unwrap_or_else(|| io::Error::from_raw_os_error(libc::ESTALE));
-        Err(match wrong.is_empty() {
-            true => Lost::Failed(error),
-            false => Lost::Everywhere(error),
+        Err(match may_have_moved {
+            true => Lost::Everywhere(error),
+            false => Lost::Failed(error),
         })
     }
 
@@ -297,7 +300,7 @@ type Step = (FileId, Place);
 enum Lost {
     /// It is under none of its names, as far as can be seen.
     Everywhere(io::Error),
-    /// It has none, or nothing can be said of it.
+    /// It has none, may not be reached, or nothing can be said of it.
     Failed(io::Error),
 }
 
