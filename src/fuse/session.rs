@@ -4,6 +4,7 @@
 //! in the way is taken off first, a panicking handler costs one `EIO`, an option cannot be smuggled in with a comma, and
 //! the end of a session never unmounts somebody else's newer mount at the same place.
 
+use std::fs;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
@@ -270,6 +271,23 @@ impl Session {
     /// Tells the kernel to forget what it has cached. Never to be used on a thread that answers a request.
     pub fn notifier(&self) -> Notifier {
         self.notifier.clone()
+    }
+
+    /// Lets the kernel read at least `kib` KiB ahead of a program that reads on. Only root may do that, and a container may not let even
+    /// root: then it reads ahead 128, in requests of as much.
+    pub fn read_ahead_best_effort(&self, kib: u32) {
+        let Some(device) = &self.device else { return };
+        let place = format!("/sys/class/bdi/{device}/read_ahead_kb");
+        let raise = || -> io::Result<()> {
+            let now: u32 = fs::read_to_string(&place)?.trim().parse().unwrap_or(0);
+            match now < kib {
+                true => fs::write(&place, kib.to_string()),
+                false => Ok(()),
+            }
+        };
+        if let Err(error) = raise() {
+            tracing::debug!(place, %error, "the kernel reads ahead no further than it does by itself");
+        }
     }
 
     /// Whether requests are still answered.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::Output;
 
@@ -74,6 +74,25 @@ fn options_reach_the_kernel() {
     ]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("surprise"));
+}
+
+/// Where we may not say how far, the kernel's own word stands.
+#[test]
+fn the_kernel_reads_ahead_further_where_it_lets_itself_be_told() {
+    if !can_mount("the_kernel_reads_ahead_further_where_it_lets_itself_be_told") {
+        return;
+    }
+    let world = World::new();
+    world.init();
+    world.mount(&[]);
+    let device = fs::metadata(world.source()).unwrap().dev();
+    let (major, minor) = (libc::major(device), libc::minor(device));
+    let place = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    let told = fs::read_to_string(&place).unwrap();
+    let may_be_told = fs::write(&place, &told).is_ok();
+    let kib: u32 = told.trim().parse().unwrap();
+    assert!(kib >= 1024 || !may_be_told, "{kib}");
+    world.unmount(&world.source());
 }
 
 #[test]

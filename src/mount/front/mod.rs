@@ -40,6 +40,10 @@ const GENERATION: Generation = Generation(0);
 /// nobody and may be sent by a thread that is answering a request.
 const ATTRIBUTES_ALONE: i64 = -1;
 
+/// How far the kernel reads ahead: its largest request. A disk of more than 1 GB/s is two thirds as fast with the kernel's own 128 KiB. Not
+/// further, since as much is read around what a program maps and touches.
+const READ_AHEAD_KIB: u32 = 1024;
+
 /// The live mount of one source.
 pub struct Live {
     ops: Arc<Ops>,
@@ -69,6 +73,7 @@ impl Live {
     ) -> Result<Session, session::Error> {
         let ops = self.ops();
         let session = session::mount(self, place, options)?;
+        session.read_ahead_best_effort(READ_AHEAD_KIB);
         let notifier = session.notifier();
         ops.mounted(Box::new(move |id| {
             // It fails if the kernel has forgotten the inode, and with it the attributes.
