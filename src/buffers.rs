@@ -15,6 +15,22 @@ use parking_lot::Mutex;
 /// Smaller ones are left to the allocator, which keeps them itself.
 const KEPT_LEN_MIN: usize = 64 << 10;
 
+/// What a disk reads and writes as one, and where memory begins that it may write to by itself.
+pub const PAGE_LEN: usize = 4096;
+
+/// Makes room in `buffer` for `len` bytes that begin at a page, whatever they are, and gives where they begin in it.
+pub fn align(buffer: &mut Vec<u8>, len: usize) -> usize {
+    let room = len.saturating_add(PAGE_LEN);
+    if buffer.len() < room {
+        buffer.resize(room, 0);
+    }
+    // It is allowed to say that it cannot tell.
+    match buffer.as_ptr().align_offset(PAGE_LEN) {
+        begin if begin < PAGE_LEN => begin,
+        _ => 0,
+    }
+}
+
 /// What a filled buffer of `len` bytes may take up.
 pub fn room_of(len: usize) -> usize {
     len + len / 4

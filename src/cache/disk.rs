@@ -1,124 +1,137 @@
-//! The disk cache: one file for each frame, as it lies in the store or cut into pieces. Only [`super::Cache`] calls it.
+//! The disk cache: one sparse file for each block, with what has been read of it and holes between. Only [`super::Cache`] calls it.
 //!
-//! Any number of processes share one directory without talking to each other: entries appear by rename, so a name holds
-//! a whole entry or none; whoever finds a shard over its share removes the entries not used the longest, and somebody else's
-//! having removed them first is no error. The directory may be deleted at any time, also while it is in use. Nothing
-//! is synced: a file that a power cut left torn does not verify and is dropped by the reader.
+//! Any number of processes share one directory without talking to each other: all write the same bytes of a frame to the same place, where its address says
+//! that it lies in the object. What
+//! somebody is about to write, or a power cut left torn, does not verify and is dropped by the reader, as is what he finds instead of a hole.
+//! Whoever finds the directory over its bound removes the blocks not used the longest, and somebody else's having removed them first is
+//! no error. The directory may be deleted at any time, also while it is in use; the room of the blocks that a mount has open is then free when it next
+//! reads any of them, or ends. Nothing is synced.
 //!
-//! File names are a hash of the frame's address. They say nothing of names or contents. Who has both this directory
+//! Were there a file for each frame, finding and opening it would take half as long again as the page that is wanted from it, and 60 bytes
+//! take as much room as 4 KiB.
+//!
+//! File names are a hash of the block's address. They say nothing of names or contents. Who has both this directory
 //! and the store can tell which frames were read, but the ciphertext in the files would tell him that anyway, so that a key
 //! for the names would hide nothing.
 
-use std::fs::{self, File, FileTimes};
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io;
+use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
+use lru::LruCache;
 use parking_lot::Mutex;
 
-use crate::buffers::Buffers;
-use crate::cache::FrameKey;
+use crate::buffers::{Buffers, PAGE_LEN};
+use crate::cache::BlockKey;
 use crate::clock::{Clock, SystemClock};
+use crate::crypto::random;
 
-/// Directories that entries are spread over. Each is kept within its share by a scan of itself alone, so no index of
-/// all entries is held in memory; 16 keep such a scan near 0.1 s with a million entries, and let even a cache of 16 MiB hold the
-/// largest frame.
-const SHARDS: usize = 16;
-/// An eviction makes room down to this part of the share, in tenths, so that the next one is some time away.
+mod file;
+
+use file::BlockFile;
+pub use file::{Form, Spot};
+
+/// Where blocks lie, in the directory that was given.
+const DIR: &str = "blocks-v1";
+/// Where earlier versions kept frames. They are of no use any more.
+const DIR_BEFORE: &str = "frames-v1";
+/// Files kept open, with two descriptors each: of as many blocks as the cache holds by default.
+const OPEN_MAX: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
+/// An eviction makes room down to this part of the bound, in tenths, so that the next one is some time away.
 const EVICT_TO_TENTHS: u64 = 9;
-/// A shard is measured again after this part of its share has been put, since other processes put too.
-const RESCAN_PART: u64 = 8;
+/// The directory is measured again after this part of the bound has been put, since other processes put too.
+const RESCAN_PART: u64 = 16;
+/// Nothing longer than this part of the bound is kept.
+const ENTRY_PART: u64 = 8;
 /// Puts that are passed over after one failed, so that a full disk is not asked for each frame again.
 const PAUSE_PUTS: u32 = 256;
-/// An entry's time of use is refreshed at most this often: a read should not cost a write.
-const TOUCH_AFTER: Duration = Duration::from_secs(300);
-/// A temporary file this old belongs to a process that died.
-const STALE_AFTER: Duration = Duration::from_secs(3600);
-/// What temporary files end with; entries have no dot.
-const TEMPORARY: &str = ".tmp";
+/// In what `stat` counts the room of a file, in bytes.
+const STAT_BLOCK_LEN: u64 = 512;
+/// How far behind its beginning a file is written to in order to see whether the disk keeps holes.
+const PROBE_AT: u64 = 8 << 20;
 /// Separates these names from every other use of BLAKE3 in the program.
-const NAME_CONTEXT: &str = "rewindfs/1/disk-cache-name";
+const NAME_CONTEXT: &str = "rewindfs/1/disk-cache-block";
 
 /// Encrypted frames in a directory.
 #[derive(Debug)]
 pub(super) struct DiskCache {
     dir: PathBuf,
-    shard_bytes_max: u64,
-    shards: [Mutex<Shard>; SHARDS],
+    bytes_max: u64,
+    size: Mutex<Size>,
+    open: Mutex<LruCache<BlockKey, Arc<BlockFile>>>,
     pause: AtomicU32,
 }
 
-/// What is known of a shard's size without looking.
+/// What is known of the directory's size without looking.
 #[derive(Debug, Default)]
-struct Shard {
+struct Size {
     measured: Option<u64>,
     put_since: u64,
 }
 
-/// An entry as a scan finds it.
+/// A block as a scan finds it.
 struct Entry {
     used: SystemTime,
-    len: u64,
+    bytes: u64,
     path: PathBuf,
 }
 
 impl DiskCache {
-    /// Makes `dir` (readable by its owner alone) if it is not there.
+    /// Makes `dir` (readable by its owner alone) if it is not there. `Unsupported` where files have no holes: each block would take up all its
+    /// room at once.
     pub(super) fn open(dir: &Path, bytes_max: u64) -> io::Result<Self> {
         let cache = Self {
-            dir: dir.join("frames-v1"),
-            shard_bytes_max: bytes_max / SHARDS as u64,
-            shards: Default::default(),
+            dir: dir.join(DIR),
+            bytes_max,
+            size: Mutex::default(),
+            open: Mutex::new(LruCache::new(OPEN_MAX)),
             pause: AtomicU32::new(0),
         };
-        (0..SHARDS).try_for_each(|shard| make_dir(&cache.shard_dir(shard)))?;
+        make_dir(&cache.dir)?;
+        probe(&cache.dir)?;
+        clear_best_effort(dir.join(DIR_BEFORE));
         Ok(cache)
     }
 
-    /// The entry, if it is there and `len` bytes long, in one of `buffers`.
-    pub(super) fn get(&self, key: &FrameKey, len: u32, buffers: &Buffers) -> Option<Vec<u8>> {
-        self.read(key, len, 0..len.into(), |len| buffers.take_filled(len))
+    /// The frame, if it is there, in one of `buffers`.
+    pub(super) fn get(&self, key: &BlockKey, spot: &Spot, buffers: &Buffers) -> Option<Vec<u8>> {
+        let range = spot.range()?;
+        self.file(key)?.read(&range, |len| buffers.take_filled(len))
     }
 
-    /// Bytes `range` of the entry, if it is there and `len` bytes long.
-    pub(super) fn get_part(&self, key: &FrameKey, len: u32, range: Range<u64>) -> Option<Vec<u8>> {
-        self.read(key, len, range, |len| vec![0; len])
-    }
-
-    fn read(
-        &self,
-        key: &FrameKey,
-        len: u32,
-        range: Range<u64>,
-        buffer: impl FnOnce(usize) -> Vec<u8>,
-    ) -> Option<Vec<u8>> {
-        let file = File::open(self.path(key)).ok()?;
-        let meta = file.metadata().ok()?;
-        if meta.len() != u64::from(len) || range.end > meta.len() {
-            return None;
+    /// Bytes `part` of the frame, if it is there. They begin where a page does.
+    pub(super) fn get_part(&self, key: &BlockKey, spot: &Spot, part: Range<u64>) -> Option<Bytes> {
+        let all = spot.range()?;
+        let range = all.start.checked_add(part.start)?..all.start.checked_add(part.end)?;
+        match range.end <= all.end {
+            true => self.file(key)?.read_pages(&range),
+            false => None,
         }
-        let mut bytes = buffer(usize::try_from(range.end.checked_sub(range.start)?).ok()?);
-        file.read_exact_at(&mut bytes, range.start).ok()?;
-        touch_best_effort(&file, meta.modified().ok());
-        Some(bytes)
     }
 
-    /// Whether the entry is there and `len` bytes long.
-    pub(super) fn has(&self, key: &FrameKey, len: u32) -> bool {
-        fs::metadata(self.path(key)).is_ok_and(|meta| meta.len() == u64::from(len))
+    /// Whether the frame is there, so far as its beginning can tell.
+    pub(super) fn has(&self, key: &BlockKey, spot: &Spot) -> bool {
+        let found = spot.range().zip(self.file(key));
+        found.is_some_and(|(range, file)| file.has(&range))
     }
 
-    /// Keeps an entry. Losing it is harmless, it can be fetched again: so a full or read-only disk only pauses this.
-    pub(super) fn put_best_effort(&self, key: &FrameKey, frame: &[u8]) {
+    /// Keeps a frame. Losing it is harmless, it can be fetched again: so a full or read-only disk only pauses this.
+    pub(super) fn put_best_effort(&self, key: &BlockKey, spot: &Spot, frame: &[u8]) {
         let len = frame.len() as u64;
-        if len > self.shard_bytes_max || self.paused() {
+        let Some(range) = spot.range() else { return };
+        let fits = len == u64::from(spot.len) && len <= self.bytes_max / ENTRY_PART;
+        if !fits || self.paused() {
             return;
         }
-        match self.write(key, frame) {
-            Ok(()) => self.account(shard_of(&name(key)), len),
+        match self.write(key, &range, frame) {
+            Ok(()) => self.account(&range),
             Err(error) => {
                 tracing::debug!(%error, "disk cache takes nothing for a while");
                 self.pause.store(PAUSE_PUTS, Ordering::Relaxed);
@@ -126,9 +139,11 @@ impl DiskCache {
         }
     }
 
-    /// Removes an entry that did not verify. If that fails it will fail to verify again: harmless.
-    pub(super) fn remove_best_effort(&self, key: &FrameKey) {
-        let _ = fs::remove_file(self.path(key));
+    /// Removes a frame that did not verify. If that fails it will fail to verify again: harmless.
+    pub(super) fn remove_best_effort(&self, key: &BlockKey, spot: &Spot) {
+        if let Some((range, file)) = spot.range().zip(self.file(key)) {
+            file.clear_best_effort(&range);
+        }
     }
 
     fn paused(&self) -> bool {
@@ -138,110 +153,172 @@ impl DiskCache {
             .is_ok()
     }
 
-    fn write(&self, key: &FrameKey, frame: &[u8]) -> io::Result<()> {
-        let name = name(key);
-        let dir = self.shard_dir(shard_of(&name));
-        let unique = u64::from_le_bytes(crate::crypto::random());
-        let temporary = dir.join(format!("{unique:016x}{TEMPORARY}"));
-        let mut file = match File::create_new(&temporary) {
+    fn write(&self, key: &BlockKey, range: &Range<u64>, frame: &[u8]) -> io::Result<()> {
+        let file = match self.file(key) {
+            Some(file) if file.is_writable => file,
+            _ => self.make(key)?,
+        };
+        // What a full disk has taken of it does not verify.
+        file.write(frame, range.start)
+            .inspect_err(|_| file.clear_best_effort(range))
+    }
+
+    /// The block's file, if there is one. Marks it as used.
+    fn file(&self, key: &BlockKey) -> Option<Arc<BlockFile>> {
+        let kept = self.open.lock().get(key).cloned();
+        if let Some(file) = kept {
+            if file.touch(now()) {
+                return Some(file);
+            }
+            // Removed by somebody, and so may be others, whose room is free only when nobody has them open.
+            let mut open = self.open.lock();
+            let removed = std::mem::replace(&mut *open, LruCache::new(OPEN_MAX));
+            drop(open);
+            drop(removed);
+        }
+        let path = self.path(key);
+        let opened = match options().read(true).write(true).open(&path) {
+            // Another user's, or a disk that has become read-only.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                BlockFile::new(options().read(true).open(&path).ok()?, false)
+            }
+            opened => BlockFile::new(opened.ok()?, true),
+        };
+        let file = self.keep(key, opened);
+        file.touch(now());
+        Some(file)
+    }
+
+    fn make(&self, key: &BlockKey) -> io::Result<Arc<BlockFile>> {
+        let mut options = options();
+        let options = options.read(true).write(true).create(true).truncate(false);
+        let path = self.path(key);
+        let file = match options.open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make_dir(&dir)?;
-                File::create_new(&temporary)?
+                make_dir(&self.dir)?;
+                options.open(&path)?
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                fs::remove_file(&path)?;
+                options.open(&path)?
             }
             opened => opened?,
         };
-        let written = file
-            .write_all(frame)
-            .and_then(|()| fs::rename(&temporary, dir.join(name)));
-        if written.is_err() {
-            // What is left of it is removed by a later scan if not now.
-            let _ = fs::remove_file(&temporary);
-        }
-        written
+        Ok(self.keep(key, BlockFile::new(file, true)))
     }
 
-    /// Counts what was put, and makes room when the shard is, or may be, over its share.
-    fn account(&self, shard: usize, len: u64) {
-        let mut known = self.shards[shard].lock();
-        known.put_since += len;
+    fn keep(&self, key: &BlockKey, file: BlockFile) -> Arc<BlockFile> {
+        let file = Arc::new(file);
+        let fallen = self.open.lock().push(*key, file.clone());
+        // Closed when the lock is free.
+        drop(fallen);
+        file
+    }
+
+    /// Counts what was put, and makes room when the directory is, or may be, over its bound.
+    fn account(&self, range: &Range<u64>) {
+        const PAGE: u64 = PAGE_LEN as u64;
+        let mut known = self.size.lock();
+        known.put_since += range.end.next_multiple_of(PAGE) - range.start / PAGE * PAGE;
         let may_be_over = match known.measured {
             None => true,
             Some(measured) => {
-                measured + known.put_since > self.shard_bytes_max
-                    || known.put_since > self.shard_bytes_max / RESCAN_PART
+                measured + known.put_since > self.bytes_max
+                    || known.put_since > self.bytes_max / RESCAN_PART
             }
         };
         if may_be_over {
-            known.measured = Some(self.evict_best_effort(shard));
+            known.measured = Some(self.evict_best_effort());
             known.put_since = 0;
         }
     }
 
-    /// Brings a shard within its share, oldest use first; gives the bytes that stay. An entry that cannot be removed is counted as staying.
-    fn evict_best_effort(&self, shard: usize) -> u64 {
-        let mut entries = scan(&self.shard_dir(shard));
-        let mut bytes: u64 = entries.iter().map(|entry| entry.len).sum();
-        if bytes <= self.shard_bytes_max {
+    /// Brings the directory within its bound, oldest use first; gives the bytes that stay. A block that cannot be removed is counted as
+    /// staying.
+    fn evict_best_effort(&self) -> u64 {
+        let mut entries = scan(&self.dir);
+        let mut bytes: u64 = entries.iter().map(|entry| entry.bytes).sum();
+        if bytes <= self.bytes_max {
             return bytes;
         }
         entries.sort_unstable_by_key(|entry| entry.used);
-        let wanted = self.shard_bytes_max / 10 * EVICT_TO_TENTHS;
+        let wanted = self.bytes_max / 10 * EVICT_TO_TENTHS;
         for entry in entries {
             if bytes <= wanted {
                 break;
             }
-            match fs::remove_file(&entry.path) {
+            match remove(&entry.path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {}
-                _ => bytes -= entry.len,
+                _ => bytes -= entry.bytes,
             }
         }
         bytes
     }
 
-    fn path(&self, key: &FrameKey) -> PathBuf {
-        let name = name(key);
-        self.shard_dir(shard_of(&name)).join(name)
-    }
-
-    fn shard_dir(&self, shard: usize) -> PathBuf {
-        self.dir.join(format!("{shard:x}"))
+    fn path(&self, key: &BlockKey) -> PathBuf {
+        self.dir.join(name(key))
     }
 }
 
-/// All entries of a shard; removes temporary files of the dead on the way.
+/// All blocks.
 fn scan(dir: &Path) -> Vec<Entry> {
     let Ok(listing) = fs::read_dir(dir) else {
         return Vec::new();
     };
-    let now = now();
-    let mut entries = Vec::new();
-    for entry in listing.flatten() {
-        let Ok(meta) = entry.metadata() else { continue };
-        let used = meta.modified().unwrap_or(UNIX_EPOCH);
-        let temporary = entry
-            .file_name()
-            .as_encoded_bytes()
-            .ends_with(TEMPORARY.as_bytes());
-        if temporary && now.duration_since(used).is_ok_and(|age| age > STALE_AFTER) {
-            let _ = fs::remove_file(entry.path());
-        } else if !temporary {
-            entries.push(Entry {
-                used,
-                len: meta.len(),
-                path: entry.path(),
-            });
-        }
-    }
-    entries
+    let entries = listing.flatten().filter_map(|entry| {
+        let meta = entry.metadata().ok()?;
+        Some(Entry {
+            used: meta.modified().unwrap_or(UNIX_EPOCH),
+            bytes: meta.blocks() * STAT_BLOCK_LEN,
+            path: entry.path(),
+        })
+    });
+    entries.collect()
 }
 
-/// Marks an entry as used now. If it cannot, the entry is merely evicted earlier.
-fn touch_best_effort(file: &File, used: Option<SystemTime>) {
-    let now = now();
-    let recent =
-        used.is_some_and(|used| now.duration_since(used).is_ok_and(|age| age < TOUCH_AFTER));
-    if !recent {
-        let _ = file.set_times(FileTimes::new().set_modified(now));
+/// Removes a block and empties it, in this order: whoever has it open writes to it no more once it has no name, and would hold its room.
+fn remove(path: &Path) -> io::Result<()> {
+    let file = options().write(true).open(path);
+    fs::remove_file(path)?;
+    if let Ok(file) = file {
+        // Of somebody else's, who has it open, the room stays his for as long.
+        let _ = file.set_len(0);
+    }
+    Ok(())
+}
+
+/// How every block is opened: what is no file of ours leads nowhere, and nobody waits for it.
+fn options() -> fs::OpenOptions {
+    let mut options = File::options();
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options
+}
+
+/// `Unsupported` if files in `dir` have no holes. Where that cannot be told, because the disk is full, say, they are taken to have some.
+fn probe(dir: &Path) -> io::Result<()> {
+    let path = dir.join(format!("{:016x}.probe", u64::from_le_bytes(random())));
+    let meta = options()
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .and_then(|file| {
+            file.write_all_at(b"x", PROBE_AT)?;
+            file.metadata()
+        });
+    let _ = fs::remove_file(&path);
+    match meta {
+        Ok(meta) if meta.blocks() * STAT_BLOCK_LEN >= PROBE_AT / 2 => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "files have no holes there",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a directory with all that is in it, beside everything else: it may hold a million files. What is left is removed the next time.
+fn clear_best_effort(dir: PathBuf) {
+    if dir.exists() {
+        let _started = std::thread::Builder::new().spawn(move || fs::remove_dir_all(dir));
     }
 }
 
@@ -257,22 +334,11 @@ fn make_dir(dir: &Path) -> io::Result<()> {
 }
 
 /// 32 hexadecimal digits.
-fn name(key: &FrameKey) -> String {
+fn name(key: &BlockKey) -> String {
     let mut hasher = blake3::Hasher::new_derive_key(NAME_CONTEXT);
     hasher.update(&key.volume.0);
     hasher.update(&key.block.to_bytes());
-    hasher.update(&key.frame.0.to_le_bytes());
     hasher.finalize().to_hex()[..32].to_owned()
-}
-
-/// The shard of an entry: its name's first digit.
-fn shard_of(name: &str) -> usize {
-    let digit = name.as_bytes()[0];
-    usize::from(if digit.is_ascii_digit() {
-        digit - b'0'
-    } else {
-        digit - b'a' + 10
-    })
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod memory;
 mod disk;
 
 use disk::DiskCache;
+pub use disk::{Form, Spot};
 use memory::ByteLru;
 
 /// How large the caches may become.
@@ -45,6 +46,22 @@ pub struct FrameKey {
     pub block: BlockId,
     /// The frame.
     pub frame: FrameNo,
+}
+
+impl FrameKey {
+    fn of_block(&self) -> BlockKey {
+        BlockKey {
+            volume: self.volume,
+            block: self.block,
+        }
+    }
+}
+
+/// What a block on disk is found by.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct BlockKey {
+    volume: VolumeId,
+    block: BlockId,
 }
 
 /// Both caches. Shared by all volumes and mounts of a process; cheap to clone.
@@ -107,39 +124,40 @@ impl Cache {
         self.0.disk.is_some()
     }
 
-    /// A frame as it lies in the store, if it is on disk and `len` bytes long, in one of `buffers`. Unproven: the caller verifies it. Blocks
-    /// on the disk.
-    pub fn encrypted(&self, key: &FrameKey, len: u32, buffers: &Buffers) -> Option<Vec<u8>> {
-        self.0.disk.as_ref()?.get(key, len, buffers)
+    /// A frame as it was put, if it is on disk, in one of `buffers`. Unproven: the caller verifies it. Blocks on the disk.
+    pub fn encrypted(&self, key: &FrameKey, spot: &Spot, buffers: &Buffers) -> Option<Vec<u8>> {
+        let disk = self.0.disk.as_ref()?;
+        disk.get(&key.of_block(), spot, buffers)
     }
 
-    /// Bytes `range` of what [`Self::encrypted`] would give.
+    /// Bytes `part` of what [`Self::encrypted`] would give; of a frame that is cut, and beginning where a piece does.
     pub fn part_of_encrypted(
         &self,
         key: &FrameKey,
-        len: u32,
-        range: Range<u64>,
-    ) -> Option<Vec<u8>> {
-        self.0.disk.as_ref()?.get_part(key, len, range)
+        spot: &Spot,
+        part: Range<u64>,
+    ) -> Option<Bytes> {
+        let disk = self.0.disk.as_ref()?;
+        disk.get_part(&key.of_block(), spot, part)
     }
 
-    /// Whether a frame is on disk and `len` bytes long, so far as a look can tell. Blocks on the disk.
-    pub fn has_encrypted(&self, key: &FrameKey, len: u32) -> bool {
+    /// Whether a frame is on disk, so far as a look at its beginning can tell. Blocks on the disk.
+    pub fn has_encrypted(&self, key: &FrameKey, spot: &Spot) -> bool {
         let disk = self.0.disk.as_ref();
-        disk.is_some_and(|disk| disk.has(key, len))
+        disk.is_some_and(|disk| disk.has(&key.of_block(), spot))
     }
 
-    /// Keeps a frame on disk as it lies in the store. Blocks on the disk; does nothing when that is full or gone.
-    pub fn put_encrypted(&self, key: &FrameKey, frame: &[u8]) {
+    /// Keeps a frame on disk. Blocks on the disk; does nothing when that is full or gone.
+    pub fn put_encrypted(&self, key: &FrameKey, spot: &Spot, frame: &[u8]) {
         if let Some(disk) = &self.0.disk {
-            disk.put_best_effort(key, frame);
+            disk.put_best_effort(&key.of_block(), spot, frame);
         }
     }
 
     /// Forgets what the disk cache has of a frame, because it did not verify.
-    pub fn drop_encrypted(&self, key: &FrameKey) {
+    pub fn drop_encrypted(&self, key: &FrameKey, spot: &Spot) {
         if let Some(disk) = &self.0.disk {
-            disk.remove_best_effort(key);
+            disk.remove_best_effort(&key.of_block(), spot);
         }
     }
 }

@@ -2,14 +2,16 @@
 //! read all of it. Local to a machine and never in a store, so FORMAT.md knows nothing of it.
 //!
 //! The ciphertext stays as it lies in the store. CBC decrypts any block once the one before it is known, so a piece needs no more than that
-//! and a tag of its own: BLAKE3 with a key of its own for each block, over everything that gives the piece its meaning.
+//! and a tag of its own: BLAKE3 with a key of its own for each block, over the piece with zeros for the tag.
 //!
 //! ```text
 //! head 0 | ciphertext 0 | head 1 | ciphertext 1 | ... | the frame's own tag
-//! head: 16 bytes before this ciphertext (of the first: the IV), 4 bytes length of the frame's plaintext, 12 zeros, 16 bytes tag
+//! head: 16 bytes before this ciphertext (of the first: the IV), 16 bytes what piece it is, 16 bytes tag
+//! what: u32 length of the frame's plaintext, u32 frame, u32 length of the frame, u16 piece, u8 kind, u8 0, all little-endian
 //! ```
 //!
-//! So a piece holds all that it takes to prove and decrypt it, and begins and ends where pages of a disk do.
+//! So a piece holds all that it takes to prove and decrypt it, and begins and ends where pages of a disk do; and BLAKE3 takes it all at once,
+//! 1.5 us for 4 KiB instead of 3.9 where something stands before it.
 
 use std::ops::Range;
 
@@ -20,11 +22,13 @@ use crate::crypto::cipher::{AES_BLOCK_LEN, Cbc};
 use crate::format::frame::{ENCRYPTED_LEN_MAX, FIELDS_LEN, FrameKind, IV_LEN, TAG_LEN};
 use crate::id::FrameNo;
 
-/// A piece with its head: what is read for 4 KiB is one piece or two, and a disk takes hardly longer for them than for a page.
-const PIECE_LEN: usize = 8 << 10;
-const LENGTH_LEN: usize = 16;
+/// A piece with its head: what is read for 4 KiB are two pieces most often, and a disk takes hardly longer for them than for a page.
+const PIECE_LEN: usize = 4 << 10;
+const WHAT_LEN: usize = 16;
 const PIECE_TAG_LEN: usize = 16;
-const HEAD_LEN: usize = AES_BLOCK_LEN + LENGTH_LEN + PIECE_TAG_LEN;
+const HEAD_LEN: usize = AES_BLOCK_LEN + WHAT_LEN + PIECE_TAG_LEN;
+/// Where the tag stands in a piece.
+const TAG_AT: Range<usize> = HEAD_LEN - PIECE_TAG_LEN..HEAD_LEN;
 /// Ciphertext of one piece, the last may be shorter.
 const BODY_LEN: usize = PIECE_LEN - HEAD_LEN;
 const _: () = assert!(BODY_LEN.is_multiple_of(AES_BLOCK_LEN));
@@ -109,24 +113,28 @@ impl PieceCipher {
         plain_len: usize,
         cut: &mut Vec<u8>,
     ) -> Option<()> {
-        let frame_len = u32::try_from(bytes.len()).ok()?;
+        if bytes.len() > ENCRYPTED_LEN_MAX {
+            return None;
+        }
         let (body, tag) = bytes.split_at_checked(bytes.len().checked_sub(TAG_LEN)?)?;
         let (mut before, ciphertext) = body.split_at_checked(IV_LEN)?;
-        cut.reserve(cut_len(frame_len) as usize);
-        for (number, piece) in ciphertext.chunks(BODY_LEN).enumerate() {
-            let head = cut.len();
-            cut.extend_from_slice(before);
-            cut.extend_from_slice(&length(plain_len));
-            let context = Context {
+        cut.reserve(cut_len(bytes.len() as u32) as usize);
+        for (number, body) in ciphertext.chunks(BODY_LEN).enumerate() {
+            let what = What {
                 frame,
                 kind,
                 frame_len: bytes.len(),
                 number,
             };
-            let tag = context.tag(&self.key, &cut[head..], piece);
-            cut.extend_from_slice(&tag);
-            cut.extend_from_slice(piece);
-            before = piece.last_chunk::<AES_BLOCK_LEN>()?;
+            let begin = cut.len();
+            cut.extend_from_slice(before);
+            cut.extend_from_slice(&what.bytes(plain_len));
+            cut.extend_from_slice(&[0; PIECE_TAG_LEN]);
+            cut.extend_from_slice(body);
+            let piece = &mut cut[begin..];
+            let tag = self.tag(piece);
+            piece[TAG_AT].copy_from_slice(&tag);
+            before = body.last_chunk::<AES_BLOCK_LEN>()?;
         }
         cut.extend_from_slice(tag);
         Some(())
@@ -148,23 +156,24 @@ impl PieceCipher {
             let (piece, others) = rest.split_at_checked(HEAD_LEN + left.min(BODY_LEN))?;
             rest = others;
             let (head, body) = piece.split_at(HEAD_LEN);
-            let (before_and_length, tag) = head.split_at(HEAD_LEN - PIECE_TAG_LEN);
-            let (_, stated) = before_and_length.split_at(AES_BLOCK_LEN);
+            let (before, stated) = head[..TAG_AT.start].split_at(AES_BLOCK_LEN);
             let plain_len = u32::from_le_bytes(*stated.first_chunk()?) as usize;
-            let follows =
-                last.is_none_or(|last: &[u8; AES_BLOCK_LEN]| before_and_length.starts_with(last));
-            if stated != length(plain_len) || stretch.wanted.end > plain_len || !follows {
-                return None;
-            }
-            last = body.last_chunk::<AES_BLOCK_LEN>();
-            let context = Context {
+            let what = What {
                 frame,
                 kind,
                 frame_len: stretch.frame_len,
                 number,
             };
-            let expected = context.tag(&self.key, before_and_length, body);
-            if !bool::from(expected.ct_eq(tag)) {
+            let follows = last.is_none_or(|last: &[u8; AES_BLOCK_LEN]| before == last);
+            if stated != what.bytes(plain_len) || stretch.wanted.end > plain_len || !follows {
+                return None;
+            }
+            last = body.last_chunk::<AES_BLOCK_LEN>();
+            let mut untagged = [0; PIECE_LEN];
+            let untagged = &mut untagged[..piece.len()];
+            untagged.copy_from_slice(piece);
+            untagged[TAG_AT].fill(0);
+            if !bool::from(self.tag(untagged).ct_eq(&head[TAG_AT])) {
                 return None;
             }
             ciphertext.extend_from_slice(body);
@@ -177,36 +186,34 @@ impl PieceCipher {
         plain.drain(..begin);
         (plain.len() == stretch.wanted.len()).then_some(plain)
     }
-}
 
-fn length(plain_len: usize) -> [u8; LENGTH_LEN] {
-    let mut bytes = [0; LENGTH_LEN];
-    bytes[..4].copy_from_slice(&(plain_len as u32).to_le_bytes());
-    bytes
+    /// The tag of a piece that has zeros for one.
+    fn tag(&self, piece: &[u8]) -> [u8; PIECE_TAG_LEN] {
+        let mut tag = [0; PIECE_TAG_LEN];
+        let hash = blake3::keyed_hash(&self.key, piece);
+        tag.copy_from_slice(&hash.as_bytes()[..PIECE_TAG_LEN]);
+        tag
+    }
 }
 
 /// What a piece is. Which block it belongs to is in the key.
-struct Context {
+struct What {
     frame: FrameNo,
     kind: FrameKind,
     frame_len: usize,
     number: usize,
 }
 
-impl Context {
-    /// The tag of a piece, given the block and the length before it.
-    fn tag(&self, key: &[u8; 32], before_and_length: &[u8], piece: &[u8]) -> [u8; PIECE_TAG_LEN] {
-        let mut hasher = blake3::Hasher::new_keyed(key);
-        hasher.update(&self.frame.0.to_le_bytes());
-        hasher.update(&[self.kind as u8]);
-        hasher.update(&(self.frame_len as u64).to_le_bytes());
-        hasher.update(&(self.number as u64).to_le_bytes());
-        hasher.update(&(PIECE_LEN as u64).to_le_bytes());
-        hasher.update(before_and_length);
-        hasher.update(piece);
-        let mut tag = [0; PIECE_TAG_LEN];
-        tag.copy_from_slice(&hasher.finalize().as_bytes()[..PIECE_TAG_LEN]);
-        tag
+impl What {
+    /// As its head says it. No frame, and so neither its plaintext nor the number of its pieces, is too long for that.
+    fn bytes(&self, plain_len: usize) -> [u8; WHAT_LEN] {
+        let mut bytes = [0; WHAT_LEN];
+        bytes[..4].copy_from_slice(&(plain_len as u32).to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.frame.0.to_le_bytes());
+        bytes[8..12].copy_from_slice(&(self.frame_len as u32).to_le_bytes());
+        bytes[12..14].copy_from_slice(&(self.number as u16).to_le_bytes());
+        bytes[14] = self.kind as u8;
+        bytes
     }
 }
 

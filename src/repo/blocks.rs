@@ -4,11 +4,10 @@
 //! (`flights.rs`), fetches ahead (`prefetch.rs`) and leaves the way of one frame to `fetch.rs`. Nothing leaves here that has not been
 //! authenticated; nothing is written here but caches.
 //!
-//! 4 KiB read through a mount from the disk cache take 2.6 times as long as from a plain file, where neither's page is in memory: .26 ms beside
-//! .10, and twice was the aim (`scripts/bench/reading`, on two virtual cores that halt when they have nothing to do). Of one such read, traced in the
-//! kernel, 75 us were for waking the thread that answers and the program that asked on cores that had halted while the disk was at work, 25 us
-//! for opening the frame's file, 20 us for proving and decrypting 8 KiB, 20 us for reading these instead of 4. A mount whose frame is in
-//! memory answers in 20 to 30 us: no core has halted.
+//! 4 KiB read through a mount from the disk cache take twice as long as from a plain file, where neither's page is in memory: .20 ms beside
+//! .10 (`scripts/bench/reading`, on two virtual cores that halt when they have nothing to do). Of one such read, traced in the kernel when
+//! nobody had to be woken on a core that had halted, 110 us were the disk's, for 8 KiB; 14 went by until the request was on its thread, 8 until what is
+//! wanted was known, 9 in proving and decrypting, and 15 until the program had its answer.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -135,12 +134,12 @@ impl Blocks {
         self.fetch.directory(&object, place.at.block).await
     }
 
-    /// Keeps a frame that has just been written, so that it need not be fetched: on disk as it is, or decoded in memory
-    /// where there is no disk cache. Blocks on the disk; what does not verify is not kept.
+    /// Keeps a frame that has just been written, so that it need not be fetched: on disk as it is, which whoever reads it proves, or where
+    /// there is no disk cache decoded in memory, if it verifies. Blocks on the disk.
     pub fn remember(&self, place: &Place, kind: FrameKind, ciphertext: &Bytes) {
         let key = self.fetch.key(place);
         if self.fetch.cache().has_disk() {
-            self.fetch.cache().put_encrypted(&key, ciphertext);
+            self.fetch.keep_encrypted(place, ciphertext);
         } else if let Ok(proven) = self.fetch.decrypt(place, kind, ciphertext.clone()) {
             let plain = proven.plain;
             match (kind, Page::decode(plain.clone())) {

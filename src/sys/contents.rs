@@ -1,9 +1,13 @@
 //! Contents of an open file: its room, copies within the kernel, and making it durable.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 
 use super::{checked, checked_len, offset};
+
+/// The number of cachestat(2), the same everywhere; the C library has no function for it.
+const CACHESTAT: libc::c_long = 451;
 
 /// fallocate(2) with its `FALLOC_FL_*` flags.
 pub fn allocate(fd: &impl AsFd, mode: i32, start: u64, len: u64) -> io::Result<()> {
@@ -44,4 +48,26 @@ pub fn sync(fd: &impl AsFd) -> io::Result<()> {
 pub fn sync_filesystem(fd: &impl AsFd) -> io::Result<()> {
     // SAFETY: takes a number.
     checked(unsafe { libc::syncfs(fd.as_fd().as_raw_fd()) }).map(drop)
+}
+
+/// cachestat(2): how many bytes in pages of `range` the system has in memory, so that reading them does not ask the disk. `ENOSYS` before
+/// Linux 6.5.
+pub fn bytes_in_memory(fd: &impl AsFd, range: &Range<u64>) -> io::Result<u64> {
+    // `struct cachestat_range`, and `struct cachestat`: counts of pages, that of those in memory first.
+    let asked = [range.start, range.end.saturating_sub(range.start)];
+    let mut counted = [0_u64; 5];
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads two numbers there and writes five here.
+    let done = unsafe { libc::syscall(CACHESTAT, fd, asked.as_ptr(), counted.as_mut_ptr(), 0) };
+    checked_len(done as isize)?;
+    // SAFETY: takes a number.
+    let page_len = checked_len(unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as isize)?;
+    Ok(counted[0] * page_len as u64)
+}
+
+/// posix_fadvise(2) with `POSIX_FADV_DONTNEED`, for tests: what has reached the disk of the file leaves memory, where the file system heeds that.
+#[cfg(test)]
+pub fn forget_pages(fd: &impl AsFd) {
+    // SAFETY: takes plain numbers.
+    unsafe { libc::posix_fadvise(fd.as_fd().as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
 }

@@ -2,8 +2,8 @@
 //! nothing what lies in the disk cache, which all mounts share, and which outlives them.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -18,8 +18,8 @@ const PAGE: usize = 4096;
 /// Far enough from each other that no two lie in one frame.
 const PLACES: [usize; 7] = [13, 2, 9, 6, 11, 4, 0];
 
-/// What the frames of such a file take up in the disk cache, at least: there each 16 KiB have a head of 32 bytes.
-const CACHED_LEN: u64 = (LEN + LEN / 512) as u64;
+/// What the frames of such a file take up in the disk cache, at least: there each 4048 bytes have a head of 48.
+const CACHED_LEN: u64 = (LEN + LEN / 4048 * 48) as u64;
 /// When they must be there: a reader has them before the disk cache does.
 const CACHED_WITHIN: Duration = Duration::from_secs(180);
 /// Reads of a file of which nothing is cached, one of which must take few requests.
@@ -78,20 +78,9 @@ fn a_page_costs_one_request_and_none_once_any_mount_has_had_it() {
     assert_eq!(read_pages(&server, &here, &bytes), 0);
 
     // Whatever has become of it.
-    let mut spoilt = 0;
-    for shard in fs::read_dir(world.path("cache/frames/frames-v1")).unwrap() {
-        for entry in fs::read_dir(shard.unwrap().path()).unwrap() {
-            let file = File::options()
-                .write(true)
-                .open(entry.unwrap().path())
-                .unwrap();
-            let len = file.metadata().unwrap().len();
-            let spoil = vec![0x5a; len as usize];
-            file.write_all_at(&spoil, 0).unwrap();
-            spoilt += 1;
-        }
-    }
-    assert!(spoilt >= PLACES.len(), "{spoilt}");
+    let spoilt: usize = cached(&world).iter().map(|block| spoil(block)).sum();
+    // Frames of 128 KiB and more.
+    assert!(spoilt >= PLACES.len() * 32, "{spoilt}");
     world.unmount(&here);
     world.mount_past("latest", &here);
     let asked = read_pages(&server, &here, &bytes);
@@ -99,19 +88,33 @@ fn a_page_costs_one_request_and_none_once_any_mount_has_had_it() {
     world.unmount(&here);
 }
 
-/// Bytes of whole frames in the disk cache.
-fn cached_bytes(world: &World) -> u64 {
-    let mut bytes = 0;
-    for shard in fs::read_dir(world.path("cache/frames/frames-v1")).unwrap() {
-        for entry in fs::read_dir(shard.unwrap().path()).unwrap() {
-            let entry = entry.unwrap();
-            let is_whole = entry.path().extension().is_none();
-            // One that is being written gets another name meanwhile.
-            let len = entry.metadata().map_or(0, |meta| meta.len());
-            bytes += if is_whole { len } else { 0 };
+/// The blocks of which something is in the disk cache.
+fn cached(world: &World) -> Vec<PathBuf> {
+    let blocks = fs::read_dir(world.path("cache/frames/blocks-v1")).unwrap();
+    blocks.map(|block| block.unwrap().path()).collect()
+}
+
+/// Writes over every page that is no hole, and says how many that were.
+fn spoil(block: &Path) -> usize {
+    let file = File::options().read(true).write(true).open(block).unwrap();
+    let len = file.metadata().unwrap().len();
+    let mut pages = 0;
+    for at in (0..len).step_by(PAGE) {
+        let mut page = vec![0; PAGE.min((len - at) as usize)];
+        file.read_exact_at(&mut page, at).unwrap();
+        if page.iter().any(|byte| *byte != 0) {
+            page.fill(0x5a);
+            file.write_all_at(&page, at).unwrap();
+            pages += 1;
         }
     }
-    bytes
+    pages
+}
+
+/// What the block of which most is in the disk cache takes up there.
+fn cached_bytes(world: &World) -> u64 {
+    let metas = cached(world).into_iter().flat_map(fs::metadata);
+    metas.map(|meta| meta.blocks() * 512).max().unwrap_or(0)
 }
 
 /// Reads the whole file in a mount of its own, which ends when all of it is in the disk cache. Says how many requests that took, and how many

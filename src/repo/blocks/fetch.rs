@@ -3,19 +3,22 @@
 //! Whatever the source, the frame is decrypted by the same function, which verifies its tag first: a source can only fail,
 //! never give wrong bytes. Called by `blocks` and `prefetch`, which see to it that one frame is not fetched twice at once.
 
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lru::LruCache;
+use parking_lot::Mutex;
 
 use crate::blocking;
 use crate::buffers::Buffers;
-use crate::cache::{Cache, FrameKey};
-use crate::crypto::pieces::{self, Stretch};
+use crate::cache::{Cache, Form, FrameKey, Spot};
+use crate::crypto::pieces::{self, PieceCipher, Stretch};
 use crate::crypto::{Opened, VolumeKeys};
 use crate::format::block::{FramePlace, TRAILER_LEN, Trailer};
 use crate::format::directory::Directory;
-use crate::format::entry::Place;
+use crate::format::entry::{Hint, Place};
 use crate::format::frame::{ENCRYPTED_LEN_MAX, FrameKind};
 use crate::id::{BlockId, ObjectKey};
 use crate::repo::blocks::kind_of;
@@ -28,6 +31,8 @@ const PIECE_READ_MAX: usize = 64 << 10;
 /// The shortest frame that is cut into pieces.
 const CUT_LEN_MIN: u32 = 64 << 10;
 
+/// Of as many blocks as the disk cache holds by default.
+const CIPHERS_MAX: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
 /// Frames that are being cut, or put together, at once, most often.
 const AT_HAND_AT_ONCE: usize = 4;
 /// Where the memory cache is full, each frame that comes sends one away: so few wait in between.
@@ -39,6 +44,8 @@ pub(super) struct Fetch {
     cache: Cache,
     keys: VolumeKeys,
     windows: Windows,
+    /// What cuts and reads the blocks used last: deriving their keys takes as long as reading a piece.
+    ciphers: Mutex<LruCache<BlockId, Arc<PieceCipher>>>,
     /// In which frames are read from the disk cache, put together and cut.
     encrypted: Buffers,
     /// In which frames are decrypted, and stay for as long as anybody holds what was in them.
@@ -52,6 +59,7 @@ impl Fetch {
             cache,
             keys,
             windows: Windows::default(),
+            ciphers: Mutex::new(LruCache::new(CIPHERS_MAX)),
             encrypted: Buffers::new(AT_HAND_AT_ONCE),
             plain: Arc::new(Buffers::new(PLAIN_KEPT_MAX)),
         }
@@ -145,18 +153,29 @@ impl Fetch {
         let stretch = Stretch::of(place.hint.len, begin..begin.checked_add(len)?)?;
         let (fetch, place) = (self.clone(), place.clone());
         let read = blocking::run(move || {
-            let (key, cut_len) = (fetch.key(&place), pieces::cut_len(place.hint.len));
-            let range = stretch.bytes.clone();
-            let bytes = fetch.cache.part_of_encrypted(&key, cut_len, range)?;
-            let cipher = fetch.keys.pieces(place.at.block)?;
+            let (key, spot) = (fetch.key(&place), spot(&place, Form::Cut));
+            let part = stretch.bytes.clone();
+            let bytes = fetch.cache.part_of_encrypted(&key, &spot, part)?;
+            let cipher = fetch.pieces(place.at.block)?;
             let piece = cipher.open(place.at.frame, kind_of(&place), &stretch, &bytes);
             if piece.is_none() {
                 // Else every read of it would go by the whole frame from now on.
-                fetch.cache.drop_encrypted(&key);
+                fetch.cache.drop_encrypted(&key, &spot);
             }
             piece
         });
         read.await.flatten().map(Bytes::from)
+    }
+
+    /// See [`VolumeKeys::pieces`].
+    fn pieces(&self, block: BlockId) -> Option<Arc<PieceCipher>> {
+        let mut ciphers = self.ciphers.lock();
+        if let Some(cipher) = ciphers.get(&block) {
+            return Some(cipher.clone());
+        }
+        let cipher = Arc::new(self.keys.pieces(block)?);
+        ciphers.put(block, cipher.clone());
+        Some(cipher)
     }
 
     /// The plaintext of the frame, from wherever it is nearest.
@@ -198,28 +217,35 @@ impl Fetch {
 
     /// The same on this thread.
     pub(super) fn look_on_disk(&self, place: &Place, kind: FrameKind) -> Option<Bytes> {
-        let (key, len) = (self.key(place), place.hint.len);
-        let read = |len| self.cache.encrypted(&key, len, &self.encrypted);
-        let bytes = read(len).or_else(|| {
-            let cut = read(pieces::cut_len(len))?;
-            let mut whole = self.encrypted.take(len as usize);
-            let is_whole = pieces::put_together(&cut, len, &mut whole);
-            self.encrypted.give(cut);
-            is_whole.map(|()| whole)
-        })?;
+        let key = self.key(place);
+        let read = |spot| self.cache.encrypted(&key, spot, &self.encrypted);
+        let (whole, cut) = (spot(place, Form::Whole), spot(place, Form::Cut));
+        let (found, bytes) = match read(&whole) {
+            Some(bytes) => (whole, bytes),
+            None if is_cut(place, kind) => (cut, self.put_together(place, read(&cut)?)?),
+            None => return None,
+        };
         let opened = self.open(place, kind, &bytes);
         self.encrypted.give(bytes);
         if opened.is_err() {
-            self.cache.drop_encrypted(&key);
+            self.cache.drop_encrypted(&key, &found);
         }
         Some(opened.ok()?.plain)
     }
 
+    fn put_together(&self, place: &Place, cut: Vec<u8>) -> Option<Vec<u8>> {
+        let len = place.hint.len;
+        let mut whole = self.encrypted.take(len as usize);
+        let is_whole = pieces::put_together(&cut, len, &mut whole);
+        self.encrypted.give(cut);
+        is_whole.map(|()| whole)
+    }
+
     /// Whether the disk cache seems to have the frame. Blocks on the disk.
     pub(super) fn is_on_disk(&self, place: &Place) -> bool {
-        let (key, len) = (self.key(place), place.hint.len);
-        let cache = &self.cache;
-        cache.has_encrypted(&key, len) || cache.has_encrypted(&key, pieces::cut_len(len))
+        let key = self.key(place);
+        let has = |form| self.cache.has_encrypted(&key, &spot(place, form));
+        has(Form::Whole) || is_cut(place, kind_of(place)) && has(Form::Cut)
     }
 
     /// From a stretch that was fetched a moment ago.
@@ -347,24 +373,29 @@ impl Fetch {
     /// The same on this thread: cut into pieces where that is of any use.
     pub(super) fn put_on_disk(&self, frame: &Proven) {
         let place = &frame.place;
-        let key = self.key(place);
+        let whole = || self.keep_encrypted(place, &frame.encrypted);
         if !frame.is_uncompressed || !is_cut(place, frame.kind) {
-            return self.cache.put_encrypted(&key, &frame.encrypted);
+            return whole();
         }
-        let mut buffer = self
-            .encrypted
-            .take(pieces::cut_len(place.hint.len) as usize);
+        let spot = spot(place, Form::Cut);
+        let mut buffer = self.encrypted.take(spot.len as usize);
         let mut cut = || {
-            let cipher = self.keys.pieces(place.at.block)?;
+            let cipher = self.pieces(place.at.block)?;
             let plain_len = frame.plain.len();
             let (number, bytes) = (place.at.frame, &frame.encrypted);
             cipher.cut(number, frame.kind, bytes, plain_len, &mut buffer)
         };
         match cut() {
-            Some(()) => self.cache.put_encrypted(&key, &buffer),
-            None => self.cache.put_encrypted(&key, &frame.encrypted),
+            Some(()) => self.cache.put_encrypted(&self.key(place), &spot, &buffer),
+            None => whole(),
         }
         self.encrypted.give(buffer);
+    }
+
+    /// Keeps a frame on disk as it is. Blocks on the disk.
+    pub(super) fn keep_encrypted(&self, place: &Place, frame: &[u8]) {
+        let spot = spot(place, Form::Whole);
+        self.cache.put_encrypted(&self.key(place), &spot, frame);
     }
 
     /// Pages are kept decoded, by `blocks`.
@@ -382,6 +413,16 @@ pub(super) struct Proven {
     pub(super) plain: Bytes,
     encrypted: Bytes,
     is_uncompressed: bool,
+}
+
+/// Where the disk cache has a frame in this form.
+fn spot(place: &Place, form: Form) -> Spot {
+    let Hint { offset, len, .. } = place.hint;
+    let len = match form {
+        Form::Whole => len,
+        Form::Cut => pieces::cut_len(len),
+    };
+    Spot { offset, form, len }
 }
 
 /// Whether the frame at `place` is cut into pieces on disk, if it is not compressed. The smaller ones are read whole as quickly.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::buffers::Buffers;
-use crate::cache::{Cache, FrameKey, Options};
+use crate::cache::{Cache, Form, FrameKey, Options, Spot};
 use crate::format::entry::{Address, CommitName, Hint};
 use crate::id::FrameNo;
 use crate::repo::fixture::{Special, Writer, memory, metered, no_cache, reopen};
@@ -288,6 +288,14 @@ async fn what_is_only_damaged_on_its_way_is_read_again() {
     }
 }
 
+fn spot(place: &Place, form: Form, len: u32) -> Spot {
+    Spot {
+        offset: place.hint.offset,
+        form,
+        len,
+    }
+}
+
 #[tokio::test]
 async fn the_disk_cache_saves_requests_and_its_damage_is_never_seen() {
     let store = memory();
@@ -321,11 +329,10 @@ async fn the_disk_cache_saves_requests_and_its_damage_is_never_seen() {
             frame: place.at.frame,
         };
         let cache = Cache::open(&options).unwrap();
-        let mut entry = cache
-            .encrypted(&key, place.hint.len, &Buffers::new(1))
-            .unwrap();
+        let spot = spot(place, Form::Whole, place.hint.len);
+        let mut entry = cache.encrypted(&key, &spot, &Buffers::new(1)).unwrap();
         entry[40] ^= 4;
-        cache.put_encrypted(&key, &entry);
+        cache.put_encrypted(&key, &spot, &entry);
     }
     assert_eq!(read_all().await, 4);
     assert_eq!(read_all().await, 0);
@@ -358,7 +365,7 @@ async fn a_little_of_a_large_frame_comes_from_the_disk_without_the_rest() {
     };
     let volume = open().await;
     let before = gets();
-    for at in [0, 4096, 8_144 - 12, 300_000, 399_999] {
+    for at in [0, 4096, 4_048 - 12, 300_000, 399_999] {
         check(&volume, at, 4096).await;
         check(&volume, at, 1).await;
     }
@@ -379,6 +386,7 @@ async fn a_little_of_a_large_frame_comes_from_the_disk_without_the_rest() {
         frame: places[0].at.frame,
     };
     let cut_len = crate::crypto::pieces::cut_len(places[0].hint.len);
+    let spot = spot(&places[0], Form::Cut, cut_len);
     let read = async |at: u32, len: usize| {
         let before = gets();
         let volume = open().await;
@@ -389,16 +397,43 @@ async fn a_little_of_a_large_frame_comes_from_the_disk_without_the_rest() {
         gets() - before
     };
     // In a piece, and in the tag of one alone, which the frame itself does not have.
-    for (damaged, at) in [(501_000, 500_000), (40, 0)] {
+    for (damaged, at) in [(505_000, 500_000), (40, 0)] {
         let cache = Cache::open(&options).unwrap();
-        let mut entry = cache.encrypted(&key, cut_len, &Buffers::new(1)).unwrap();
+        let mut entry = cache.encrypted(&key, &spot, &Buffers::new(1)).unwrap();
         entry[damaged] ^= 4;
-        cache.put_encrypted(&key, &entry);
+        cache.put_encrypted(&key, &spot, &entry);
         drop(cache);
         assert_eq!(read(at, 4096).await, 1, "{damaged}");
         assert_eq!(read(at, 4096).await, 0, "{damaged}");
         assert_eq!(read(0, 200_000).await, 0, "{damaged}");
     }
+}
+
+/// Cut into pieces it lies where the little one would, were that cut too.
+#[tokio::test]
+async fn a_little_frame_does_not_disturb_the_large_one_behind_it() {
+    let store = memory();
+    let mut writer = Writer::new(&store).await;
+    let places = writer.data(&[noise(1, 100), noise(2, 1 << 20)]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        memory_bytes: 0,
+        dir: Some(dir.path().to_owned()),
+        disk_bytes: 64 << 20,
+    };
+    let (counted, meter) = metered(&store);
+    let read = async |number: usize, len: usize| {
+        let before = meter.usage(Operation::GetRange).requests;
+        let volume = reopen(&counted, Cache::open(&options).unwrap()).await;
+        let read = volume.blocks().read(&places[number], len).await.unwrap();
+        assert_eq!(read, noise(1 + number as u32, 1 << 20)[..len]);
+        meter.usage(Operation::GetRange).requests - before
+    };
+    assert_eq!(read(1, 4096).await, 1);
+    assert_eq!(read(0, 100).await, 1);
+    assert_eq!(read(0, 100).await, 0);
+    assert_eq!(read(1, 4096).await, 0);
+    assert_eq!(read(1, 1 << 20).await, 0);
 }
 
 #[tokio::test]
