@@ -73,31 +73,27 @@ impl Cbc {
 }
 
 impl Cbc {
-    /// Decrypts whole blocks of a chain, of which `before` is the one in front; `None` if they are not whole. What padding there is stays.
-    pub fn decrypt_blocks(
-        &self,
-        before: &[u8; AES_BLOCK_LEN],
-        ciphertext: &[u8],
-    ) -> Option<Vec<u8>> {
+    /// Decrypts whole blocks of a chain in place, of which `before` is the one in front; `None` if they are not whole. What padding there is
+    /// stays.
+    pub fn decrypt_blocks(&self, before: &[u8; AES_BLOCK_LEN], blocks: &mut [u8]) -> Option<()> {
         match self {
-            Self::Aes128(aes) => decrypt_blocks(aes, before, ciphertext),
-            Self::Aes192(aes) => decrypt_blocks(aes, before, ciphertext),
-            Self::Aes256(aes) => decrypt_blocks(aes, before, ciphertext),
+            Self::Aes128(aes) => decrypt_blocks(aes, before, blocks),
+            Self::Aes192(aes) => decrypt_blocks(aes, before, blocks),
+            Self::Aes256(aes) => decrypt_blocks(aes, before, blocks),
         }
     }
 }
 
-fn decrypt_blocks<C>(aes: &C, before: &[u8; AES_BLOCK_LEN], ciphertext: &[u8]) -> Option<Vec<u8>>
+fn decrypt_blocks<C>(aes: &C, before: &[u8; AES_BLOCK_LEN], blocks: &mut [u8]) -> Option<()>
 where
     C: BlockCipherDecrypt + BlockSizeUser<BlockSize = U16>,
 {
-    let mut plain = ciphertext.to_vec();
-    let (blocks, rest) = AesBlock::slice_as_chunks_mut(&mut plain);
+    let (blocks, rest) = AesBlock::slice_as_chunks_mut(blocks);
     if !rest.is_empty() {
         return None;
     }
     cbc::Decryptor::inner_iv_init(aes, before.into()).decrypt_blocks(blocks);
-    Some(plain)
+    Some(())
 }
 
 fn decrypt_chain<C>(

@@ -149,7 +149,8 @@ impl PieceCipher {
         stretch: &Stretch,
         bytes: &[u8],
     ) -> Option<Vec<u8>> {
-        let mut ciphertext = Vec::with_capacity(bytes.len());
+        // Ciphertext until all of it is proven.
+        let mut plain = Vec::with_capacity(bytes.len());
         let (mut rest, mut last) = (bytes, None);
         for number in stretch.pieces.clone() {
             let left = ciphertext_len(stretch.frame_len).checked_sub(number * BODY_LEN)?;
@@ -176,9 +177,9 @@ impl PieceCipher {
             if !bool::from(self.tag(untagged).ct_eq(&head[TAG_AT])) {
                 return None;
             }
-            ciphertext.extend_from_slice(body);
+            plain.extend_from_slice(body);
         }
-        let mut plain = self.cbc.decrypt_blocks(bytes.first_chunk()?, &ciphertext)?;
+        self.cbc.decrypt_blocks(bytes.first_chunk()?, &mut plain)?;
         let first = stretch.pieces.start * BODY_LEN;
         let end = (stretch.wanted.end + FIELDS_LEN).checked_sub(first)?;
         let begin = (stretch.wanted.start + FIELDS_LEN).checked_sub(first)?;
