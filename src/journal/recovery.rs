@@ -23,7 +23,10 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long sled's own lock is waited for. Only a sled that was closed in this process a moment ago can have it, since ours is taken before:
 /// its threads let go of their files some time after it is gone.
 const LOCK_PATIENCE: Duration = Duration::from_secs(20);
-/// Between two looks at it.
+/// How long our own is waited for. A child process has, until it becomes another program, whatever its parent had open; and a process that was
+/// killed a moment ago may not be quite gone.
+const OWN_LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks at either.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// sled's page cache. The journal is small and seldom read.
 const CACHE_BYTES: u64 = 8 << 20;
@@ -135,13 +138,19 @@ fn take_lock(dir: &Path) -> io::Result<File> {
         .truncate(false)
         .write(true)
         .open(dir.join(LOCK))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => {
-            let why = "the journal is in use by another process";
-            Err(io::Error::new(io::ErrorKind::WouldBlock, why))
+    let begun = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < OWN_LOCK_PATIENCE => {
+                thread::sleep(LOCK_PAUSE);
+            }
+            Err(TryLockError::WouldBlock) => {
+                let why = "the journal is in use by another process";
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, why));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
         }
-        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
