@@ -49,7 +49,7 @@ pub(super) struct Descriptors {
     kept: Mutex<LruCache<FileId, Arc<OwnedFd>>>,
     pinned: Mutex<HashMap<FileId, Arc<OwnedFd>>>,
     pinned_max: usize,
-    /// Shared by what gives or takes names, exclusive for whoever must not be passed by any of that.
+    /// Shared by what moves or takes names, exclusive for whoever must not be passed by any of that.
     renames: RwLock<()>,
 }
 
@@ -227,10 +227,12 @@ impl Descriptors {
                 Err(None) => break,
             }
         }
+        let is_denied = denied.is_some();
         let error = denied.unwrap_or_else(|| io::Error::from_raw_os_error(libc::ESTALE));
-        Err(match may_have_moved {
-            true => Lost::Everywhere(error),
-            false => Lost::Failed(error),
+        // No name at all may mean as well that one was given and another taken while they were listed.
+        Err(match is_denied && !may_have_moved {
+            true => Lost::Failed(error),
+            false => Lost::Everywhere(error),
         })
     }
 
@@ -300,7 +302,7 @@ type Step = (FileId, Place);
 enum Lost {
     /// It is under none of its names, as far as can be seen.
     Everywhere(io::Error),
-    /// It has none, may not be reached, or nothing can be said of it.
+    /// It may not be reached, or nothing can be said of it.
     Failed(io::Error),
 }
 
