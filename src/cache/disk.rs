@@ -1,11 +1,12 @@
 //! The disk cache: one sparse file for each block, with what has been read of it and holes between. Only [`super::Cache`] calls it.
 //!
-//! Any number of processes share one directory without talking to each other: all write the same bytes of a frame to the same place, where its address says
-//! that it lies in the object. What
-//! somebody is about to write, or a power cut left torn, does not verify and is dropped by the reader, as is what he finds instead of a hole.
+//! Any number of processes share one directory without talking to each other: all write the same bytes of a frame to the same place, where
+//! its address says that it lies in the object. A frame's beginning is written last, so that until then it is not there. What a power cut left torn
+//! does not verify and is dropped by the reader. Nothing is synced.
+//!
 //! Whoever finds the directory over its bound removes the blocks not used the longest, and somebody else's having removed them first is
-//! no error. The directory may be deleted at any time, also while it is in use; the room of the blocks that a mount has open is then free when it next
-//! reads any of them, or ends. Nothing is synced.
+//! no error. The directory may be deleted at any time, also while it is in use; the room of the blocks that a mount has open is then free
+//! when it next reads any of them, or ends.
 //!
 //! Were there a file for each frame, finding and opening it would take half as long again as the page that is wanted from it, and 60 bytes
 //! take as much room as 4 KiB.

@@ -180,17 +180,20 @@ fn what_is_written_to_a_removed_block_takes_up_no_room() {
     assert_eq!(held.read(&(0..100_000), |len| vec![0; len]), None);
 }
 
-/// Root ran a command with the user's directory, say. Where these tests run as root, nothing is forbidden, and less is said.
+/// Root ran a command with the user's directory, say. Root, whom nothing forbids that, is given a block to read alone.
 #[test]
 fn a_block_that_may_only_be_read_is_read_and_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let cache = DiskCache::open(dir.path(), 1 << 20).unwrap();
     put(&cache, 1, 0, b"frame");
+    let path = cache.path(&key(1));
     let forbidden = std::os::unix::fs::PermissionsExt::from_mode(0o400);
-    fs::set_permissions(cache.path(&key(1)), forbidden).unwrap();
+    fs::set_permissions(&path, forbidden).unwrap();
     let again = DiskCache::open(dir.path(), 1 << 20).unwrap();
+    again.keep(&key(1), BlockFile::new(File::open(&path).unwrap(), false));
     assert!(get(&again, 1, 0, 5).is_some());
     put(&again, 1, 10, b"other");
+    assert!(again.file(&key(1)).is_some_and(|file| file.is_writable));
     assert!(get(&again, 1, 10, 5).is_some());
 }
 

@@ -288,6 +288,15 @@ async fn what_is_only_damaged_on_its_way_is_read_again() {
     }
 }
 
+/// A cache that keeps nothing in memory.
+fn on_disk(dir: &tempfile::TempDir) -> Options {
+    Options {
+        memory_bytes: 0,
+        dir: Some(dir.path().to_owned()),
+        disk_bytes: 64 << 20,
+    }
+}
+
 fn spot(place: &Place, form: Form, len: u32) -> Spot {
     Spot {
         offset: place.hint.offset,
@@ -301,11 +310,7 @@ async fn the_disk_cache_saves_requests_and_its_damage_is_never_seen() {
     let store = memory();
     let (places, frames, _) = four_frames(&store).await;
     let dir = tempfile::tempdir().unwrap();
-    let options = Options {
-        memory_bytes: 0,
-        dir: Some(dir.path().to_owned()),
-        disk_bytes: 64 << 20,
-    };
+    let options = on_disk(&dir);
     let (counted, meter) = metered(&store);
     let read_all = async || {
         let volume = reopen(&counted, Cache::open(&options).unwrap()).await;
@@ -347,11 +352,7 @@ async fn a_little_of_a_large_frame_comes_from_the_disk_without_the_rest() {
     let frames = [noise(1, 1 << 20), text];
     let places = writer.data(&frames).await;
     let dir = tempfile::tempdir().unwrap();
-    let options = Options {
-        memory_bytes: 0,
-        dir: Some(dir.path().to_owned()),
-        disk_bytes: 64 << 20,
-    };
+    let options = on_disk(&dir);
     let (counted, meter) = metered(&store);
     let gets = || meter.usage(Operation::GetRange).requests;
     let open = async || reopen(&counted, Cache::open(&options).unwrap()).await;
@@ -416,11 +417,7 @@ async fn a_little_frame_does_not_disturb_the_large_one_behind_it() {
     let mut writer = Writer::new(&store).await;
     let places = writer.data(&[noise(1, 100), noise(2, 1 << 20)]).await;
     let dir = tempfile::tempdir().unwrap();
-    let options = Options {
-        memory_bytes: 0,
-        dir: Some(dir.path().to_owned()),
-        disk_bytes: 64 << 20,
-    };
+    let options = on_disk(&dir);
     let (counted, meter) = metered(&store);
     let read = async |number: usize, len: usize| {
         let before = meter.usage(Operation::GetRange).requests;
@@ -442,12 +439,8 @@ async fn what_a_writer_puts_can_be_remembered_without_being_fetched() {
     let (places, frames, object) = four_frames(&store).await;
     let (whole, _) = store.get(&object, 1 << 20).await.unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let on_disk = Options {
-        memory_bytes: 0,
-        dir: Some(dir.path().to_owned()),
-        disk_bytes: 64 << 20,
-    };
-    for cache in [Cache::open(&on_disk).unwrap(), Cache::in_memory(ROOMY)] {
+    let options = on_disk(&dir);
+    for cache in [Cache::open(&options).unwrap(), Cache::in_memory(ROOMY)] {
         let (counted, meter) = metered(&store);
         let volume = reopen(&counted, cache).await;
         let begin = places[3].hint.offset as usize;
