@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::buffers::{self, PAGE_LEN};
 use crate::sys;
@@ -27,6 +28,8 @@ const WRITE_LEN: usize = 128 << 10;
 const DIRECT_LEN_MAX: usize = 16 << 10;
 /// A block's time of use is refreshed at most this often: a read should not cost a write.
 const TOUCH_AFTER: Duration = Duration::from_secs(300);
+/// For so long whoever reads a little here and there believes that a file still has its name. Looking takes 2 us.
+const LATELY: Duration = Duration::from_secs(1);
 
 /// How a frame lies on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,6 +77,8 @@ pub(super) struct BlockFile {
     pub(super) is_writable: bool,
     /// The same without the system's page cache; `None` where the file system cannot do that.
     direct: OnceLock<Option<File>>,
+    /// When it was found to have a name, most lately.
+    touched: Mutex<Option<SystemTime>>,
 }
 
 impl BlockFile {
@@ -82,6 +87,7 @@ impl BlockFile {
             file,
             is_writable,
             direct: OnceLock::new(),
+            touched: Mutex::new(None),
         }
     }
 
@@ -94,7 +100,15 @@ impl BlockFile {
             // If that cannot be, it is merely evicted earlier.
             let _ = self.file.set_times(FileTimes::new().set_modified(now));
         }
-        meta.nlink() > 0
+        let has_name = meta.nlink() > 0;
+        *self.touched.lock() = has_name.then_some(now);
+        has_name
+    }
+
+    /// Whether it had a name when it was last touched, which was a moment before `now`.
+    pub(super) fn was_touched_lately(&self, now: SystemTime) -> bool {
+        let touched = *self.touched.lock();
+        touched.is_some_and(|touched| is_within(touched, now, LATELY))
     }
 
     /// Whether something lies at `range`. Of what fills a page the file system can tell, else its beginning must.
@@ -196,7 +210,11 @@ impl BlockFile {
 
 fn is_recent(meta: &Metadata, now: SystemTime) -> bool {
     let used = meta.modified().ok();
-    used.is_some_and(|used| now.duration_since(used).is_ok_and(|age| age < TOUCH_AFTER))
+    used.is_some_and(|used| is_within(used, now, TOUCH_AFTER))
+}
+
+fn is_within(then: SystemTime, now: SystemTime, span: Duration) -> bool {
+    now.duration_since(then).is_ok_and(|age| age < span)
 }
 
 fn is_hole(bytes: &[u8]) -> bool {

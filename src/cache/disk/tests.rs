@@ -167,6 +167,23 @@ fn a_block_that_somebody_has_open_gives_back_its_room_when_it_is_removed() {
     assert_eq!(get(&small, 1, 0, 1000), Some(vec![8; 1000]));
 }
 
+#[test]
+fn a_block_touched_a_moment_ago_is_not_looked_at_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = DiskCache::open(dir.path(), 64 << 20).unwrap();
+    put(&cache, 1, 0, &[7; 100_000]);
+    let held = cache.file(&key(1)).expect("there");
+    assert!(held.was_touched_lately(now()));
+    assert!(!held.was_touched_lately(now() + Duration::from_secs(2)));
+    // The wall clock was set back.
+    assert!(!held.was_touched_lately(now() - Duration::from_secs(2)));
+    let kept = cache.file_of_late(&key(1)).expect("there");
+    assert!(Arc::ptr_eq(&held, &kept));
+    fs::remove_file(cache.path(&key(1))).unwrap();
+    assert!(!held.touch(now()));
+    assert!(cache.file_of_late(&key(1)).is_none());
+}
+
 /// A put that was under way when the block was removed.
 #[test]
 fn what_is_written_to_a_removed_block_takes_up_no_room() {
