@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use super::inodes::Inode;
+use super::write_back::Run;
 use crate::source::Listing;
 
 /// Parts of the table, each with a lock of its own: reads and writes on different handles should not meet.
@@ -21,6 +22,7 @@ pub(super) struct OpenFile {
     /// alignment that requests do not have.
     pub(super) file: File,
     pub(super) writable: bool,
+    pub(super) run: Mutex<Run>,
 }
 
 /// An open directory.

@@ -21,5 +21,7 @@ mod inodes;
 
 mod handles;
 
+mod write_back;
+
 pub use self::front::Live;
 pub use self::ops::{Event, FsyncHook, Notice, Options};

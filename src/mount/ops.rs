@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::handles::{Handles, OpenDir, OpenFile};
 use super::inodes::{Inode, Inodes};
+use super::write_back::WriteBack;
 use crate::epoch::Epochs;
 use crate::id::FileId;
 use crate::journal::Journal;
@@ -103,6 +104,7 @@ pub struct Ops {
     inodes: Inodes,
     files: Handles<OpenFile>,
     dirs: Handles<OpenDir>,
+    write_back: WriteBack,
     options: Options,
     stale: OnceLock<Stale>,
 }
@@ -123,6 +125,7 @@ impl Ops {
             inodes: Inodes::new(root),
             files: Handles::new(),
             dirs: Handles::new(),
+            write_back: WriteBack::default(),
             options,
             stale: OnceLock::new(),
         }

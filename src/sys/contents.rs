@@ -50,10 +50,31 @@ pub fn sync_filesystem(fd: &impl AsFd) -> io::Result<()> {
     checked(unsafe { libc::syncfs(fd.as_fd().as_raw_fd()) }).map(drop)
 }
 
+/// sync_file_range(2) with `SYNC_FILE_RANGE_WRITE`: what is dirty in `range` sets out for the disk. Waits for none of it to get there, but for room
+/// in the disk's queue. Makes nothing durable.
+pub fn begin_write_back(fd: &impl AsFd, range: &Range<u64>) -> io::Result<()> {
+    let start = offset(range.start)?;
+    let len = offset(range.end.saturating_sub(range.start))?;
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: takes plain numbers.
+    checked(unsafe { libc::sync_file_range(fd, start, len, libc::SYNC_FILE_RANGE_WRITE) }).map(drop)
+}
+
 /// cachestat(2): how many bytes in pages of `range` the system has in memory, so that reading them does not ask the disk. `ENOSYS` before
 /// Linux 6.5.
 pub fn bytes_in_memory(fd: &impl AsFd, range: &Range<u64>) -> io::Result<u64> {
-    // `struct cachestat_range`, and `struct cachestat`: counts of pages, that of those in memory first.
+    cachestat(fd, range).map(|counted| counted[0])
+}
+
+/// The same of those that are to be written and have not set out for the disk, for tests.
+#[cfg(test)]
+pub fn dirty_bytes(fd: &impl AsFd, range: &Range<u64>) -> io::Result<u64> {
+    cachestat(fd, range).map(|counted| counted[1])
+}
+
+/// `struct cachestat`, in bytes: in memory, dirty, being written, and two more.
+fn cachestat(fd: &impl AsFd, range: &Range<u64>) -> io::Result<[u64; 5]> {
+    // `struct cachestat_range`, and counts of pages.
     let asked = [range.start, range.end.saturating_sub(range.start)];
     let mut counted = [0_u64; 5];
     let fd = fd.as_fd().as_raw_fd();
@@ -62,7 +83,7 @@ pub fn bytes_in_memory(fd: &impl AsFd, range: &Range<u64>) -> io::Result<u64> {
     checked_len(done as isize)?;
     // SAFETY: takes a number.
     let page_len = checked_len(unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as isize)?;
-    Ok(counted[0] * page_len as u64)
+    Ok(counted.map(|pages| pages * page_len as u64))
 }
 
 /// posix_fadvise(2) with `POSIX_FADV_DONTNEED`, for tests: what has reached the disk of the file leaves memory, where the file system heeds that.

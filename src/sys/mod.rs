@@ -33,9 +33,11 @@ pub use self::attributes::{
     truncate,
 };
 pub use self::caller::{as_owner, set_thread_umask};
+pub use self::contents::{
+    allocate, begin_write_back, bytes_in_memory, copy_range, sync, sync_filesystem,
+};
 #[cfg(test)]
-pub use self::contents::forget_pages;
-pub use self::contents::{allocate, bytes_in_memory, copy_range, sync, sync_filesystem};
+pub use self::contents::{dirty_bytes, forget_pages};
 pub use self::look::{Statvfs, Statx, read_entries, read_link, seek, stat, stat_at, statvfs};
 pub use self::names::{
     make_dir, make_link, make_node, make_symlink, remove_dir, remove_file, rename,

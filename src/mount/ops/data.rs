@@ -143,8 +143,19 @@ impl Ops {
         failpoint::reach(Point::Write);
         drop(guard);
         let written = written?;
+        let reached = write.offset..write.offset + written as u64;
+        open.run.lock().advance(reached);
         self.make_durable(&open, Durable::asked_by(write.flags))?;
         Ok(written)
+    }
+
+    /// To be called when a write to this handle has been answered: some of what has been written may be due to set out for the disk, and
+    /// the program need not wait for that.
+    pub fn write_back_best_effort(&self, handle: u64) {
+        // It may be closed already.
+        if let Ok(open) = self.files.get(handle) {
+            self.write_back.begin_best_effort(&open);
+        }
     }
 
     /// Closes a handle.

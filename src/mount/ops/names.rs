@@ -3,6 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::data::file_flags;
 use super::{Asker, Opened, Ops, Shown, os_error};
 use crate::epoch::{Guard, LiveInode};
@@ -386,6 +388,7 @@ impl Ops {
             inode,
             file,
             writable,
+            run: Mutex::default(),
         });
         Opened {
             id,
