@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::cache::Cache;
 use crate::crypto::VolumeKeys;
@@ -92,7 +93,7 @@ impl Blocks {
         }
     }
 
-    /// Fetches frames into the cache in as few ranged GETs as their places allow (8 MiB at most each),
+    /// Fetches frames into the cache in as few ranged GETs as their places allow (4 MiB at most each),
     /// several at a time. Best effort: a failure is found again by the read itself.
     pub async fn prefetch_best_effort(&self, places: Vec<Place>) {
         self.prefetch.run_best_effort(places).await;
@@ -100,8 +101,14 @@ impl Blocks {
 
     /// Reads frames of file contents, each once, without keeping any: in no order, all of them in memory at once. `places` are to name each
     /// frame once. One that does not come back could not be read, because the program is being stopped.
-    pub async fn read_once(&self, places: Vec<Place>) -> Vec<Once> {
-        once::read(&self.fetch, places).await
+    ///
+    /// What has been fetched waits, encrypted, for `room` to be decrypted; the permit stands for what is in memory decrypted.
+    pub async fn read_once<'a>(
+        &self,
+        places: Vec<Place>,
+        room: &'a Semaphore,
+    ) -> (Vec<Once>, Option<SemaphorePermit<'a>>) {
+        once::read(&self.fetch, places, room).await
     }
 
     /// Keeps a frame that was read once after all, because there is more in it than was used.

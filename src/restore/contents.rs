@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::format::entry::{Contents, Extent, Place};
 use crate::id::{BlockId, FrameNo};
@@ -20,6 +21,7 @@ use crate::repo::tree::Tree;
 use crate::restore::plan::Item;
 use crate::restore::target::{Applied, Dir, Xattrs};
 use crate::restore::{Error, xattrs};
+use crate::sys;
 
 /// Bytes of a file whose extents are looked up at once: bounds memory for a file with millions of them.
 const STRETCH: u64 = 1 << 30;
@@ -29,8 +31,13 @@ const PIECES_AT_ONCE: usize = 16 << 10;
 const RUN_BYTES: u64 = 4 << 20;
 /// The most frames of those: what compresses well is longer than was fetched, a frame up to 1 MiB.
 const RUN_FRAMES: usize = 16;
-/// Runs in flight: enough to fill a fast line. Encrypted and plain they are 64 MiB of memory, and never more than 160.
-const RUNS_AT_ONCE: usize = 8;
+/// Runs in flight: enough to fill a fast line at 50 ms a request. Encrypted they are 48 MiB of memory.
+const RUNS_AT_ONCE: usize = 12;
+/// Those of them that may be decrypted and written at once, most often of 4 MiB each, and never of more than 16.
+const PLAIN_AT_ONCE: usize = 6;
+/// What is written of one file at once sets out for the disk from so many bytes on: all of it is synced in the end, and the disk has nothing
+/// to do until then.
+const WRITE_BACK_MIN: u64 = 1 << 20;
 /// Files that are finished together, with all their xattrs in memory.
 const FINISHED_AT_ONCE: usize = 64;
 
@@ -40,6 +47,12 @@ pub(super) struct Reading<'a> {
     pub(super) blocks: &'a Arc<Blocks>,
     pub(super) written: &'a AtomicU64,
     pub(super) stop: &'a AtomicBool,
+    pub(super) room: &'a Semaphore,
+}
+
+/// Room for what is decrypted of one restore.
+pub(super) fn room() -> Semaphore {
+    Semaphore::new(PLAIN_AT_ONCE)
 }
 
 impl Reading<'_> {
@@ -141,7 +154,15 @@ impl Pending {
             let lens = pieces
                 .iter()
                 .map(|(piece, frame)| write_piece(&file, piece, frame));
-            lens.sum::<io::Result<u64>>()
+            let written = lens.sum::<io::Result<u64>>()?;
+            if written >= WRITE_BACK_MIN {
+                let starts = pieces.iter().map(|(piece, _)| piece.range.start);
+                let ends = pieces.iter().map(|(piece, _)| piece.range.end);
+                let range = starts.min().unwrap_or(0)..ends.max().unwrap_or(0);
+                // What fails here fails again when all is synced.
+                let _ = sys::begin_write_back(&file, &range);
+            }
+            Ok(written)
         });
         written.unwrap_or_else(|error| {
             self.fail(error);
@@ -268,7 +289,8 @@ async fn write_run(
     let places = run.iter().filter_map(|frame| frame.first());
     let places = places.map(|piece| piece.place.clone()).collect();
     let mut read: HashMap<_, Once> = HashMap::with_capacity(run.len());
-    for once in reading.blocks.read_once(places).await {
+    let (frames, _room_until_written) = reading.blocks.read_once(places, reading.room).await;
+    for once in frames {
         read.insert((once.place.at.block, once.place.at.frame), once);
     }
     reading.go_on()?;

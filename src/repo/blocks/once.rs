@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::join_all;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::format::entry::Place;
 use crate::format::frame::ENCRYPTED_LEN_MAX;
-use crate::id::ObjectKey;
 use crate::repo::Error;
 use crate::repo::blocks::fetch::{Fetch, Proven};
 use crate::repo::blocks::kind_of;
@@ -34,24 +34,50 @@ impl Once {
     }
 }
 
-/// Reads `places`: from the caches what lies there, else in as few GETs as prefetching takes, all of them at once.
-pub(super) async fn read(fetch: &Arc<Fetch>, places: Vec<Place>) -> Vec<Once> {
-    let (mut done, far) = near(fetch, places).await;
-    let (mut wanted, mut nowhere): (Vec<(ObjectKey, Place)>, Vec<Once>) = Default::default();
+/// Frames that share a GET, as they came.
+struct Fetched {
+    places: Vec<Place>,
+    begin: u64,
+    bytes: Bytes,
+}
+
+/// Reads `places`: from the caches what lies there, else in as few GETs as prefetching takes, all of them at once. What has come waits
+/// encrypted until there is `room` for it decrypted, which is taken up until the permit is dropped.
+pub(super) async fn read<'a>(
+    fetch: &Arc<Fetch>,
+    places: Vec<Place>,
+    room: &'a Semaphore,
+) -> (Vec<Once>, Option<SemaphorePermit<'a>>) {
+    let (mut done, near, far) = look_for(fetch, places).await;
+    let (mut wanted, mut alone) = (Vec::new(), Vec::new());
     for place in far {
         match fetch.object(&place) {
             Ok(object) if is_possible(&place) => wanted.push((object, place)),
-            Ok(_) => {
-                let plain = fetch.frame(&place, kind_of(&place)).await;
-                nowhere.push(Once::of(place, plain));
-            }
-            Err(error) => nowhere.push(Once::of(place, Err(error))),
+            Ok(_) => alone.push(place),
+            Err(error) => done.push(Once::of(place, Err(error))),
         }
     }
     let gets = plan(wanted).into_iter().map(|get| one_get(fetch, get));
-    done.extend(join_all(gets).await.into_iter().flatten());
-    done.extend(nowhere);
-    done
+    let mut fetched = Vec::new();
+    for got in join_all(gets).await {
+        match got {
+            Ok(got) => fetched.push(got),
+            Err(failed) => done.extend(failed),
+        }
+    }
+    // Never closed; but if it were, nobody would wait for room.
+    let permit = room.acquire().await.ok();
+    let prover = fetch.clone();
+    let proven = tokio::task::spawn_blocking(move || prove(&prover, near, fetched));
+    // Only a runtime that is shutting down fails this.
+    let (proven, rest) = proven.await.unwrap_or_default();
+    done.extend(proven);
+    // Their own way, on which what was damaged in between is healed, and the rest is told.
+    for place in alone.into_iter().chain(rest) {
+        let plain = fetch.frame(&place, kind_of(&place)).await;
+        done.push(Once::of(place, plain));
+    }
+    (done, permit)
 }
 
 /// Whether a frame can lie where its hint says: others would be passed over, or spoil the GET that they share.
@@ -60,8 +86,8 @@ fn is_possible(place: &Place) -> bool {
     end.is_some() && place.hint.len as usize <= ENCRYPTED_LEN_MAX
 }
 
-/// What is in memory or on disk, and what is not.
-async fn near(fetch: &Arc<Fetch>, places: Vec<Place>) -> (Vec<Once>, Vec<Place>) {
+/// What is in memory, what seems to be on disk, and what is neither.
+async fn look_for(fetch: &Arc<Fetch>, places: Vec<Place>) -> (Vec<Once>, Vec<Place>, Vec<Place>) {
     let (mut done, mut rest) = (Vec::new(), Vec::new());
     for place in places {
         match fetch.cache().plain(&fetch.key(&place)) {
@@ -70,61 +96,63 @@ async fn near(fetch: &Arc<Fetch>, places: Vec<Place>) -> (Vec<Once>, Vec<Place>)
         }
     }
     if !fetch.cache().has_disk() || rest.is_empty() {
-        return (done, rest);
+        return (done, Vec::new(), rest);
     }
     let of_disk = fetch.clone();
     let looked = tokio::task::spawn_blocking(move || {
-        let (mut found, mut far) = (Vec::new(), Vec::new());
-        for place in rest {
-            match of_disk.look_on_disk(&place, kind_of(&place)) {
-                Some(plain) => found.push(Once::of(place, Ok(plain))),
-                None => far.push(place),
-            }
-        }
-        (found, far)
+        let is_near = |place: &Place| of_disk.is_on_disk(place);
+        rest.into_iter().partition(is_near)
     });
-    // Only a runtime that is shutting down fails this.
-    let (found, far) = looked.await.unwrap_or_default();
-    done.extend(found);
-    (done, far)
+    // As above.
+    let (near, far) = looked.await.unwrap_or_default();
+    (done, near, far)
 }
 
-async fn one_get(fetch: &Arc<Fetch>, get: Get) -> Vec<Once> {
+/// The error is what becomes of each of its frames.
+async fn one_get(fetch: &Arc<Fetch>, get: Get) -> Result<Fetched, Vec<Once>> {
     let begin = get.range.start;
-    let bytes = match fetch.store().get_range(&get.object, get.range).await {
-        Ok(bytes) => bytes,
+    match fetch.store().get_range(&get.object, get.range).await {
+        Ok(bytes) => Ok(Fetched {
+            places: get.places,
+            begin,
+            bytes,
+        }),
         Err(error) => {
             let error = Error::of_store(&get.object, error);
             let failed = |place| Once::of(place, Err(error.clone()));
-            return get.places.into_iter().map(failed).collect();
+            Err(get.places.into_iter().map(failed).collect())
         }
-    };
-    let (prover, places) = (fetch.clone(), get.places);
-    let proven = tokio::task::spawn_blocking(move || {
-        let prove = |place: Place| {
-            let encrypted = part(&bytes, begin, &place)?;
-            prover.decrypt(&place, kind_of(&place), encrypted).ok()
-        };
-        let proven = places
-            .into_iter()
-            .map(|place| (prove(place.clone()), place));
-        proven.collect::<Vec<_>>()
-    });
-    let mut done = Vec::new();
-    // As above.
-    for (proven, place) in proven.await.unwrap_or_default() {
-        done.push(match proven {
-            Some(proven) => Once {
-                place,
-                plain: Ok(proven.plain.clone()),
-                proven: Some(proven),
-            },
-            // Its own way, on which what was damaged in between is healed, and the rest is told.
-            None => {
-                let plain = fetch.frame(&place, kind_of(&place)).await;
-                Once::of(place, plain)
-            }
-        });
     }
-    done
+}
+
+/// Decrypts what lies on disk and what has been fetched; gives back what does not verify.
+fn prove(fetch: &Fetch, near: Vec<Place>, fetched: Vec<Fetched>) -> (Vec<Once>, Vec<Place>) {
+    let (mut done, mut rest) = (Vec::new(), Vec::new());
+    for place in near {
+        match fetch.look_on_disk(&place, kind_of(&place)) {
+            Some(plain) => done.push(Once::of(place, Ok(plain))),
+            None => rest.push(place),
+        }
+    }
+    for Fetched {
+        places,
+        begin,
+        bytes,
+    } in fetched
+    {
+        for place in places {
+            let encrypted = part(&bytes, begin, &place);
+            let proven =
+                encrypted.and_then(|bytes| fetch.decrypt(&place, kind_of(&place), bytes).ok());
+            match proven {
+                Some(proven) => done.push(Once {
+                    place,
+                    plain: Ok(proven.plain.clone()),
+                    proven: Some(proven),
+                }),
+                None => rest.push(place),
+            }
+        }
+    }
+    (done, rest)
 }

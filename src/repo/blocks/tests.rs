@@ -1,5 +1,7 @@
 //! Reading frames: once for all who ask, from the nearest place, and never wrong bytes whatever the store gives back.
 
+use std::time::Duration;
+
 use super::*;
 use crate::buffers::Buffers;
 use crate::cache::{Cache, Form, FrameKey, Options, Spot};
@@ -582,7 +584,10 @@ async fn frames_read_once_come_from_wherever_they_are_and_stay_nowhere() {
     places[4].hint.len = u32::MAX;
     let gets = || meter.usage(Operation::GetRange).requests;
     let before = gets();
-    let read = blocks.read_once(places.clone()).await;
+    let room = Semaphore::new(1);
+    let (read, permit) = blocks.read_once(places.clone(), &room).await;
+    assert_eq!(room.available_permits(), 0, "it is decrypted");
+    drop(permit);
     assert_eq!(read.len(), places.len());
     for once in read {
         let n = places
@@ -599,17 +604,34 @@ async fn frames_read_once_come_from_wherever_they_are_and_stay_nowhere() {
     }
     let first = gets() - before;
     // The last two came with those before them and are in no cache; kept, one is.
-    let read = blocks.read_once(places[6..].to_vec()).await;
+    let (read, permit) = blocks.read_once(places[6..].to_vec(), &room).await;
+    drop(permit);
     assert_eq!(gets() - before, first + 1);
     for once in read {
         blocks.keep(once).await;
     }
     let again = reopen(&counted, Cache::open(&options).unwrap()).await;
     let before = gets();
-    for read in again.blocks().read_once(places[6..].to_vec()).await {
-        assert!(read.plain.is_ok());
-    }
-    assert_eq!(gets(), before);
+    let last = places[6..].to_vec();
+    let (read, permit) = again.blocks().read_once(last, &room).await;
+    drop(permit);
+    assert!(read.iter().all(|once| once.plain.is_ok()));
+    assert_eq!((read.len(), gets()), (2, before));
+    // What has been fetched waits encrypted while there is no room for it.
+    let room = Semaphore::new(0);
+    let far = reopen(&counted, no_cache()).await;
+    let before = gets();
+    let read = far.blocks().read_once(places[6..].to_vec(), &room);
+    let make_room = async {
+        while gets() == before {
+            tokio::task::yield_now().await;
+        }
+        room.add_permits(1);
+    };
+    let both = futures::future::join(read, make_room);
+    let both = tokio::time::timeout(Duration::from_secs(60), both).await;
+    let ((read, permit), ()) = both.expect("it is fetched before there is room");
+    assert!(permit.is_some() && read.iter().all(|once| once.plain.is_ok()));
 }
 
 #[tokio::test]
