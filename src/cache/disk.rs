@@ -6,7 +6,7 @@
 //!
 //! Whoever finds the directory over its bound removes the blocks not used the longest, and somebody else's having removed them first is
 //! no error. The directory may be deleted at any time, also while it is in use; the room of the blocks that a mount has open is then free
-//! when it next reads any of them (of one read a second ago at most: a second later), or ends.
+//! within a second of its next reading any of them, or when it ends.
 //!
 //! Were there a file for each frame, finding and opening it would take half as long again as the page that is wanted from it, and 60 bytes
 //! take as much room as 4 KiB.
@@ -112,7 +112,7 @@ impl DiskCache {
         let all = spot.range()?;
         let range = all.start.checked_add(part.start)?..all.start.checked_add(part.end)?;
         match range.end <= all.end {
-            true => self.file_of_late(key)?.read_pages(&range),
+            true => self.file_of_late(key, now())?.read_pages(&range),
             false => None,
         }
     }
@@ -191,9 +191,9 @@ impl DiskCache {
     }
 
     /// The same without looking again at one that was looked at a moment ago.
-    fn file_of_late(&self, key: &BlockKey) -> Option<Arc<BlockFile>> {
+    fn file_of_late(&self, key: &BlockKey, now: SystemTime) -> Option<Arc<BlockFile>> {
         let kept = self.open.lock().get(key).cloned();
-        kept.filter(|file| file.was_touched_lately(now()))
+        kept.filter(|file| file.was_touched_lately(now))
             .or_else(|| self.file(key))
     }
 

@@ -173,15 +173,16 @@ fn a_block_touched_a_moment_ago_is_not_looked_at_again() {
     let cache = DiskCache::open(dir.path(), 64 << 20).unwrap();
     put(&cache, 1, 0, &[7; 100_000]);
     let held = cache.file(&key(1)).expect("there");
-    assert!(held.was_touched_lately(now()));
-    assert!(!held.was_touched_lately(now() + Duration::from_secs(2)));
-    // The wall clock was set back.
-    assert!(!held.was_touched_lately(now() - Duration::from_secs(2)));
-    let kept = cache.file_of_late(&key(1)).expect("there");
-    assert!(Arc::ptr_eq(&held, &kept));
+    let then = now();
+    assert!(held.touch(then));
     fs::remove_file(cache.path(&key(1))).unwrap();
-    assert!(!held.touch(now()));
-    assert!(cache.file_of_late(&key(1)).is_none());
+    let kept = cache.file_of_late(&key(1), then).expect("not looked at");
+    assert!(Arc::ptr_eq(&held, &kept));
+    let later = then + Duration::from_secs(2);
+    assert!(!held.was_touched_lately(later));
+    // The wall clock was set back.
+    assert!(!held.was_touched_lately(then - Duration::from_secs(2)));
+    assert!(cache.file_of_late(&key(1), later).is_none());
 }
 
 /// A put that was under way when the block was removed.
