@@ -1,12 +1,14 @@
 //! Write-back begun early: when a file is written from end to end, its first part sets out for the disk while the next is written, so that
 //! fsync finds little left to do.
 //!
-//! A program that writes through a mount waits while its bytes are copied once more than they would be without, and the disk has nothing to do
-//! meanwhile. The kernel by itself would let it wait until the program asks, or for half a minute. Nothing is written to the disk in vain but what is
-//! removed within seconds: before each commit the source's file system is synced.
+//! A program that writes through a mount waits while its bytes are copied twice more than they would be without, and the disk has nothing to
+//! do meanwhile. The kernel by itself would let the disk wait until the program asks, or for half a minute. What is removed or written over within
+//! that time was sent in vain, as was what had been captured of it.
 
+use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
 
 use super::handles::OpenFile;
 use crate::sys;
@@ -14,11 +16,14 @@ use crate::sys;
 /// What has been written in order before any of it sets out, and then each time. Less of it would leave the disk smaller pieces, and most files are
 /// smaller.
 const STEP: u64 = 8 << 20;
+/// A page is sent when it is full: it would be sent again.
+const PAGE_LEN: u64 = 4096;
 
-/// Where a handle is written in order, and what of that has not been sent on its way.
+/// Where a handle is written in order, what of that has not been sent on its way, and what went wrong with the rest.
 #[derive(Debug, Default)]
 pub(super) struct Run {
     pending: Range<u64>,
+    lost: Option<io::Error>,
 }
 
 impl Run {
@@ -30,35 +35,49 @@ impl Run {
         }
     }
 
+    /// Whether bytes may be lost that an fsync of this handle would have lost, and said so. Once.
+    pub(super) fn take_lost(&mut self) -> io::Result<()> {
+        self.lost.take().map_or(Ok(()), Err)
+    }
+
+    fn is_due(&self) -> bool {
+        self.pending.end - self.pending.start >= STEP + PAGE_LEN
+    }
+
     /// What is to set out now, once.
     fn take(&mut self) -> Option<Range<u64>> {
-        let pending = self.pending.clone();
-        let is_enough = pending.end - pending.start >= STEP;
-        is_enough.then(|| {
-            self.pending.start = pending.end;
-            pending
-        })
+        if !self.is_due() {
+            return None;
+        }
+        let end = self.pending.end / PAGE_LEN * PAGE_LEN;
+        let due = self.pending.start..end;
+        self.pending.start = end;
+        Some(due)
     }
 }
 
 /// Sees to it that a disk with a full queue holds up one thread at most.
 #[derive(Debug, Default)]
 pub(super) struct WriteBack {
-    is_busy: AtomicBool,
+    turn: Mutex<()>,
 }
 
 impl WriteBack {
-    /// Sends what is due of `open` on its way; while another thread is doing so for any file, it stays due.
-    pub(super) fn begin_best_effort(&self, open: &OpenFile) {
-        if self.is_busy.swap(true, Ordering::Acquire) {
+    /// Sends what is due of `open` on its way; while another thread does so for any file, it stays due.
+    pub(super) fn begin(&self, open: &OpenFile) {
+        if !open.run.lock().is_due() {
             return;
         }
-        let due = open.run.lock().take();
-        if let Some(due) = due {
-            // Whatever fails here is said by fsync.
-            let _ = sys::begin_write_back(&open.file, &due);
+        let Some(_turn) = self.turn.try_lock() else {
+            return;
+        };
+        let Some(due) = open.run.lock().take() else {
+            return;
+        };
+        match sys::begin_write_back(&open.file, &due) {
+            Err(error) if sys::is_lost_write(&error) => open.run.lock().lost = Some(error),
+            _ => {}
         }
-        self.is_busy.store(false, Ordering::Release);
     }
 }
 
@@ -72,12 +91,17 @@ mod tests {
     fn what_is_written_in_order_sets_out_once() {
         let mut run = Run::default();
         let mut due = Vec::new();
-        for at in 0..33 {
+        for at in 0..36 {
             run.advance(at * MIB..(at + 1) * MIB);
             due.extend(run.take());
         }
-        let expected: Vec<_> = (0..4).map(|n| n * STEP..(n + 1) * STEP).collect();
+        let expected: Vec<_> = (0..4).map(|n| n * 9 * MIB..(n + 1) * 9 * MIB).collect();
         assert_eq!(due, expected);
+        // Not the page that is being filled.
+        run.advance(36 * MIB..45 * MIB + 77);
+        assert_eq!(run.take(), Some(36 * MIB..45 * MIB));
+        run.advance(45 * MIB + 77..54 * MIB);
+        assert_eq!(run.take(), Some(45 * MIB..54 * MIB));
     }
 
     #[test]
@@ -88,7 +112,16 @@ mod tests {
             assert_eq!(run.take(), None);
         }
         // One request is never that long, but then it would be.
-        run.advance(0..STEP);
-        assert_eq!(run.take(), Some(0..STEP));
+        run.advance(0..2 * STEP);
+        assert_eq!(run.take(), Some(0..2 * STEP));
+    }
+
+    #[test]
+    fn what_was_lost_on_its_way_is_told_once() {
+        let mut run = Run::default();
+        assert!(run.take_lost().is_ok());
+        run.lost = Some(io::ErrorKind::StorageFull.into());
+        assert!(run.take_lost().is_err());
+        assert!(run.take_lost().is_ok());
     }
 }

@@ -14,7 +14,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::cache::Cache;
 use crate::crypto::VolumeKeys;
@@ -36,7 +35,7 @@ mod windows;
 
 mod once;
 
-pub use once::Once;
+pub use once::{Fetched, Once};
 
 use fetch::Fetch;
 use flights::Flights;
@@ -45,7 +44,8 @@ use prefetch::Prefetch;
 /// What a decoded page costs beside its bytes.
 const PAGE_OVERHEAD: usize = 128;
 
-/// Reads frames of one volume. Memory use is bounded by the cache it shares, and by a fixed 64 MiB for what is under way.
+/// Reads frames of one volume. Memory use is bounded by the cache it shares, and by a fixed 64 MiB for what is under way; whoever reads
+/// frames once bounds those himself.
 pub struct Blocks {
     fetch: Arc<Fetch>,
     flights: Flights,
@@ -99,16 +99,16 @@ impl Blocks {
         self.prefetch.run_best_effort(places).await;
     }
 
-    /// Reads frames of file contents, each once, without keeping any: in no order, all of them in memory at once. `places` are to name each
-    /// frame once. One that does not come back could not be read, because the program is being stopped.
-    ///
-    /// What has been fetched waits, encrypted, for `room` to be decrypted; the permit stands for what is in memory decrypted.
-    pub async fn read_once<'a>(
-        &self,
-        places: Vec<Place>,
-        room: &'a Semaphore,
-    ) -> (Vec<Once>, Option<SemaphorePermit<'a>>) {
-        once::read(&self.fetch, places, room).await
+    /// The first half of reading frames of file contents, each once, without keeping any: fetches those that are not at hand. `places` are to
+    /// name each frame once.
+    pub async fn fetch_once(&self, places: Vec<Place>) -> Fetched {
+        once::fetch(&self.fetch, places).await
+    }
+
+    /// The other half: decrypts them, in no order, all of them in memory at once. One that does not come back could not be read, because the
+    /// program is being stopped.
+    pub async fn open_once(&self, fetched: Fetched) -> Vec<Once> {
+        once::open(&self.fetch, fetched).await
     }
 
     /// Keeps a frame that was read once after all, because there is more in it than was used.

@@ -31,9 +31,9 @@ const PIECES_AT_ONCE: usize = 16 << 10;
 const RUN_BYTES: u64 = 4 << 20;
 /// The most frames of those: what compresses well is longer than was fetched, a frame up to 1 MiB.
 const RUN_FRAMES: usize = 16;
-/// Runs in flight: enough to fill a fast line at 50 ms a request. Encrypted they are 48 MiB of memory.
+/// Runs in flight: enough to fill a fast line at 50 ms a request. Encrypted they are about 50 MiB of memory.
 const RUNS_AT_ONCE: usize = 12;
-/// Those of them that may be decrypted and written at once, most often of 4 MiB each, and never of more than 16.
+/// Those of them that may be decrypted and written at once: most often 24 MiB more, and never 100 MiB.
 const PLAIN_AT_ONCE: usize = 6;
 /// What is written of one file at once sets out for the disk from so many bytes on: all of it is synced in the end, and the disk has nothing
 /// to do until then.
@@ -159,8 +159,10 @@ impl Pending {
                 let starts = pieces.iter().map(|(piece, _)| piece.range.start);
                 let ends = pieces.iter().map(|(piece, _)| piece.range.end);
                 let range = starts.min().unwrap_or(0)..ends.max().unwrap_or(0);
-                // What fails here fails again when all is synced.
-                let _ = sys::begin_write_back(&file, &range);
+                match sys::begin_write_back(&file, &range) {
+                    Err(error) if sys::is_lost_write(&error) => return Err(error),
+                    _ => {}
+                }
             }
             Ok(written)
         });
@@ -289,8 +291,10 @@ async fn write_run(
     let places = run.iter().filter_map(|frame| frame.first());
     let places = places.map(|piece| piece.place.clone()).collect();
     let mut read: HashMap<_, Once> = HashMap::with_capacity(run.len());
-    let (frames, _room_until_written) = reading.blocks.read_once(places, reading.room).await;
-    for once in frames {
+    let fetched = reading.blocks.fetch_once(places).await;
+    // Never closed; but if it were, nobody would have to wait.
+    let room = reading.room.acquire().await.ok();
+    for once in reading.blocks.open_once(fetched).await {
         read.insert((once.place.at.block, once.place.at.frame), once);
     }
     reading.go_on()?;
@@ -343,6 +347,7 @@ async fn write_run(
     let (written, whole) = tokio::task::spawn_blocking(write_all)
         .await
         .unwrap_or_default();
+    drop(room);
     reading.written.fetch_add(written, Ordering::Relaxed);
     finish(reading, whole).await
 }

@@ -50,14 +50,28 @@ pub fn sync_filesystem(fd: &impl AsFd) -> io::Result<()> {
     checked(unsafe { libc::syncfs(fd.as_fd().as_raw_fd()) }).map(drop)
 }
 
-/// sync_file_range(2) with `SYNC_FILE_RANGE_WRITE`: what is dirty in `range` sets out for the disk. Waits for none of it to get there, but for room
-/// in the disk's queue. Makes nothing durable.
+/// sync_file_range(2) with `SYNC_FILE_RANGE_WRITE`: what is dirty in `range` sets out for the disk. Waits for none of it to get there, but for
+/// what the file system needs to send it: places on the disk, and room in its queue. Makes nothing durable.
 pub fn begin_write_back(fd: &impl AsFd, range: &Range<u64>) -> io::Result<()> {
-    let start = offset(range.start)?;
-    let len = offset(range.end.saturating_sub(range.start))?;
+    let (start, end) = (offset(range.start)?, offset(range.end)?);
+    // No length would mean the rest of the file.
+    if start >= end {
+        return Ok(());
+    }
     let fd = fd.as_fd().as_raw_fd();
     // SAFETY: takes plain numbers.
-    checked(unsafe { libc::sync_file_range(fd, start, len, libc::SYNC_FILE_RANGE_WRITE) }).map(drop)
+    let begun =
+        unsafe { libc::sync_file_range(fd, start, end - start, libc::SYNC_FILE_RANGE_WRITE) };
+    checked(begun).map(drop)
+}
+
+/// Whether an error of [`begin_write_back`] may mean that bytes are lost of which a later fsync will not tell again; the others say that the
+/// file system cannot do that.
+pub fn is_lost_write(error: &io::Error) -> bool {
+    let lost = [libc::EIO, libc::ENOSPC, libc::EDQUOT, libc::EUCLEAN];
+    error
+        .raw_os_error()
+        .is_some_and(|code| lost.contains(&code))
 }
 
 /// cachestat(2): how many bytes in pages of `range` the system has in memory, so that reading them does not ask the disk. `ENOSYS` before

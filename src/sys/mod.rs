@@ -34,7 +34,7 @@ pub use self::attributes::{
 };
 pub use self::caller::{as_owner, set_thread_umask};
 pub use self::contents::{
-    allocate, begin_write_back, bytes_in_memory, copy_range, sync, sync_filesystem,
+    allocate, begin_write_back, bytes_in_memory, copy_range, is_lost_write, sync, sync_filesystem,
 };
 #[cfg(test)]
 pub use self::contents::{dirty_bytes, forget_pages};

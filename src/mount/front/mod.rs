@@ -334,7 +334,7 @@ impl Filesystem for Live {
             clears_set_id: (told || untold).then(|| asker(request)),
         };
         written(self.ops.write(write), reply);
-        self.ops.write_back_best_effort(fh.0);
+        self.ops.begin_write_back(fh.0);
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {

@@ -150,11 +150,11 @@ impl Ops {
     }
 
     /// To be called when a write to this handle has been answered: some of what has been written may be due to set out for the disk, and
-    /// the program need not wait for that.
-    pub fn write_back_best_effort(&self, handle: u64) {
+    /// the program need not wait for that. What is lost on that way is said by the next fsync.
+    pub fn begin_write_back(&self, handle: u64) {
         // It may be closed already.
         if let Ok(open) = self.files.get(handle) {
-            self.write_back.begin_best_effort(&open);
+            self.write_back.begin(&open);
         }
     }
 
@@ -166,7 +166,7 @@ impl Ops {
         if open.writable {
             open.inode.closed_writer(stat(&open.file).ok().as_ref());
             let id = open.inode.id();
-            // Its descriptor is closed before anybody acts on the event.
+            // Its descriptor is closed before anybody acts on the event, unless its last bytes are just setting out for the disk.
             drop(open);
             self.tell(Event::Closed(id));
         }
@@ -204,6 +204,7 @@ impl Ops {
             Durable::Data => open.file.sync_data()?,
             Durable::All => open.file.sync_all()?,
         }
+        open.run.lock().take_lost()?;
         noted
     }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::format::entry::Place;
 use crate::format::frame::ENCRYPTED_LEN_MAX;
@@ -34,50 +33,52 @@ impl Once {
     }
 }
 
+/// What has been fetched of frames that are to be read once: encrypted, but for those that were in memory.
+pub struct Fetched {
+    done: Vec<Once>,
+    /// They seem to lie on the disk, which is soon read.
+    near: Vec<Place>,
+    stretches: Vec<Stretch>,
+    /// They share no GET with others.
+    alone: Vec<Place>,
+}
+
 /// Frames that share a GET, as they came.
-struct Fetched {
+struct Stretch {
     places: Vec<Place>,
     begin: u64,
     bytes: Bytes,
 }
 
-/// Reads `places`: from the caches what lies there, else in as few GETs as prefetching takes, all of them at once. What has come waits
-/// encrypted until there is `room` for it decrypted, which is taken up until the permit is dropped.
-pub(super) async fn read<'a>(
-    fetch: &Arc<Fetch>,
-    places: Vec<Place>,
-    room: &'a Semaphore,
-) -> (Vec<Once>, Option<SemaphorePermit<'a>>) {
-    let (mut done, near, far) = look_for(fetch, places).await;
-    let (mut wanted, mut alone) = (Vec::new(), Vec::new());
-    for place in far {
-        match fetch.object(&place) {
-            Ok(object) if is_possible(&place) => wanted.push((object, place)),
-            Ok(_) => alone.push(place),
-            Err(error) => done.push(Once::of(place, Err(error))),
-        }
+/// Fetches what of `places` is not at hand, in as few GETs as prefetching takes, all of them at once.
+pub(super) async fn fetch(fetch: &Arc<Fetch>, places: Vec<Place>) -> Fetched {
+    let (done, near, far) = look_for(fetch, places).await;
+    let mut fetched = Fetched {
+        done,
+        near,
+        stretches: Vec::new(),
+        alone: Vec::new(),
+    };
+    get_all(fetch, far, &mut fetched).await;
+    fetched
+}
+
+/// Decrypts it.
+pub(super) async fn open(fetch: &Arc<Fetch>, mut fetched: Fetched) -> Vec<Once> {
+    let near = std::mem::take(&mut fetched.near);
+    let missed = prove(fetch, &mut fetched, near).await;
+    if !missed.is_empty() {
+        // The disk had less than it seemed to.
+        get_all(fetch, missed, &mut fetched).await;
+        prove(fetch, &mut fetched, Vec::new()).await;
     }
-    let gets = plan(wanted).into_iter().map(|get| one_get(fetch, get));
-    let mut fetched = Vec::new();
-    for got in join_all(gets).await {
-        match got {
-            Ok(got) => fetched.push(got),
-            Err(failed) => done.extend(failed),
-        }
-    }
-    // Never closed; but if it were, nobody would wait for room.
-    let permit = room.acquire().await.ok();
-    let prover = fetch.clone();
-    let proven = tokio::task::spawn_blocking(move || prove(&prover, near, fetched));
-    // Only a runtime that is shutting down fails this.
-    let (proven, rest) = proven.await.unwrap_or_default();
-    done.extend(proven);
+    let mut done = fetched.done;
     // Their own way, on which what was damaged in between is healed, and the rest is told.
-    for place in alone.into_iter().chain(rest) {
+    for place in fetched.alone {
         let plain = fetch.frame(&place, kind_of(&place)).await;
         done.push(Once::of(place, plain));
     }
-    (done, permit)
+    done
 }
 
 /// Whether a frame can lie where its hint says: others would be passed over, or spoil the GET that they share.
@@ -103,16 +104,35 @@ async fn look_for(fetch: &Arc<Fetch>, places: Vec<Place>) -> (Vec<Once>, Vec<Pla
         let is_near = |place: &Place| of_disk.is_on_disk(place);
         rest.into_iter().partition(is_near)
     });
-    // As above.
+    // Only a runtime that is shutting down fails this.
     let (near, far) = looked.await.unwrap_or_default();
     (done, near, far)
 }
 
+/// Adds to `fetched` what became of each of `places`.
+async fn get_all(fetch: &Arc<Fetch>, places: Vec<Place>, fetched: &mut Fetched) {
+    let mut wanted = Vec::new();
+    for place in places {
+        match fetch.object(&place) {
+            Ok(object) if is_possible(&place) => wanted.push((object, place)),
+            Ok(_) => fetched.alone.push(place),
+            Err(error) => fetched.done.push(Once::of(place, Err(error))),
+        }
+    }
+    let gets = plan(wanted).into_iter().map(|get| one_get(fetch, get));
+    for got in join_all(gets).await {
+        match got {
+            Ok(stretch) => fetched.stretches.push(stretch),
+            Err(failed) => fetched.done.extend(failed),
+        }
+    }
+}
+
 /// The error is what becomes of each of its frames.
-async fn one_get(fetch: &Arc<Fetch>, get: Get) -> Result<Fetched, Vec<Once>> {
+async fn one_get(fetch: &Arc<Fetch>, get: Get) -> Result<Stretch, Vec<Once>> {
     let begin = get.range.start;
     match fetch.store().get_range(&get.object, get.range).await {
-        Ok(bytes) => Ok(Fetched {
+        Ok(bytes) => Ok(Stretch {
             places: get.places,
             begin,
             bytes,
@@ -125,34 +145,37 @@ async fn one_get(fetch: &Arc<Fetch>, get: Get) -> Result<Fetched, Vec<Once>> {
     }
 }
 
-/// Decrypts what lies on disk and what has been fetched; gives back what does not verify.
-fn prove(fetch: &Fetch, near: Vec<Place>, fetched: Vec<Fetched>) -> (Vec<Once>, Vec<Place>) {
-    let (mut done, mut rest) = (Vec::new(), Vec::new());
-    for place in near {
-        match fetch.look_on_disk(&place, kind_of(&place)) {
-            Some(plain) => done.push(Once::of(place, Ok(plain))),
-            None => rest.push(place),
-        }
-    }
-    for Fetched {
-        places,
-        begin,
-        bytes,
-    } in fetched
-    {
-        for place in places {
-            let encrypted = part(&bytes, begin, &place);
-            let proven =
-                encrypted.and_then(|bytes| fetch.decrypt(&place, kind_of(&place), bytes).ok());
-            match proven {
-                Some(proven) => done.push(Once {
-                    place,
-                    plain: Ok(proven.plain.clone()),
-                    proven: Some(proven),
-                }),
-                None => rest.push(place),
+/// Decrypts what lies on disk and what has been fetched. What of that does not verify goes its own way; gives back what the disk does not
+/// have.
+async fn prove(fetch: &Arc<Fetch>, fetched: &mut Fetched, near: Vec<Place>) -> Vec<Place> {
+    let (prover, stretches) = (fetch.clone(), std::mem::take(&mut fetched.stretches));
+    let proven = tokio::task::spawn_blocking(move || {
+        let (mut done, mut missed, mut damaged) = (Vec::new(), Vec::new(), Vec::new());
+        for place in near {
+            match prover.look_on_disk(&place, kind_of(&place)) {
+                Some(plain) => done.push(Once::of(place, Ok(plain))),
+                None => missed.push(place),
             }
         }
-    }
-    (done, rest)
+        for stretch in stretches {
+            for place in stretch.places {
+                let encrypted = part(&stretch.bytes, stretch.begin, &place);
+                let prove = |bytes| prover.decrypt(&place, kind_of(&place), bytes).ok();
+                match encrypted.and_then(prove) {
+                    Some(proven) => done.push(Once {
+                        place,
+                        plain: Ok(proven.plain.clone()),
+                        proven: Some(proven),
+                    }),
+                    None => damaged.push(place),
+                }
+            }
+        }
+        (done, missed, damaged)
+    });
+    // As above.
+    let (done, missed, damaged) = proven.await.unwrap_or_default();
+    fetched.done.extend(done);
+    fetched.alone.extend(damaged);
+    missed
 }

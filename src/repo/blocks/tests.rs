@@ -1,7 +1,5 @@
 //! Reading frames: once for all who ask, from the nearest place, and never wrong bytes whatever the store gives back.
 
-use std::time::Duration;
-
 use super::*;
 use crate::buffers::Buffers;
 use crate::cache::{Cache, Form, FrameKey, Options, Spot};
@@ -557,6 +555,52 @@ async fn frames_that_are_under_way_are_not_prefetched_again() {
     assert_eq!(after.bytes - before.bytes, len);
 }
 
+async fn read_once(blocks: &Blocks, places: &[Place]) -> Vec<Once> {
+    let fetched = blocks.fetch_once(places.to_vec()).await;
+    blocks.open_once(fetched).await
+}
+
+/// Somebody makes room on the disk in the middle of it.
+#[tokio::test]
+async fn frames_that_leave_the_disk_before_they_are_read_come_in_one_get() {
+    let store = memory();
+    let mut writer = Writer::new(&store).await;
+    let frames: Vec<_> = (0..8).map(|n| noise(n, 50_000)).collect();
+    let places = writer.data(&frames).await;
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        memory_bytes: ROOMY,
+        dir: Some(dir.path().to_owned()),
+        disk_bytes: 64 << 20,
+    };
+    let (counted, meter) = metered(&store);
+    let earlier = reopen(&counted, Cache::open(&options).unwrap()).await;
+    for once in read_once(earlier.blocks(), &places).await {
+        earlier.blocks().keep(once).await;
+    }
+    let volume = reopen(&counted, Cache::open(&options).unwrap()).await;
+    let gets = || meter.usage(Operation::GetRange).requests;
+    let before = gets();
+    let fetched = volume.blocks().fetch_once(places.clone()).await;
+    assert_eq!(gets(), before, "they lie on the disk");
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    let read = volume.blocks().open_once(fetched).await;
+    let frame_of = |once: &Once| {
+        places
+            .iter()
+            .position(|place| *place == once.place)
+            .unwrap()
+    };
+    assert_eq!(read.len(), places.len());
+    for once in read {
+        assert_eq!(
+            once.plain.as_ref().unwrap()[..],
+            frames[frame_of(&once)][..]
+        );
+    }
+    assert_eq!(gets(), before + 1);
+}
+
 #[tokio::test]
 async fn frames_read_once_come_from_wherever_they_are_and_stay_nowhere() {
     let store = memory();
@@ -584,10 +628,7 @@ async fn frames_read_once_come_from_wherever_they_are_and_stay_nowhere() {
     places[4].hint.len = u32::MAX;
     let gets = || meter.usage(Operation::GetRange).requests;
     let before = gets();
-    let room = Semaphore::new(1);
-    let (read, permit) = blocks.read_once(places.clone(), &room).await;
-    assert_eq!(room.available_permits(), 0, "it is decrypted");
-    drop(permit);
+    let read = read_once(blocks, &places).await;
     assert_eq!(read.len(), places.len());
     for once in read {
         let n = places
@@ -604,34 +645,16 @@ async fn frames_read_once_come_from_wherever_they_are_and_stay_nowhere() {
     }
     let first = gets() - before;
     // The last two came with those before them and are in no cache; kept, one is.
-    let (read, permit) = blocks.read_once(places[6..].to_vec(), &room).await;
-    drop(permit);
+    let read = read_once(blocks, &places[6..]).await;
     assert_eq!(gets() - before, first + 1);
     for once in read {
         blocks.keep(once).await;
     }
     let again = reopen(&counted, Cache::open(&options).unwrap()).await;
     let before = gets();
-    let last = places[6..].to_vec();
-    let (read, permit) = again.blocks().read_once(last, &room).await;
-    drop(permit);
+    let read = read_once(again.blocks(), &places[6..]).await;
     assert!(read.iter().all(|once| once.plain.is_ok()));
     assert_eq!((read.len(), gets()), (2, before));
-    // What has been fetched waits encrypted while there is no room for it.
-    let room = Semaphore::new(0);
-    let far = reopen(&counted, no_cache()).await;
-    let before = gets();
-    let read = far.blocks().read_once(places[6..].to_vec(), &room);
-    let make_room = async {
-        while gets() == before {
-            tokio::task::yield_now().await;
-        }
-        room.add_permits(1);
-    };
-    let both = futures::future::join(read, make_room);
-    let both = tokio::time::timeout(Duration::from_secs(60), both).await;
-    let ((read, permit), ()) = both.expect("it is fetched before there is room");
-    assert!(permit.is_some() && read.iter().all(|once| once.plain.is_ok()));
 }
 
 #[tokio::test]
