@@ -20,8 +20,8 @@
 //! | work | of native | because |
 //! |---|---|---|
 //! | sequential write, fsync at the end | .54 to .68 | bytes are copied three times: into the kernel's cache of the mount, to us, into that of the source. The disk works meanwhile (`write_back`): without that .45 |
-//! | page written and fsynced | .34 | two requests, each of which wakes a thread here and then the program: 50 us, beside 160 us of the disk |
-//! | sequential read, cold | .6 to 1.3 | read-ahead of 1 MiB hides the requests (`front`); bytes are copied twice. This disk is not the same from one second to the next |
+//! | page written and fsynced | .30 to .44 | two requests, each of which wakes a thread here and then the program: 25 us each, beside 200 us natively, which would leave .8. In the benchmark, right after a large file has been written, the disk also takes twice as long for us; why is not known |
+//! | sequential read, cold | .6 to 2.0 | read-ahead of 1 MiB hides the requests (`front`); bytes are copied twice. The disk was not the same from one second to the next |
 //! | sequential read, cached | .30 to .43 | no request is made: FUSE keeps pages one by one, ext4 many together |
 //! | random read of a page, cached | .81 | the same |
 //! | stat of a file just made | .11 | the kernel does not believe its own attributes after a write, and asks once |
