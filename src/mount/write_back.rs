@@ -41,7 +41,7 @@ impl Run {
     }
 
     fn is_due(&self) -> bool {
-        self.pending.end - self.pending.start >= STEP + PAGE_LEN
+        self.pending.end - self.pending.start >= STEP
     }
 
     /// What is to set out now, once.
@@ -91,17 +91,17 @@ mod tests {
     fn what_is_written_in_order_sets_out_once() {
         let mut run = Run::default();
         let mut due = Vec::new();
-        for at in 0..36 {
+        for at in 0..33 {
             run.advance(at * MIB..(at + 1) * MIB);
             due.extend(run.take());
         }
-        let expected: Vec<_> = (0..4).map(|n| n * 9 * MIB..(n + 1) * 9 * MIB).collect();
+        let expected: Vec<_> = (0..4).map(|n| n * STEP..(n + 1) * STEP).collect();
         assert_eq!(due, expected);
         // Not the page that is being filled.
-        run.advance(36 * MIB..45 * MIB + 77);
-        assert_eq!(run.take(), Some(36 * MIB..45 * MIB));
-        run.advance(45 * MIB + 77..54 * MIB);
-        assert_eq!(run.take(), Some(45 * MIB..54 * MIB));
+        run.advance(33 * MIB..41 * MIB + 77);
+        assert_eq!(run.take(), Some(4 * STEP..41 * MIB));
+        run.advance(41 * MIB + 77..49 * MIB);
+        assert_eq!(run.take(), Some(41 * MIB..49 * MIB));
     }
 
     #[test]
