@@ -47,7 +47,7 @@ pub(super) struct Reading<'a> {
     pub(super) blocks: &'a Arc<Blocks>,
     pub(super) written: &'a AtomicU64,
     pub(super) stop: &'a AtomicBool,
-    pub(super) room: &'a Semaphore,
+    pub(super) room: Semaphore,
 }
 
 /// Room for what is decrypted of one restore.

@@ -110,7 +110,6 @@ pub async fn run(
     stop: &AtomicBool,
 ) -> Result<Summary, Cut> {
     let mut summary = Summary::default();
-    let room = contents::room();
     let done = async {
         let failed = |source| Error::Target {
             path: target.to_owned(),
@@ -122,7 +121,7 @@ pub async fn run(
                 blocks: volume.blocks(),
                 written: &progress.bytes,
                 stop,
-                room: &room,
+                room: contents::room(),
             },
             place: target,
             target: Target::open(target).map_err(failed)?,
