@@ -105,3 +105,14 @@ fn a_thread_that_gives_way_does_so_alone() {
     assert_eq!(other.join().unwrap(), before.max(10));
     assert_eq!(nice(), before);
 }
+
+#[test]
+fn what_cannot_set_out_for_the_disk_is_not_taken_for_lost() {
+    let (socket, _other) = std::os::unix::net::UnixStream::pair().expect("two sockets");
+    assert!(begin_write_back(&socket, &(7..7)).is_ok());
+    let error = begin_write_back(&socket, &(0..4096)).expect_err("no file");
+    assert!(!is_lost_write(&error), "{error}");
+    for code in [libc::EIO, libc::ENOSPC, libc::EDQUOT, libc::EUCLEAN] {
+        assert!(is_lost_write(&io::Error::from_raw_os_error(code)));
+    }
+}
