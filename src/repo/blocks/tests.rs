@@ -504,8 +504,7 @@ async fn what_lies_in_the_disk_cache_is_prefetched_from_there() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options {
         memory_bytes: ROOMY,
-        dir: Some(dir.path().to_owned()),
-        disk_bytes: 64 << 20,
+        ..on_disk(&dir)
     };
     let (counted, meter) = metered(&store);
     let gets = || meter.usage(Operation::GetRange).requests;
@@ -570,8 +569,7 @@ async fn frames_that_leave_the_disk_before_they_are_read_come_in_one_get() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options {
         memory_bytes: ROOMY,
-        dir: Some(dir.path().to_owned()),
-        disk_bytes: 64 << 20,
+        ..on_disk(&dir)
     };
     let (counted, meter) = metered(&store);
     let earlier = reopen(&counted, Cache::open(&options).unwrap()).await;
@@ -613,8 +611,7 @@ async fn frames_read_once_come_from_wherever_they_are_and_stay_nowhere() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options {
         memory_bytes: ROOMY,
-        dir: Some(dir.path().to_owned()),
-        disk_bytes: 64 << 20,
+        ..on_disk(&dir)
     };
     let (counted, meter) = metered(&store);
     // One in both caches, one only on disk, and hints that lead nowhere, or beyond all numbers.
