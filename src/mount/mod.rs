@@ -19,7 +19,7 @@
 //!
 //! | work | of native | because |
 //! |---|---|---|
-//! | sequential write, fsync at the end | .54 to .68 | bytes are copied three times: into the kernel's cache of the mount, to us, into that of the source. The disk works meanwhile (`write_back`): without that .45 |
+//! | sequential write, fsync at the end | .53 to .68 | bytes are copied three times: into the kernel's cache of the mount, to us, into that of the source. The disk works meanwhile (`write_back`): without that .45 |
 //! | page written and fsynced | .30 to .44 | two requests, each of which wakes a thread here and then the program: 25 us each, beside 200 us natively, which would leave .8. In the benchmark, right after a large file has been written, the disk also takes twice as long for us; why is not known |
 //! | sequential read, cold | .6 to 2.0 | read-ahead of 1 MiB hides the requests (`front`); bytes are copied twice. The disk was not the same from one second to the next |
 //! | sequential read, cached | .30 to .43 | no request is made: FUSE keeps pages one by one, ext4 many together |
@@ -28,7 +28,7 @@
 //! | create, unlink | .12, .15 | one request and, for a file made, two more: to write and to close it |
 //! | unpacking, `rm -rf`, `find`, `grep -r`, `git status` | .09, .17, .19, .13, .16 | the same, for each file |
 //!
-//! Kernel passthrough for handles that only read would take the first cost of reading away, and is not used: while one is open, the kernel (6.18,
+//! Kernel passthrough for handles that only read would take the cost of reading away, and is not used: while one is open, the kernel (6.18,
 //! `fuse_file_io_open`) refuses every handle of the same file without it, and what is mapped through one with it is written to unseen by
 //! us. So either programs would fail that now work, or snapshots would not be one moment.
 
